@@ -1,0 +1,110 @@
+"""What a worker is started with: one frozen object from the CLI, the magics and the API alike."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from llmkernel.errors import InvalidRequest
+
+DEMO_MODEL = "demo"
+"""Stands for the model inside the package, where a model is left out."""
+
+Quantization = Literal["auto", "nf4", "fp4", "int8", "none"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of one worker. "auto" and None are resolved by the loader.
+
+    Build it with `WorkerConfig.build`, which checks every value.
+    """
+
+    name: str = ""
+    """Name of the worker and of its connection file; empty derives it from the model."""
+    model: str = DEMO_MODEL
+    """Hub id, local folder, or "demo"."""
+    revision: str | None = None
+    quantization: Quantization = "auto"
+    """auto: nf4 on a GPU, none on the CPU, and what the checkpoint says where it is quantised."""
+    dtype: Dtype = "auto"
+    """auto: bfloat16 on a GPU that has it (else float16), float32 on the CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    context_length: int | None = None
+    """Tokens of prompt and answer together; None is what the model was made for."""
+    kv_cache: int | None = None
+    """Bytes for keys and values; None takes a modest share of what is free."""
+    max_concurrent: int = 64
+    """Sequences that decode in one batch."""
+    queue: int = 512
+    """Requests that may wait; more are refused at once."""
+    max_batch_tokens: int = 512
+    """Tokens computed in one step: bounds how long a prompt can hold up running streams."""
+    prefix_cache: bool = True
+    idle_timeout: float | None = None
+    """Seconds without work after which the worker leaves; None is never."""
+    trust_remote_code: bool = False
+    transport: Literal["ipc", "tcp"] = "ipc"
+
+    @classmethod
+    def build(cls, **values: Any) -> WorkerConfig:
+        """Make and check a configuration from plain values; None stands for the default.
+
+        Sizes may be text such as "2GiB". Raises InvalidRequest naming the setting.
+        """
+        for name in values:
+            if name not in cls.__struct_fields__:
+                near = difflib.get_close_matches(name, cls.__struct_fields__, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InvalidRequest(f"There is no setting {name!r}.{hint}", field=name)
+        plain = {name: value for name, value in values.items() if value is not None}
+        if isinstance(plain.get("kv_cache"), str):
+            plain["kv_cache"] = parse_size(plain["kv_cache"])
+        plain["model"] = str(plain.get("model", DEMO_MODEL))
+        plain["name"] = plain.get("name") or default_name(plain["model"])
+        try:
+            config = msgspec.convert(plain, cls)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"Bad setting: {error}") from None
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InvalidRequest(
+                f"{self.name!r} cannot name a worker: use up to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit.",
+                field="name",
+            )
+        if self.device not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", self.device):
+            raise InvalidRequest(f"device must be auto, cpu, cuda or cuda:N, and was {self.device!r}.", field="device")
+        least = {"context_length": 16, "kv_cache": 1, "max_concurrent": 1, "queue": 1, "max_batch_tokens": 16, "idle_timeout": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < 2**50:
+                raise InvalidRequest(f"{name} must be at least {low}, and was {value}.", field=name)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from text such as "512MB" (10^6) or "2GiB" (2^30); a bare number is bytes.
+
+    Raises InvalidRequest for anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise InvalidRequest(f"{text!r} is no size. Write for example 512MB or 2GiB.", field="kv_cache")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def default_name(model: str) -> str:
+    """The worker name that a model gets where none is given: its last path part, in plain letters."""
+    last = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-._")[:64] or "model"

@@ -1,0 +1,419 @@
+"""The wire: one typed message each, and nothing else crosses it.
+
+Every ZeroMQ message is one frame of msgpack: a map with a `type` tag (the class
+name in snake case) and the fields of the class. docs/protocol.md is the
+specification; `PROTOCOL_VERSION` changes with it, and the two sides compare
+majors in the hello. Fields that a peer does not know are ignored at the same
+major version, except in `SamplingParams`, where they are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.params import SamplingParams
+
+PROTOCOL_VERSION = (1, 0)
+MAX_MESSAGE_BYTES = 8 * 2**20
+MAX_PROMPT_BYTES = 2 * 2**20
+CREDIT_WINDOW = 1024
+"""Tokens that a worker sends on a stream before it waits for more credit."""
+
+State = Literal["loading", "ready", "draining", "failed"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=_snake):
+    """Base of everything that is sent by itself."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of everything that is sent inside a message."""
+
+
+# Parts ------------------------------------------------------------------------
+
+
+class ChatMessage(_Part):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class TopToken(_Part):
+    """An alternative the model weighed."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+class TokenLogprob(_Part):
+    """A token, its log-probability under the model's own logits, and the likeliest others."""
+
+    token_id: int
+    text: str
+    logprob: float | None = None
+    """None only for the first prompt token, which nothing precedes."""
+    top: list[TopToken] = []
+
+
+class Usage(_Part):
+    """Tokens read and written."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values were already in the prefix cache."""
+    completion_tokens: int = 0
+    """Over all answers, those of best_of that were not returned included."""
+
+
+class Timings(_Part):
+    """Seconds on the worker's monotonic clock."""
+
+    queue: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds from arrival to the first token."""
+        return self.queue + self.prefill
+
+
+class Output(_Part):
+    """One answer, complete or as far as it came."""
+
+    index: int = 0
+    text: str = ""
+    token_ids: list[int] = []
+    finish_reason: FinishReason = "stop"
+    stop_reason: str | int | None = None
+    """The stop text or stop token id that ended it; None for end-of-sequence."""
+    logprobs: list[TokenLogprob] | None = None
+    mean_logprob: float | None = None
+
+
+class StreamDelta(_Part):
+    """What one answer gained in a step. `seq` counts from 0 without a gap per request."""
+
+    id: int
+    seq: int
+    index: int = 0
+    text: str = ""
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprob] | None = None
+
+
+class ModelInfo(_Part):
+    """What a worker holds and what it took for it."""
+
+    model: str
+    revision: str | None = None
+    architecture: str = ""
+    quantization: str = "none"
+    dtype: str = ""
+    device: str = ""
+    context_length: int = 0
+    max_prompt_tokens: int = 0
+    vocab_size: int = 0
+    parameters: int = 0
+    weights_bytes: int = 0
+    kv_cache_bytes: int = 0
+    kv_blocks: int = 0
+    block_size: int = 0
+    max_concurrent: int = 0
+    queue: int = 0
+    has_chat_template: bool = False
+
+
+class Load(_Part):
+    """What a worker is doing now."""
+
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
+    cached_blocks: int = 0
+    steps: int = 0
+    preemptions: int = 0
+    tokens_generated: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens_per_second: float = 0.0
+    """Over the last ten seconds."""
+    requests_finished: int = 0
+    requests_failed: int = 0
+
+
+# Client to worker -------------------------------------------------------------
+
+
+class Hello(_Message):
+    """First message of a client; answered by Welcome or Goodbye."""
+
+    protocol: tuple[int, int] = PROTOCOL_VERSION
+    package: str = ""
+    client: str = ""
+
+
+class Submit(_Message):
+    """A request. Ends in exactly one of Finished, Cancelled, Refused, Failed.
+
+    `prompt` is text or token ids; a conversation goes in `messages` instead. `id`
+    is the client's own and must not be in flight twice on one connection.
+    """
+
+    id: int
+    prompt: str | list[int] = ""
+    messages: list[ChatMessage] | None = None
+    params: SamplingParams = SamplingParams()
+    stream: bool = False
+    """Send deltas as they come; else only the terminal message carries text."""
+    credit: int = CREDIT_WINDOW
+    add_special_tokens: bool = True
+    """For a text prompt: let the tokenizer add its own BOS and the like."""
+    continue_final_message: bool = False
+    """For a conversation whose last turn is the assistant's: go on inside that turn."""
+
+
+class Cancel(_Message):
+    """Stop a request; answered by its terminal message. Unknown ids are no error: it had ended."""
+
+    id: int
+
+
+class Credit(_Message):
+    """The reader took tokens of a stream and has room for as many again."""
+
+    id: int
+    tokens: int
+
+
+class Tokenize(_Message):
+    """Text or a conversation to token ids; answered by Tokens or Refused."""
+
+    id: int
+    text: str = ""
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool = True
+
+
+class Detokenize(_Message):
+    """Token ids to text; answered by Text or Refused."""
+
+    id: int
+    token_ids: list[int]
+    skip_special_tokens: bool = False
+
+
+class GetStatus(_Message):
+    """Ask for a StatusReport."""
+
+    id: int
+
+
+class Watch(_Message):
+    """Ask for Progress and StateChange as they happen; the present ones are sent at once."""
+
+
+class Stop(_Message):
+    """End the worker; answered by Stopping. `drain` finishes what runs first, at most 30 s."""
+
+    id: int
+    drain: bool = True
+
+
+# Worker to client -------------------------------------------------------------
+
+
+class Welcome(_Message):
+    """Answer to Hello."""
+
+    protocol: tuple[int, int] = PROTOCOL_VERSION
+    package: str = ""
+    instance: str = ""
+    """The uuid in the connection file; another one means another worker answers there."""
+    state: State = "loading"
+
+
+class Goodbye(_Message):
+    """The worker will not serve this connection (versions differ, or it is leaving)."""
+
+    code: str
+    message: str
+
+
+class Progress(_Message):
+    """How far loading is. `total` 0 means unknown."""
+
+    stage: Literal["resolve", "download", "read", "quantise", "warm_up"]
+    done: int = 0
+    total: int = 0
+    unit: Literal["bytes", "tensors", "steps", ""] = ""
+    detail: str = ""
+
+
+class StateChange(_Message):
+    """The worker is in another state now; `failed` carries the reason of a failed load."""
+
+    state: State
+    code: str = ""
+    message: str = ""
+    data: dict[str, Any] = {}
+
+
+class Accepted(_Message):
+    """The request passed the checks and is queued."""
+
+    id: int
+    prompt_tokens: int
+    position: int = 0
+    """Requests ahead of it in the queue."""
+
+
+class Deltas(_Message):
+    """Everything one step gave to the streams of one client."""
+
+    deltas: list[StreamDelta]
+
+
+class Finished(_Message):
+    """Terminal: all answers are complete."""
+
+    id: int
+    outputs: list[Output]
+    usage: Usage
+    timings: Timings
+    prompt_token_ids: list[int] = []
+    """Only with prompt_logprobs."""
+    prompt_logprobs: list[TokenLogprob] | None = None
+
+
+class Cancelled(_Message):
+    """Terminal: cancelled; what was generated so far is in `outputs`."""
+
+    id: int
+    outputs: list[Output] = []
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class Refused(_Message):
+    """Terminal: never started."""
+
+    id: int
+    code: str
+    message: str
+    data: dict[str, Any] = {}
+
+
+class Failed(_Message):
+    """Terminal: started and broke; what was generated so far is in `outputs`."""
+
+    id: int
+    code: str
+    message: str
+    data: dict[str, Any] = {}
+    outputs: list[Output] = []
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class Tokens(_Message):
+    """Answer to Tokenize. `texts` has the text of each token."""
+
+    id: int
+    token_ids: list[int]
+    texts: list[str] = []
+
+
+class Text(_Message):
+    """Answer to Detokenize."""
+
+    id: int
+    text: str
+
+
+class StatusReport(_Message):
+    """Answer to GetStatus."""
+
+    id: int
+    state: State
+    name: str
+    instance: str
+    pid: int
+    uptime: float
+    package: str = ""
+    model: ModelInfo | None = None
+    """None while loading."""
+    load: Load = Load()
+    progress: Progress | None = None
+    clients: int = 0
+    rss_bytes: int = 0
+    device_bytes: int = 0
+    """Allocated on the accelerator by the worker; 0 on the CPU."""
+
+
+class Stopping(_Message):
+    """Answer to Stop: the worker is on its way out."""
+
+    id: int
+
+
+ClientMessage = Hello | Submit | Cancel | Credit | Tokenize | Detokenize | GetStatus | Watch | Stop
+WorkerMessage = (
+    Welcome | Goodbye | Progress | StateChange | Accepted | Deltas | Finished | Cancelled
+    | Refused | Failed | Tokens | Text | StatusReport | Stopping
+)  # fmt: skip
+TERMINAL = (Finished, Cancelled, Refused, Failed)
+
+_encoder = msgspec.msgpack.Encoder()
+_client_decoder = msgspec.msgpack.Decoder(ClientMessage)
+_worker_decoder = msgspec.msgpack.Decoder(WorkerMessage)
+
+
+def encode(message: ClientMessage | WorkerMessage) -> bytes:
+    """Bytes for the wire.
+
+    Raises InvalidRequest where a text holds half of a surrogate pair or the
+    message is above MAX_MESSAGE_BYTES.
+    """
+    try:
+        data = _encoder.encode(message)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InvalidRequest(f"The message cannot be encoded: {error}.") from None
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}.")
+    return data
+
+
+def decode_client(data: bytes) -> ClientMessage:
+    """Parse what a client sent. Raises InvalidRequest for anything but a known message."""
+    return _decode(_client_decoder, data)  # type: ignore[no-any-return]
+
+
+def decode_worker(data: bytes) -> WorkerMessage:
+    """Parse what a worker sent. Raises InvalidRequest for anything but a known message."""
+    return _decode(_worker_decoder, data)  # type: ignore[no-any-return]
+
+
+def wire_error(error: LLMKernelError) -> dict[str, Any]:
+    """The `code`, `message` and `data` fields of a Refused, Failed or StateChange."""
+    return {"code": error.code, "message": error.message, "data": error.data}
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}.")
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"Not a message of this protocol: {error}") from None
