@@ -84,9 +84,21 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{self.name!r} cannot name a worker: use up to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit.",
                 field="name",
             )
-        if self.device not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", self.device):
-            raise InvalidRequest(f"device must be auto, cpu, cuda or cuda:N, and was {self.device!r}.", field="device")
-        least = {"context_length": 16, "kv_cache": 1, "max_concurrent": 1, "queue": 1, "max_batch_tokens": 16, "idle_timeout": 1}
+        if self.device not in ("auto", "cpu", "cuda") and not re.fullmatch(
+            r"cuda:\d+", self.device
+        ):
+            raise InvalidRequest(
+                f"device must be auto, cpu, cuda or cuda:N, and was {self.device!r}.",
+                field="device",
+            )
+        least = {
+            "context_length": 16,
+            "kv_cache": 1,
+            "max_concurrent": 1,
+            "queue": 1,
+            "max_batch_tokens": 16,
+            "idle_timeout": 1,
+        }
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < 2**50:
@@ -100,7 +112,9 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if not match:
-        raise InvalidRequest(f"{text!r} is no size. Write for example 512MB or 2GiB.", field="kv_cache")
+        raise InvalidRequest(
+            f"{text!r} is no size. Write for example 512MB or 2GiB.", field="kv_cache"
+        )
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 

@@ -258,33 +258,53 @@ TABLE: dict[str, Outcome] = {
         Outcome(LLMKernelError, 500, _LOGS),
         Outcome(InvalidRequest, 422, "Change the value that the message names."),
         Outcome(UnsupportedField, 422, "Remove the field that the message names."),
-        Outcome(PromptTooLong, 422, "Shorten the prompt, lower max_tokens or start with a larger context_length."),
+        Outcome(
+            PromptTooLong,
+            422,
+            "Shorten the prompt, lower max_tokens or start with a larger context_length.",
+        ),
         Outcome(RequestEnded, 500, _LOGS),
         Outcome(RequestCancelled, 499, "The text so far is kept."),
         Outcome(SlowConsumer, 408, "Read the stream as it arrives, or call generate instead."),
-        Outcome(DeviceOutOfMemory, 507, "Send fewer or shorter requests at once, or restart with a smaller kv_cache."),
-        Outcome(NumericalError, 424, "Try another dtype; the weights or the prompt overflow this one."),
+        Outcome(
+            DeviceOutOfMemory,
+            507,
+            "Send fewer or shorter requests at once, or restart with a smaller kv_cache.",
+        ),
+        Outcome(
+            NumericalError, 424, "Try another dtype; the weights or the prompt overflow this one."
+        ),
         Outcome(StepFailed, 500, _LOGS),
         Outcome(EngineDied, 503, "Start the worker again with `%llm start`. " + _LOGS),
         Outcome(Unavailable, 503, "Try again in a moment."),
         Outcome(Overloaded, 429, "Try again in a moment, or start with a longer queue."),
         Outcome(Draining, 503, "Start the worker again with `%llm start`."),
-        Outcome(NotReady, 503, "Wait until the model is loaded; `%llm status` shows how far it is."),
+        Outcome(
+            NotReady, 503, "Wait until the model is loaded; `%llm status` shows how far it is."
+        ),
         Outcome(ConnectionProblem, 502, _LOGS),
         Outcome(WorkerNotFound, 404, "`%llm start` starts one; `%llm list` shows what runs."),
         Outcome(WorkerDied, 502, "Start it again with `%llm start`. " + _LOGS),
         Outcome(WorkerUnresponsive, 504, _LOGS),
         Outcome(NotAuthorized, 403, "Connect with the connection file of this worker."),
-        Outcome(ProtocolMismatch, 426, "Install the same llmkernel on both sides, then start the worker again."),
+        Outcome(
+            ProtocolMismatch,
+            426,
+            "Install the same llmkernel on both sides, then start the worker again.",
+        ),
         Outcome(StartFailed, 500, _LOGS),
         Outcome(ModelNotFound, 404, "Check the spelling; a local folder must hold config.json."),
         Outcome(ModelGated, 403, "Accept the licence on the hub and set HF_TOKEN."),
         Outcome(HubUnreachable, 503, "Connect, or give the path of a local folder."),
-        Outcome(NotEnoughMemory, 507, "Use quantization='nf4', a smaller kv_cache or a smaller model."),
+        Outcome(
+            NotEnoughMemory, 507, "Use quantization='nf4', a smaller kv_cache or a smaller model."
+        ),
         Outcome(UnsupportedModel, 422, "docs/models.md lists what is supported."),
         Outcome(UnsafeCheckpoint, 422, "Convert the checkpoint as the message says."),
         Outcome(BrokenCheckpoint, 422, "Download the files again."),
-        Outcome(ConfigurationConflict, 409, "Choose another name, or stop the running worker first."),
+        Outcome(
+            ConfigurationConflict, 409, "Choose another name, or stop the running worker first."
+        ),
         Outcome(MissingDependency, 501, "Install the extra that the message names."),
     )
 }

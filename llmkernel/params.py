@@ -61,7 +61,9 @@ MAX_STOP_CHARS = 1024
 MAX_STOP_TOKEN_IDS = 128
 
 
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class SamplingParams(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """How to pick tokens and when to stop.
 
     Order of work per token: repetition, frequency and presence penalty, logit_bias,
@@ -127,38 +129,65 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         for name, bound in BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not bound.holds(value):
-                raise InvalidRequest(f"{name} must be {bound}, and was {_plain(value)}.", field=name)
+                raise InvalidRequest(
+                    f"{name} must be {bound}, and was {_plain(value)}.", field=name
+                )
         self._check_lists()
         self._check_together()
         return self
 
     def _check_lists(self) -> None:
         if len(self.stop) > MAX_STOPS:
-            raise InvalidRequest(f"stop takes up to {MAX_STOPS} texts, and got {len(self.stop)}.", field="stop")
+            raise InvalidRequest(
+                f"stop takes up to {MAX_STOPS} texts, and got {len(self.stop)}.", field="stop"
+            )
         if any(not text or len(text) > MAX_STOP_CHARS for text in self.stop):
-            raise InvalidRequest(f"Each stop text must have 1 to {MAX_STOP_CHARS} characters.", field="stop")
+            raise InvalidRequest(
+                f"Each stop text must have 1 to {MAX_STOP_CHARS} characters.", field="stop"
+            )
         if any(has_lone_surrogate(text) for text in self.stop):
-            raise InvalidRequest("A stop text holds half of a surrogate pair, which is no text.", field="stop")
+            raise InvalidRequest(
+                "A stop text holds half of a surrogate pair, which is no text.", field="stop"
+            )
         if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
-            raise InvalidRequest(f"stop_token_ids takes up to {MAX_STOP_TOKEN_IDS} ids.", field="stop_token_ids")
+            raise InvalidRequest(
+                f"stop_token_ids takes up to {MAX_STOP_TOKEN_IDS} ids.", field="stop_token_ids"
+            )
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
-            raise InvalidRequest(f"logit_bias takes up to {MAX_LOGIT_BIAS} ids.", field="logit_bias")
+            raise InvalidRequest(
+                f"logit_bias takes up to {MAX_LOGIT_BIAS} ids.", field="logit_bias"
+            )
         if any(not LOGIT_BIAS.holds(bias) for bias in self.logit_bias.values()):
             raise InvalidRequest(f"Each logit_bias must be {LOGIT_BIAS}.", field="logit_bias")
         if any(not 0 <= token <= INT31_MAX for token in (*self.stop_token_ids, *self.logit_bias)):
-            raise InvalidRequest("Token ids in stop_token_ids and logit_bias cannot be negative or above 2^31 - 1.")
+            raise InvalidRequest(
+                "Token ids in stop_token_ids and logit_bias cannot be negative or above 2^31 - 1."
+            )
 
     def _check_together(self) -> None:
         if self.max_tokens == 0 and self.prompt_logprobs is None:
-            raise InvalidRequest("max_tokens must be at least 1; 0 only scores a prompt, with prompt_logprobs.", field="max_tokens")
+            raise InvalidRequest(
+                "max_tokens must be at least 1; 0 only scores a prompt, with prompt_logprobs.",
+                field="max_tokens",
+            )
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise InvalidRequest(f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens}).", field="min_tokens")
+            raise InvalidRequest(
+                f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens}).",
+                field="min_tokens",
+            )
         if self.best_of is not None and self.best_of < self.n:
-            raise InvalidRequest(f"best_of ({self.best_of}) is below n ({self.n}).", field="best_of")
+            raise InvalidRequest(
+                f"best_of ({self.best_of}) is below n ({self.n}).", field="best_of"
+            )
         if self.width > 1 and self.max_tokens == 0:
-            raise InvalidRequest("Scoring a prompt gives one answer: leave n and best_of out.", field="n")
+            raise InvalidRequest(
+                "Scoring a prompt gives one answer: leave n and best_of out.", field="n"
+            )
         if self.greedy and self.width > 1:
-            raise InvalidRequest("n or best_of above 1 needs a temperature above 0: greedy answers are all the same.", field="temperature")
+            raise InvalidRequest(
+                "n or best_of above 1 needs a temperature above 0: greedy answers are all the same.",
+                field="temperature",
+            )
 
     @property
     def width(self) -> int:
@@ -217,6 +246,11 @@ def _number(value: Any) -> Any:
 def _plain(value: float) -> str:
     if isinstance(value, int) and abs(value) > 10**20:
         return "a number beyond 10^20"
-    if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+    if (
+        isinstance(value, float)
+        and math.isfinite(value)
+        and value == int(value)
+        and abs(value) < 1e15
+    ):
         return str(int(value))
     return str(value)

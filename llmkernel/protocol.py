@@ -30,7 +30,9 @@ def _snake(name: str) -> str:
     return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=_snake):
+class _Message(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=_snake
+):
     """Base of everything that is sent by itself."""
 
 
@@ -41,14 +43,14 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # Parts ------------------------------------------------------------------------
 
 
-class ChatMessage(_Part):
+class ChatMessage(_Part, frozen=True):
     """One turn of a conversation."""
 
     role: str
     content: str
 
 
-class TopToken(_Part):
+class TopToken(_Part, frozen=True):
     """An alternative the model weighed."""
 
     token_id: int
@@ -56,7 +58,7 @@ class TopToken(_Part):
     logprob: float
 
 
-class TokenLogprob(_Part):
+class TokenLogprob(_Part, frozen=True):
     """A token, its log-probability under the model's own logits, and the likeliest others."""
 
     token_id: int
@@ -66,7 +68,7 @@ class TokenLogprob(_Part):
     top: list[TopToken] = []
 
 
-class Usage(_Part):
+class Usage(_Part, frozen=True):
     """Tokens read and written."""
 
     prompt_tokens: int = 0
@@ -76,7 +78,7 @@ class Usage(_Part):
     """Over all answers, those of best_of that were not returned included."""
 
 
-class Timings(_Part):
+class Timings(_Part, frozen=True):
     """Seconds on the worker's monotonic clock."""
 
     queue: float = 0.0
@@ -89,7 +91,7 @@ class Timings(_Part):
         return self.queue + self.prefill
 
 
-class Output(_Part):
+class Output(_Part, frozen=True):
     """One answer, complete or as far as it came."""
 
     index: int = 0
@@ -102,7 +104,7 @@ class Output(_Part):
     mean_logprob: float | None = None
 
 
-class StreamDelta(_Part):
+class StreamDelta(_Part, frozen=True):
     """What one answer gained in a step. `seq` counts from 0 without a gap per request."""
 
     id: int
@@ -113,7 +115,7 @@ class StreamDelta(_Part):
     logprobs: list[TokenLogprob] | None = None
 
 
-class ModelInfo(_Part):
+class ModelInfo(_Part, frozen=True):
     """What a worker holds and what it took for it."""
 
     model: str
@@ -135,7 +137,7 @@ class ModelInfo(_Part):
     has_chat_template: bool = False
 
 
-class Load(_Part):
+class Load(_Part, frozen=True):
     """What a worker is doing now."""
 
     running: int = 0
@@ -156,7 +158,7 @@ class Load(_Part):
 # Client to worker -------------------------------------------------------------
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """First message of a client; answered by Welcome or Goodbye."""
 
     protocol: tuple[int, int] = PROTOCOL_VERSION
@@ -164,7 +166,7 @@ class Hello(_Message):
     client: str = ""
 
 
-class Submit(_Message):
+class Submit(_Message, frozen=True):
     """A request. Ends in exactly one of Finished, Cancelled, Refused, Failed.
 
     `prompt` is text or token ids; a conversation goes in `messages` instead. `id`
@@ -184,20 +186,20 @@ class Submit(_Message):
     """For a conversation whose last turn is the assistant's: go on inside that turn."""
 
 
-class Cancel(_Message):
+class Cancel(_Message, frozen=True):
     """Stop a request; answered by its terminal message. Unknown ids are no error: it had ended."""
 
     id: int
 
 
-class Credit(_Message):
+class Credit(_Message, frozen=True):
     """The reader took tokens of a stream and has room for as many again."""
 
     id: int
     tokens: int
 
 
-class Tokenize(_Message):
+class Tokenize(_Message, frozen=True):
     """Text or a conversation to token ids; answered by Tokens or Refused."""
 
     id: int
@@ -206,7 +208,7 @@ class Tokenize(_Message):
     add_special_tokens: bool = True
 
 
-class Detokenize(_Message):
+class Detokenize(_Message, frozen=True):
     """Token ids to text; answered by Text or Refused."""
 
     id: int
@@ -214,17 +216,17 @@ class Detokenize(_Message):
     skip_special_tokens: bool = False
 
 
-class GetStatus(_Message):
+class GetStatus(_Message, frozen=True):
     """Ask for a StatusReport."""
 
     id: int
 
 
-class Watch(_Message):
+class Watch(_Message, frozen=True):
     """Ask for Progress and StateChange as they happen; the present ones are sent at once."""
 
 
-class Stop(_Message):
+class Stop(_Message, frozen=True):
     """End the worker; answered by Stopping. `drain` finishes what runs first, at most 30 s."""
 
     id: int
@@ -234,7 +236,7 @@ class Stop(_Message):
 # Worker to client -------------------------------------------------------------
 
 
-class Welcome(_Message):
+class Welcome(_Message, frozen=True):
     """Answer to Hello."""
 
     protocol: tuple[int, int] = PROTOCOL_VERSION
@@ -244,14 +246,14 @@ class Welcome(_Message):
     state: State = "loading"
 
 
-class Goodbye(_Message):
+class Goodbye(_Message, frozen=True):
     """The worker will not serve this connection (versions differ, or it is leaving)."""
 
     code: str
     message: str
 
 
-class Progress(_Message):
+class Progress(_Message, frozen=True):
     """How far loading is. `total` 0 means unknown."""
 
     stage: Literal["resolve", "download", "read", "quantise", "warm_up"]
@@ -261,7 +263,7 @@ class Progress(_Message):
     detail: str = ""
 
 
-class StateChange(_Message):
+class StateChange(_Message, frozen=True):
     """The worker is in another state now; `failed` carries the reason of a failed load."""
 
     state: State
@@ -270,7 +272,7 @@ class StateChange(_Message):
     data: dict[str, Any] = {}
 
 
-class Accepted(_Message):
+class Accepted(_Message, frozen=True):
     """The request passed the checks and is queued."""
 
     id: int
@@ -279,13 +281,13 @@ class Accepted(_Message):
     """Requests ahead of it in the queue."""
 
 
-class Deltas(_Message):
+class Deltas(_Message, frozen=True):
     """Everything one step gave to the streams of one client."""
 
     deltas: list[StreamDelta]
 
 
-class Finished(_Message):
+class Finished(_Message, frozen=True):
     """Terminal: all answers are complete."""
 
     id: int
@@ -297,7 +299,7 @@ class Finished(_Message):
     prompt_logprobs: list[TokenLogprob] | None = None
 
 
-class Cancelled(_Message):
+class Cancelled(_Message, frozen=True):
     """Terminal: cancelled; what was generated so far is in `outputs`."""
 
     id: int
@@ -306,7 +308,7 @@ class Cancelled(_Message):
     timings: Timings = Timings()
 
 
-class Refused(_Message):
+class Refused(_Message, frozen=True):
     """Terminal: never started."""
 
     id: int
@@ -315,7 +317,7 @@ class Refused(_Message):
     data: dict[str, Any] = {}
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     """Terminal: started and broke; what was generated so far is in `outputs`."""
 
     id: int
@@ -327,7 +329,7 @@ class Failed(_Message):
     timings: Timings = Timings()
 
 
-class Tokens(_Message):
+class Tokens(_Message, frozen=True):
     """Answer to Tokenize. `texts` has the text of each token."""
 
     id: int
@@ -335,14 +337,14 @@ class Tokens(_Message):
     texts: list[str] = []
 
 
-class Text(_Message):
+class Text(_Message, frozen=True):
     """Answer to Detokenize."""
 
     id: int
     text: str
 
 
-class StatusReport(_Message):
+class StatusReport(_Message, frozen=True):
     """Answer to GetStatus."""
 
     id: int
@@ -362,7 +364,7 @@ class StatusReport(_Message):
     """Allocated on the accelerator by the worker; 0 on the CPU."""
 
 
-class Stopping(_Message):
+class Stopping(_Message, frozen=True):
     """Answer to Stop: the worker is on its way out."""
 
     id: int
@@ -391,7 +393,9 @@ def encode(message: ClientMessage | WorkerMessage) -> bytes:
     except (UnicodeEncodeError, OverflowError) as error:
         raise InvalidRequest(f"The message cannot be encoded: {error}.") from None
     if len(data) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest(f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}.")
+        raise InvalidRequest(
+            f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}."
+        )
     return data
 
 
@@ -412,7 +416,9 @@ def wire_error(error: LLMKernelError) -> dict[str, Any]:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     if len(data) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest(f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}.")
+        raise InvalidRequest(
+            f"The message has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}."
+        )
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

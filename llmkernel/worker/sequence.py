@@ -149,21 +149,21 @@ class StepResult:
 
 
 class TokenEvent(NamedTuple):
-    """A sequence gained a token."""
+    """The sequence `answer` of a request gained a token."""
 
     request: Request
-    index: int
+    answer: int
     sampled: Sampled
 
 
 class EndEvent(NamedTuple):
-    """A sequence ended. `error` is set for finish_reason "error" only.
+    """The sequence `answer` of a request ended. `error` is set for finish_reason "error" only.
 
     `stop_reason` is the stop token id where one ended it.
     """
 
     request: Request
-    index: int
+    answer: int
     finish_reason: str
     stop_reason: int | None = None
     error: LLMKernelError | None = None
