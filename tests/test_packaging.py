@@ -1,0 +1,129 @@
+"""What a person installs: the lists of dependencies agree, and the wheel holds what it must."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"torch": "pytorch"}
+"""Where conda-forge calls a package otherwise."""
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def requirements(project) -> dict[str, SpecifierSet]:
+    """Everything that the dev extra installs, the extras inside it unfolded."""
+    lines = list(project["dependencies"])
+    for extra in ("worker", "notebook", "lab", "dev"):
+        lines += project["optional-dependencies"][extra]
+    parsed = [Requirement(line) for line in lines]
+    found = {}
+    for requirement in parsed:
+        name = canonicalize_name(requirement.name)
+        if name == "llmkernel":
+            continue
+        assert found.setdefault(name, requirement.specifier) == requirement.specifier, (
+            f"{name} is asked for with two ranges"
+        )
+    return found
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_conda_environment_asks_for_what_pyproject_asks_for(requirements, project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    asked = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for requirement in map(Requirement, conda)
+    }
+    assert asked.pop("python") == SpecifierSet(project["requires-python"])
+    asked.pop("pip")
+    expected = {CONDA_NAMES.get(name, name): spec for name, spec in requirements.items()}
+    assert asked == expected
+    assert {"pip": ["-e ."]} in environment["dependencies"]
+
+
+def test_every_dependency_is_pinned_inside_its_range(requirements):
+    pinned = pins()
+    assert set(requirements) - set(pinned) == set()
+    outside = [name for name, spec in requirements.items() if not spec.contains(pinned[name])]
+    assert outside == []
+
+
+def test_pins_are_plain_releases_that_any_index_has():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), line
+    assert pins()["torch"] == "2.13.0"
+
+
+def test_the_core_asks_for_six_packages_and_no_torch(project):
+    names = {Requirement(line).name for line in project["dependencies"]}
+    assert len(names) <= 6
+    assert not names & {"torch", "transformers", "numpy", "ipython", "jupyterlab"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_the_wheel_holds_the_embedded_model_whole(wheel):
+    shipped = {name for name in wheel.namelist() if name.startswith("llmkernel/demo/")}
+    assert {f"llmkernel/demo/{name}" for name in ("config.json", "model.safetensors")} <= shipped
+    assert any(name.endswith("tokenizer.json") for name in shipped)
+    weights = wheel.getinfo("llmkernel/demo/model.safetensors").file_size
+    assert weights <= 8_000_000
+
+
+def test_the_wheel_says_that_it_is_typed(wheel):
+    assert "llmkernel/py.typed" in wheel.namelist()
+
+
+def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
+    tops = {name.partition("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"llmkernel"}
+    kinds = {Path(name).suffix for name in wheel.namelist()}
+    assert not kinds & {".pyc", ".so", ".pkl", ".bin", ".pt", ".log"}
+
+
+def test_both_programs_are_entry_points_of_the_wheel(wheel):
+    (path,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    text = wheel.read(path).decode()
+    assert "llmkernel = llmkernel.cli:main" in text
+    assert "jupyter-llmkernel = llmkernel.cli:main" in text
+
+
+def test_the_wheel_carries_the_licence_and_the_readme(wheel):
+    names = wheel.namelist()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    assert "License-Expression: Apache-2.0" in wheel.read(metadata).decode()
