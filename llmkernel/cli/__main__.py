@@ -1,0 +1,5 @@
+"""`python -m llmkernel.cli`."""
+
+from llmkernel.cli import main
+
+main()

@@ -1,0 +1,149 @@
+"""Writing to a terminal, a file or a pipe: the one place through which commands print.
+
+Text of a model is untrusted: on a terminal its control characters are shown, not obeyed.
+Into a file or a pipe it goes unchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_SHOWN = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+_SHOWN |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_SHOWN |= dict.fromkeys(map(ord, _BIDI), 0xFFFD)
+_VISIBLE = str.maketrans({**_SHOWN, ord("\r"): None})
+
+
+class PipeClosed(Exception):
+    """The reader of our output has gone, as `head` does when it has its lines."""
+
+
+def printable(text: str) -> str:
+    """`text` with everything a terminal would obey made visible instead.
+
+    Control characters become their pictures (ESC is ␛), C1 codes and direction marks U+FFFD;
+    a carriage return is dropped, since alone it would overwrite the line.
+    """
+    return text.translate(_VISIBLE)
+
+
+def write(text: str, *, untrusted: bool = False, err: bool = False) -> None:
+    """Write and flush `text` as it is, without a newline.
+
+    Raises PipeClosed where the reader of standard output has gone.
+    """
+    stream = _stream(err)
+    try:
+        if untrusted:
+            stream.write(printable(text) if stream.isatty() else text)
+        else:
+            click.echo(text, nl=False, err=err)  # drops colours where there is no terminal
+        stream.flush()
+    except BrokenPipeError:
+        raise PipeClosed from None
+
+
+def line(text: str = "", *, untrusted: bool = False, err: bool = False) -> None:
+    """Write `text` and a newline."""
+    write(text + "\n", untrusted=untrusted, err=err)
+
+
+def dim(text: str) -> str:
+    """`text` in a quiet shade; plain where the output is no terminal."""
+    return click.style(text, dim=True)
+
+
+def bold(text: str) -> str:
+    """`text` in bold; plain where the output is no terminal."""
+    return click.style(text, bold=True)
+
+
+def json_line(value: Any) -> None:
+    """Write `value` as one line of JSON: a whole answer, or one record of NDJSON."""
+    line(msgspec.json.encode(plain(value)).decode())
+
+
+def plain(value: Any) -> Any:
+    """`value` as dicts and lists, with every field of a Struct in it, defaults too.
+
+    msgspec leaves out defaults, which is right on the wire; a script wants the same keys
+    every time.
+    """
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write rows in columns as wide as their widest entry; numbers are aligned right."""
+    text = [tuple(printable(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *text, strict=True)]
+    right = [bool(text) and all(_numeric(row[i]) for row in text) for i in range(len(headings))]
+    for row in (tuple(headings), *text):
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        ]
+        line("  ".join(cells).rstrip())
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> None:
+    """Write names and values in two columns."""
+    shown = list(pairs)
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        line(f"{name.ljust(width)}  {printable(value)}")
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: "1.5 GB"; "-" for None."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            return (
+                f"{amount:.0f} {unit}" if amount >= 100 or unit == "B" else f"{amount:.1f} {unit}"
+            )
+        amount /= 1000
+    raise AssertionError("the loop returns")
+
+
+def number(count: int) -> str:
+    """Parameters and the like for people: "8.0 B", "124 M"."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= limit:
+            value = count / limit
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return str(count)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "4 s", "3 min", "5 h 12 min", "2 d 3 h"."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if hours < 2:
+        return f"{minutes} min"
+    if days < 2:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
+
+
+def _numeric(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "").replace(",", "").replace(" ms", "").isdigit()
+
+
+def _stream(err: bool) -> TextIO:
+    return sys.stderr if err else sys.stdout
