@@ -1,0 +1,102 @@
+"""The only reader of environment variables.
+
+Each function reads at the time of the call, so tests and notebooks may change a
+variable in between. A value that cannot be understood raises InvalidRequest that
+names the variable and the value.
+
+| variable | meaning |
+|---|---|
+| `LLMKERNEL_LOG_LEVEL` | how much a worker writes: debug, info (default), warning, error |
+| `LLMKERNEL_STREAM` | 1 or 0: update notebook output while text arrives, or once at the end |
+| `LLMKERNEL_WATCHDOG` | seconds that one engine step may take before the worker gives up; 0 is never |
+| `HF_TOKEN` | the hub's access token |
+| `HF_HUB_OFFLINE` | 1: use the hub's cache only |
+| `XDG_RUNTIME_DIR` | where sockets go; else the system's folder for temporary files |
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from llmkernel.errors import InvalidRequest
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def log_level() -> str:
+    """One of the logging level names, in upper case."""
+    level = _text("LLMKERNEL_LOG_LEVEL", "info").lower()
+    if level not in _LOG_LEVELS:
+        raise _bad("LLMKERNEL_LOG_LEVEL", level, f"one of {', '.join(_LOG_LEVELS)}")
+    return level.upper()
+
+
+def stream() -> bool | None:
+    """Whether notebook output is updated while text arrives; None lets the notebook decide."""
+    return _flag("LLMKERNEL_STREAM")
+
+
+def under_test() -> bool:
+    """Whether pytest runs this process."""
+    return bool(_text("PYTEST_VERSION"))
+
+
+def watchdog() -> float | None:
+    """Seconds one engine step may take, 0 for no limit, None for the device's default."""
+    text = _text("LLMKERNEL_WATCHDOG")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise _bad("LLMKERNEL_WATCHDOG", text, "a number of seconds, or 0 for no limit")
+    return seconds
+
+
+def hf_token() -> str | None:
+    """The hub's access token, where one is set."""
+    return _text("HF_TOKEN") or None
+
+
+def hf_offline() -> bool:
+    """Whether the hub may not be asked."""
+    return bool(_flag("HF_HUB_OFFLINE"))
+
+
+def user_runtime_dir() -> Path | None:
+    """The folder that the login session gives its user for sockets, where it does."""
+    text = _text("XDG_RUNTIME_DIR")
+    return Path(text) if text else None
+
+
+def for_worker() -> dict[str, str]:
+    """The environment that a worker is started with: this process's own.
+
+    An interactive matplotlib backend or a debugger's hook of the notebook has no
+    business in the worker.
+    """
+    unwanted = ("MPLBACKEND", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYDEVD_USE_FRAME_EVAL")
+    return {key: value for key, value in os.environ.items() if key not in unwanted}
+
+
+def _text(name: str, default: str = "") -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def _flag(name: str) -> bool | None:
+    text = _text(name).lower()
+    if not text or text == "auto":
+        return None
+    if text not in _TRUE | _FALSE:
+        raise _bad(name, text, "1 or 0")
+    return text in _TRUE
+
+
+def _bad(name: str, value: str, wanted: str) -> InvalidRequest:
+    return InvalidRequest(f"The environment has {name}={value!r}; it must be {wanted}.", field=name)

@@ -1,0 +1,104 @@
+"""Fixtures that several rooms share: a runtime folder of one's own and real scripted workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmkernel.connection import Connection
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime folder for this test alone, in this process and in the ones it starts.
+
+    Whatever process still runs in it at the end is killed, and fails the test. The
+    path is short, as that of a socket must be.
+    """
+    with tempfile.TemporaryDirectory(prefix="lk-") as folder:
+        runtime, sockets = Path(folder) / "runtime", Path(folder) / "run"
+        runtime.mkdir(mode=0o700)
+        sockets.mkdir(mode=0o700)
+        monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(sockets))
+        try:
+            yield runtime
+        finally:
+            left = [process.pid for process in kill_all_in(runtime)]
+        assert left == [], "the test left these processes behind"
+
+
+@pytest.fixture
+def start_worker(runtime_dir: Path) -> Iterator[Callable[..., Connection]]:
+    """Starts workers, by default a scripted one, and stops them after the test.
+
+    `start_worker(model="scripted:key=value,...", **settings)` returns the Connection
+    of a ready worker.
+    """
+    from llmkernel import launcher
+    from llmkernel.config import WorkerConfig
+
+    started: list[Connection] = []
+
+    def start(model: str = "scripted", **settings: object) -> Connection:
+        config = WorkerConfig.build(model=model, **settings)
+        started.append(launcher.start(config, timeout=60))
+        return started[-1]
+
+    yield start
+    for connection in started:
+        stop_worker(connection)
+
+
+@pytest.fixture
+def scripted_worker(start_worker: Callable[..., Connection]) -> Connection:
+    """A ready worker that serves the scripted model; it is stopped after the test."""
+    return start_worker(name="scripted")
+
+
+def stop_worker(connection: Connection) -> None:
+    """End a worker at once and wait until its process is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        if connection.alive:
+            os.kill(connection.pid, signal.SIGCONT)
+            os.kill(connection.pid, signal.SIGTERM)
+            os.kill(connection.pid, signal.SIGTERM)
+    wait_until(lambda: not connection.alive, seconds=10, what="the worker to leave")
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+    """Look every 10 ms; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.01)
+
+
+def processes_in(runtime: Path) -> list[psutil.Process]:
+    """The other processes that were given this runtime folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            given = process.environ().get("JUPYTER_RUNTIME_DIR")
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if given == str(runtime) and process.pid != os.getpid() and not zombie:
+                found.append(process)
+    return found
+
+
+def kill_all_in(runtime: Path) -> list[psutil.Process]:
+    """Kill what still runs in a runtime folder; returns what there was."""
+    killed = processes_in(runtime)
+    for process in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(killed, timeout=5)
+    return killed
