@@ -1,0 +1,127 @@
+"""Where a worker's files and its socket are.
+
+The connection, lock and log files are in Jupyter's runtime folder, which may be on a
+network disk; the socket is in a private folder on a local one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+from llmkernel import environment
+from llmkernel.config import WorkerConfig
+from llmkernel.errors import ConnectionProblem, InvalidRequest
+
+MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path without the closing zero (unix(7))."""
+
+_USER_FOLDER = f"llmkernel-{os.geteuid()}"
+
+
+def runtime_folder() -> Path:
+    """Jupyter's runtime folder, made 0700 where it is missing.
+
+    Raises ConnectionProblem if it belongs to another user or everybody may write
+    in it. That a group may write is let pass, as shared Jupyter images set it up
+    so: each file in it is checked by itself.
+    """
+    folder = Path(jupyter_runtime_dir())
+    _make_private(folder)
+    facts = folder.stat()
+    if facts.st_uid != os.geteuid():
+        raise ConnectionProblem(f"The runtime folder {folder} belongs to another user.")
+    if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
+        raise ConnectionProblem(
+            f"Everybody may write in the runtime folder. Close it with: chmod 700 {folder}"
+        )
+    return folder
+
+
+def connection_path(name: str) -> Path:
+    """Where the connection file of the worker `name` is. Raises InvalidRequest for a bad name."""
+    return _beside(name, "json")
+
+
+def lock_path(name: str) -> Path:
+    """Where the lock file of the worker `name` is. Raises InvalidRequest for a bad name."""
+    return _beside(name, "lock")
+
+
+def log_path(name: str) -> Path:
+    """Where the log file of the worker `name` is. Raises InvalidRequest for a bad name."""
+    return _beside(name, "log")
+
+
+def bind_address(transport: Literal["ipc", "tcp"], instance: str) -> str:
+    """What the worker `instance` binds: a fresh path in a folder of this user, or any loopback port.
+
+    An ipc path is never used twice, since binding would take it over from its
+    owner without an error.
+    """
+    if transport == "tcp":
+        return "tcp://127.0.0.1:*"
+    return f"ipc://{_socket_folder() / instance.replace('-', '')[:16]}"
+
+
+def remove_socket(endpoint: str) -> None:
+    """Remove what a worker that is gone left of an ipc endpoint in a socket folder of ours."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc://") or not path.parent.name.startswith("llmkernel"):
+        return
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        if path.parent.name not in ("llmkernel", _USER_FOLDER):
+            path.parent.rmdir()  # made for this one socket
+
+
+def _beside(name: str, suffix: str) -> Path:
+    if not name:
+        raise InvalidRequest("The name of a worker is empty.", field="name")
+    WorkerConfig.build(name=name)  # raises for a name that could leave the folder
+    return runtime_folder() / f"llmkernel-{name}.{suffix}"
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    folder.chmod(0o700)  # the umask may have taken bits that the owner needs
+
+
+def _socket_folder() -> Path:
+    """A folder of this user alone, with a short path, on a local disk.
+
+    $XDG_RUNTIME_DIR where the login session has one, else the system's temporary
+    folder. Not the home folder: it may be a network disk, where sockets do not
+    reach, and its path may be long.
+    """
+    session = environment.user_runtime_dir()
+    candidates = [session / "llmkernel"] if session else []
+    candidates += [
+        Path(temporary) / _USER_FOLDER
+        for temporary in (tempfile.gettempdir(), "/tmp")  # noqa: S108  (a fallback with a short path; checked)
+    ]
+    for folder in candidates:
+        if len(os.fsencode(folder)) + 17 <= MAX_SOCKET_PATH and _is_private(folder):
+            return folder
+    # somebody else sits on all these names: take one that nobody could foresee
+    return Path(tempfile.mkdtemp(prefix="llmkernel-", dir="/tmp"))
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        _make_private(folder)
+        facts = folder.lstat()
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    return mine and not facts.st_mode & 0o077
