@@ -28,7 +28,8 @@ from typing import Any
 import msgspec
 
 from llmkernel.errors import ConnectionProblem, InvalidRequest, ProtocolMismatch, WorkerNotFound
-from llmkernel.paths import connection_path, remove_socket, runtime_folder
+from llmkernel.lock import NameLock
+from llmkernel.paths import connection_path, lock_path, remove_socket, runtime_folder
 from llmkernel.processes import Identity
 from llmkernel.protocol import PROTOCOL_VERSION
 
@@ -156,6 +157,21 @@ def remove(connection: Connection) -> None:
     remove_socket(connection.endpoint)
 
 
+def clear(name: str) -> None:
+    """Remove what a dead worker left under `name`: its file, its socket, its lock file.
+
+    Nothing happens while another process holds the name.
+    """
+    lock = NameLock.take(lock_path(name))
+    if lock is None:
+        return
+    with contextlib.suppress(ConnectionProblem):
+        connection = _read(name)
+        if connection is not None and not connection.alive:
+            remove(connection)
+    lock.release()
+
+
 # Discovery -----------------------------------------------------------------------
 
 
@@ -189,7 +205,7 @@ def find(name: str | None = None) -> Connection:
     if name is not None:
         connection = read(name)
         if not connection.alive:
-            raise _not_found(name, f" on {connection.host}" if connection.elsewhere else "")
+            raise _not_found(name, where_else(name))
         return connection
     found = list_workers()
     if len(found) > 1:
@@ -198,6 +214,12 @@ def find(name: str | None = None) -> Connection:
     if not found:
         raise WorkerNotFound("No worker runs.", workers=[])
     return found[0]
+
+
+def where_else(name: str) -> str:
+    """The words " on HOST" if the file of the worker `name` is another machine's, else none."""
+    connection = _read(name)
+    return f" on {connection.host}" if connection is not None and connection.elsewhere else ""
 
 
 # Details -----------------------------------------------------------------------

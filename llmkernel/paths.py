@@ -70,6 +70,17 @@ def bind_address(transport: Literal["ipc", "tcp"], instance: str) -> str:
     return f"ipc://{_socket_folder() / instance.replace('-', '')[:16]}"
 
 
+def open_private(path: Path) -> int:
+    """A descriptor that appends to a file of this user alone, made where it is missing.
+
+    Raises OSError for a symbolic link and for anything that cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    os.fchmod(fd, 0o600)
+    return fd
+
+
 def remove_socket(endpoint: str) -> None:
     """Remove what a worker that is gone left of an ipc endpoint in a socket folder of ours."""
     path = Path(endpoint.removeprefix("ipc://"))

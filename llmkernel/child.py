@@ -1,0 +1,167 @@
+"""A worker process that this process has just started, until it is ready or gone.
+
+The worker detaches (its own session, no parent among notebooks), so it cannot be
+waited for. Instead it holds the writing end of a pipe: the lines in it say who it
+is and why it failed, and its end says that the worker is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import site
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import llmkernel
+from llmkernel import connection, environment, paths
+from llmkernel.config import WorkerConfig
+from llmkernel.errors import LLMKernelError, StartFailed, from_code
+from llmkernel.lock import NameLock
+from llmkernel.processes import Identity
+
+_TAIL_LINES = 15
+_TAIL_BYTES = 4000
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """A line in the pipe: first who the worker is, later perhaps why it could not start."""
+
+    process: Identity | None = None
+    code: str = ""
+    message: str = ""
+    data: dict[str, Any] = {}
+
+
+class Child:
+    """The started process. `gone` and `failure` are up to date after `listen`."""
+
+    def __init__(self, config: WorkerConfig, pipe: int) -> None:
+        self.name = config.name
+        self.log = paths.log_path(config.name)
+        self.process: Identity | None = None
+        self.failure: LLMKernelError | None = None
+        self.gone = False
+        self._pipe = pipe
+        self._unread = b""
+        self._log_start = _size(self.log)
+
+    @classmethod
+    def spawn(cls, config: WorkerConfig, lock: NameLock) -> Child:
+        """Start a worker that goes on holding `lock`. Raises StartFailed if that cannot be done."""
+        reading, writing = os.pipe()
+        child = cls(config, reading)
+        try:
+            log = paths.open_private(child.log)
+            try:
+                child._run(config, lock, writing, log)
+            finally:
+                os.close(log)
+        except OSError as error:
+            child.close()
+            raise StartFailed(f"The worker could not be started: {error}.") from error
+        finally:
+            os.close(writing)
+            lock.hand_over()
+        return child
+
+    def _run(self, config: WorkerConfig, lock: NameLock, writing: int, log: int) -> None:
+        # -P: the folder that a notebook is in must not shadow what the worker imports
+        command = [sys.executable, "-P", "-m", "llmkernel.worker", "--detach"]
+        command += ["--lock-fd", str(lock.fd), "--report-fd", str(writing)]
+        starter = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock.fd, writing),
+            start_new_session=True,
+            env=environment.for_worker() | _import_path(),
+        )
+        try:
+            # not in the arguments, which everybody on the machine may read
+            with contextlib.suppress(BrokenPipeError):
+                starter.communicate(msgspec.json.encode(config))
+        except BaseException:
+            starter.kill()
+            starter.wait()
+            raise
+
+    def listen(self, seconds: float) -> None:
+        """Wait up to `seconds` for news from the worker."""
+        if self.gone or not select.select([self._pipe], [], [], seconds)[0]:
+            return
+        data = os.read(self._pipe, 65536)
+        self.gone = not data
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            self._take(msgspec.json.decode(line, type=Report))
+
+    def _take(self, report: Report) -> None:
+        self.process = report.process or self.process
+        if report.code:
+            self.failure = from_code(report.code, report.message, report.data)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the process to be gone; False if it is still there after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not self.gone and (left := deadline - time.monotonic()) > 0:
+            self.listen(left)
+        return self.gone
+
+    def why(self, what: str = "ended before it was ready") -> LLMKernelError:
+        """The error for a worker that did not come up: its own report, else the end of its log."""
+        return self.failure or StartFailed(
+            f"The worker {self.name!r} {what}. The end of its log, {self.log}:\n{self._tail()}"
+        )
+
+    def stop(self) -> None:
+        """End the worker, gently at first, and leave no file behind."""
+        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            # as long as the pipe is open its holder lives, so the id is not another's
+            if self.wait(0.1 if self.process is None else 0.0):
+                break
+            if self.process is not None and self.process.alive:
+                os.kill(self.process.pid, number)
+            self.wait(patience)
+        connection.clear(self.name)
+
+    def close(self) -> None:
+        """Stop listening; the worker goes on."""
+        os.close(self._pipe)
+
+    def _tail(self) -> str:
+        """The last lines that this start has written."""
+        try:
+            with self.log.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                # a log that has been rotated since is shorter than it was
+                start = self._log_start if self._log_start <= end else 0
+                file.seek(max(start, end - _TAIL_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"(unreadable: {error.strerror})"
+        return "\n".join(lines[-_TAIL_LINES:]) or "(nothing was written)"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _import_path() -> dict[str, str]:
+    """Lets the worker import this very package where it is not installed but on sys.path."""
+    root = str(Path(llmkernel.__file__).parent.parent)
+    if root in [*site.getsitepackages(), site.getusersitepackages()]:
+        return {}
+    given = environment.for_worker().get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([root, given] if given else [root])}
