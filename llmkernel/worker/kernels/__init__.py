@@ -1,0 +1,1 @@
+"""Attention over paged keys and values: the plain torch reference that faster kernels replace."""

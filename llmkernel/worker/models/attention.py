@@ -1,0 +1,94 @@
+"""What transformers' model code calls for attention, and the state that its modules share.
+
+The families call an attention function by name; ours is registered as `llmkernel_paged`.
+What it needs of the step lies in one `PagedState` that every attention module was
+given, because several families drop keyword arguments on the way down.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from llmkernel.worker.kernels.paged_attention import Options, PagedStep, Pool, paged_attention
+from llmkernel.worker.models.families import kv_shape
+
+ATTENTION = "llmkernel_paged"
+"""Give it as `attn_implementation` when a model is loaded."""
+
+
+class PagedState:
+    """Keys and values of all layers, and the step that attention works on.
+
+    `num_blocks` blocks (ids below it are for sequences) and one more that stays zero.
+    `step` is set before each forward pass.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        num_blocks: int,
+        block_size: int,
+        context_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        layers, heads, head_dim = kv_shape(config)
+        shape = (num_blocks + 1, block_size, heads, head_dim)
+        self.pools = [
+            Pool(
+                torch.zeros(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
+            )
+            for _ in range(layers)
+        ]
+        self.context_length = context_length
+        self.step: PagedStep | None = None
+
+
+class PagedLayer:
+    """What one attention module holds: its pool and the state it shares with the others."""
+
+    __slots__ = ("_pool", "_state")
+
+    def __init__(self, state: PagedState, pool: Pool) -> None:
+        self._state = state
+        self._pool = pool
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        """Attention of the step: [1, heads, tokens, head_dim] each to [1, tokens, heads, head_dim]."""
+        step = self._state.step
+        assert step is not None, "the runner sets the step before the forward pass"
+        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return paged_attention(query, key, value, self._pool, step, options)[None]
+
+
+def paged_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: `query` [1, heads, tokens, head_dim].
+
+    Returns [1, tokens, heads, head_dim] and no weights. Other keywords belong to
+    training or to other implementations.
+    """
+    assert attention_mask is None, "a paged step is described by its block tables"
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    options = Options(scale, sliding_window, softcap, s_aux)
+    return cast(PagedLayer, module.llmkernel_layer).attend(query, key, value, options), None
+
+
+AttentionInterface.register(ATTENTION, paged_attention_forward)

@@ -1,0 +1,299 @@
+"""A step on the device: inputs, the forward pass, the draw, and what comes back.
+
+`launch` enqueues and returns; `collect` waits. On the CPU the work is done when
+`launch` returns. Everything between the inputs and the logits is tensors of the
+static buffers, so that the decode step can be captured and replayed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from llmkernel.errors import DeviceOutOfMemory
+from llmkernel.params import SamplingParams
+from llmkernel.worker.inputs import StepInputs, StepTensors
+from llmkernel.worker.models import PagedState, kv_shape, make_paged, split_model
+from llmkernel.worker.sampler import Sampler, SamplerOutput, score, to_sampled
+from llmkernel.worker.sequence import (
+    Candidate,
+    Request,
+    Row,
+    Sampled,
+    Sequence,
+    StepBatch,
+    StepResult,
+)
+
+SCORED_AT_ONCE = 64
+"""Prompt positions whose logits exist at the same time."""
+
+
+class Loaded(Protocol):
+    """What the runner needs of a loaded model."""
+
+    model: Any
+    device: torch.device
+    dtype: torch.dtype
+    context_length: int
+
+
+class PromptScores(NamedTuple):
+    """Log-probabilities of prompt tokens, one entry a position, and how many belong to each row."""
+
+    counts: list[int]
+    targets: list[int]
+    logprob: Tensor
+    top_ids: Tensor
+    top_logprobs: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Launched:
+    """A step on its way: host copies that are valid once `done` has happened."""
+
+    batch: StepBatch
+    output: SamplerOutput | None
+    scores: PromptScores | None
+    done: torch.Event | None
+
+
+class ModelRunner:
+    """Runs steps of a loaded model over `num_blocks` blocks of `block_size` tokens.
+
+    Slots are 0..`max_concurrent`-1; a step has at most `max_batch_tokens` tokens of
+    prompts and one of each running sequence. `copies` is one more than the number of
+    steps that may be launched before the first is collected. One thread calls it.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_concurrent: int,
+        max_batch_tokens: int,
+        copies: int = 2,
+    ) -> None:
+        self._loaded = loaded
+        self._device = torch.device(loaded.device)
+        self._max_batch_tokens = max_batch_tokens
+        self._state = PagedState(
+            loaded.model.config,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            context_length=loaded.context_length,
+            dtype=loaded.dtype,
+            device=self._device,
+        )
+        make_paged(loaded.model, self._state)
+        self._backbone, self._head = split_model(loaded.model)
+        self._inputs = StepInputs(
+            max_tokens=max_batch_tokens + max_concurrent,
+            max_rows=max_concurrent,
+            max_blocks=min(num_blocks, -(-loaded.context_length // block_size) + 1),
+            block_size=block_size,
+            device=self._device,
+            copies=copies,
+        )
+        self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
+        self._owners: list[Sequence | None] = [None] * max_concurrent
+        self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
+
+    def launch(self, batch: StepBatch) -> Launched:
+        """Enqueue a step and return without waiting for the device.
+
+        The blocks of each sequence cover the step. Raises DeviceOutOfMemory, or what the
+        model raised; then the step's sequences have to be released, others can go on.
+        """
+        with _memory_errors():
+            try:
+                return self._launch(batch)
+            except BaseException:
+                for row in batch.rows:
+                    self._disown(row.sequence.slot)
+                raise
+            finally:
+                self._state.step = None
+
+    def collect(self, launched: Launched) -> StepResult:
+        """Wait for a step and return what it gave, one entry per row."""
+        if launched.done is not None:
+            launched.done.synchronize()
+        rows = launched.batch.rows
+        sampled: list[Sampled | None] = [None] * len(rows)
+        if launched.output is not None:
+            indices = [index for index, row in enumerate(rows) if row.samples]
+            drawn = to_sampled(launched.output, [rows[index] for index in indices])
+            for index, one in zip(indices, drawn, strict=True):
+                sampled[index] = one
+        return StepResult(sampled, _prompt_logprobs(rows, launched.scores))
+
+    def release(self, slot: int) -> None:
+        """The slot is free; steps in flight that still use it are harmless."""
+        self._disown(slot)
+        self._sampler.release(slot)
+
+    def warm_up(self) -> None:
+        """Run the largest steps once, so that the first request does not pay for set-up.
+
+        Shows too whether they fit: raises DeviceOutOfMemory if not. On the CPU, where
+        nothing is set up and memory is not claimed, the steps are small.
+        """
+        large = self._device.type == "cuda"
+        longest = min(self._max_batch_tokens, self._loaded.context_length - 1)
+        self._try_out(1, longest if large else 2)
+        self._try_out(len(self._owners) if large else 1, 1)
+
+    def _try_out(self, width: int, count: int) -> None:
+        """Run one step of `width` rows with `count` tokens each, in the block of the padding."""
+        params = SamplingParams(temperature=0.0)
+        request = Request(key=-1, client="", prompt=(), params=params, max_tokens=1)
+        blocks = [0] * self._inputs.tables.ids.shape[1]
+        sequences = [
+            Sequence(request, index, [0] * count, blocks=blocks, slot=index, output_start=count)
+            for index in range(width)
+        ]
+        rows = [Row(sequence, 0, count, samples=True) for sequence in sequences]
+        self.collect(self.launch(StepBatch(rows)))
+        for slot in range(width):
+            self.release(slot)
+
+    @torch.inference_mode()
+    def _launch(self, batch: StepBatch) -> Launched:
+        for row in batch.rows:
+            self._own(row.sequence)
+        tensors = self._inputs.fill(batch)
+        hidden = self._forward(tensors)
+        output = self._sample(hidden, tensors, [row for row in batch.rows if row.samples])
+        scores = self._score_prompts(hidden, batch.rows)
+        done = None
+        if self._device.type == "cuda":
+            output, scores = _sent_to_host(output, scores)
+            done = torch.Event(self._device)
+            done.record()
+        return Launched(batch, output, scores, done)
+
+    def _own(self, sequence: Sequence) -> None:
+        if self._owners[sequence.slot] is not sequence:
+            self._disown(sequence.slot)
+            self._sampler.attach(sequence.slot, sequence)
+            self._owners[sequence.slot] = sequence
+
+    def _disown(self, slot: int) -> None:
+        self._owners[slot] = None
+        self._inputs.tables.forget(slot)
+
+    def _forward(self, tensors: StepTensors) -> Tensor:
+        """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
+        newest = self._last_token[tensors.sources.clamp_min(0)]
+        ids = torch.where(tensors.sources >= 0, newest, tensors.ids)
+        self._state.step = tensors.paged
+        output = self._backbone(
+            input_ids=ids[None], position_ids=tensors.positions[None], use_cache=False
+        )
+        hidden: Tensor = output[0][0]
+        return hidden
+
+    def _sample(
+        self, hidden: Tensor, tensors: StepTensors, rows: list[Row]
+    ) -> SamplerOutput | None:
+        if not rows:
+            return None
+        logits = self._head(hidden.index_select(0, tensors.sampled))
+        output = self._sampler.sample(logits, rows)
+        # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
+        self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))
+        return output
+
+    def _score_prompts(self, hidden: Tensor, rows: list[Row]) -> PromptScores | None:
+        wanted = [_scored_positions(row) for row in rows]
+        if not any(wanted):
+            return None
+        indices: list[int] = []
+        targets: list[int] = []
+        first = 0
+        for row, positions in zip(rows, wanted, strict=True):
+            indices += [first + position - row.start for position in positions]
+            targets += [row.sequence.token_ids[position + 1] for position in positions]
+            first += row.count
+        where = torch.tensor(indices, device=self._device)
+        tokens = torch.tensor(targets, device=self._device)
+        parts = []
+        for begin in range(0, len(indices), SCORED_AT_ONCE):
+            some = slice(begin, begin + SCORED_AT_ONCE)
+            parts.append(score(self._head(hidden.index_select(0, where[some])), tokens[some]))
+        logprob, top_ids, top_logprobs = (torch.cat(column) for column in zip(*parts, strict=True))
+        counts = [len(positions) for positions in wanted]
+        return PromptScores(counts, targets, logprob, top_ids, top_logprobs)
+
+
+def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:
+    """Bytes that one block of `block_size` tokens takes over all layers, keys and values."""
+    layers, heads, head_dim = kv_shape(loaded.model.config)
+    return 2 * layers * heads * head_dim * block_size * loaded.dtype.itemsize
+
+
+def _scored_positions(row: Row) -> range:
+    """Positions of the chunk whose next token is a prompt token that has to be scored."""
+    sequence = row.sequence
+    if sequence.request.params.prompt_logprobs is None:
+        return range(0)
+    return range(row.start, min(row.start + row.count, sequence.output_start - 1))
+
+
+def _prompt_logprobs(rows: list[Row], scores: PromptScores | None) -> list[list[Sampled]]:
+    if scores is None:
+        return [[] for _ in rows]
+    columns = zip(
+        scores.targets,
+        scores.logprob.tolist(),
+        scores.top_ids.tolist(),
+        scores.top_logprobs.tolist(),
+        strict=True,
+    )
+    result = []
+    for row, count in zip(rows, scores.counts, strict=True):
+        top = row.sequence.request.params.prompt_logprobs or 0
+        entries = itertools.islice(columns, count)
+        result.append([_scored(*entry, top) for entry in entries])
+    return result
+
+
+def _scored(target: int, logprob: float, ids: list[int], values: list[float], top: int) -> Sampled:
+    best = (Candidate(*pair) for pair in zip(ids[:top], values[:top], strict=True))
+    return Sampled(target, logprob, tuple(best))
+
+
+def _sent_to_host(
+    output: SamplerOutput | None, scores: PromptScores | None
+) -> tuple[SamplerOutput | None, PromptScores | None]:
+    """The same on the host, in pinned memory; the copies are enqueued, not waited for."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", non_blocking=True)
+
+    if output is not None:
+        fields = (output.logprob, output.top_ids, output.top_logprobs)
+        optional = (None if field is None else copy(field) for field in fields)
+        output = SamplerOutput(copy(output.tokens), *optional)
+    if scores is not None:
+        scores = PromptScores(scores.counts, scores.targets, *map(copy, scores[2:]))
+    return output, scores
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceOutOfMemory(
+            "The device had no memory for a step; its requests were dropped, others go on."
+        ) from error
