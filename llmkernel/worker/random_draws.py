@@ -13,6 +13,8 @@ import torch
 
 _MASK64 = 2**64 - 1
 _GOLDEN64 = 0x9E3779B97F4A7C15
+# a little under 2^-31, so that no integer is scaled to 1, where log1p(-x) has no value
+_SCALE = 2.0**-31 * (1 - 2.0**-23)
 
 
 def draw_key(seed: int, answer: int, position: int) -> tuple[int, int]:
@@ -25,20 +27,19 @@ def exponential_noise(token_ids: torch.Tensor, keys: torch.Tensor) -> torch.Tens
     """Exponential(1) variates, float32 [R, V], for int32 `token_ids` [V] and `keys` [R, 2].
 
     The integers are equal on every device; only the last bit of the logarithm may
-    differ. Small values keep full relative precision, because the smallest noise
+    differ. Small values keep their relative precision, because the smallest noise
     decides a draw.
     """
     bits = token_ids * _int32(0x9E3779B1) + keys[:, :1]
-    bits ^= (bits >> 16) & 0xFFFF  # the shift is arithmetic: the mask makes it logical
+    # torch shifts int32 arithmetically, so each of these maps two integers to one
+    # below 2^31: that costs one bit of 32 and saves three masks
+    bits ^= bits >> 16
     bits *= _int32(0x7FEB352D)
     bits ^= keys[:, 1:]
-    bits ^= (bits >> 15) & 0x1FFFF
+    bits ^= bits >> 15
     bits *= _int32(0x846CA68B)
-    bits ^= (bits >> 16) & 0xFFFF
-    bits &= 0x7FFFFFFF
-    uniform = bits.to(torch.float32).mul_(2.0**-31).add_(2.0**-32)
-    # 2^31 - 1 rounds up to 2^31 in float32, and log1p(-1) has no value
-    return uniform.clamp_(max=1 - 2.0**-24).neg_().log1p_().neg_()
+    bits ^= bits >> 16
+    return bits.to(torch.float32).mul_(-_SCALE).sub_(2.0**-32).log1p_().neg_()
 
 
 def _split_mix(value: int) -> int:
