@@ -1,0 +1,229 @@
+"""`llmkernel start`, `list`, `status` and `stop`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmkernel.cli import console
+from llmkernel.cli.failure import Command
+from llmkernel.cli.names import worker_argument
+from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.options import build_config, worker_options
+
+if TYPE_CHECKING:
+    from llmkernel.connection import Connection
+    from llmkernel.protocol import ModelInfo, StatusReport
+
+PATIENCE = 5.0
+"""Seconds that a worker may take to say how it is."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+
+
+@click.command("start", cls=Command)
+@worker_options
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up where the worker is not ready in time; it waits as long as it takes otherwise.",
+)
+@json_option
+def start_command(timeout: float | None, as_json: bool, **settings: Any) -> None:
+    """Start a worker, or attach to the one that runs.
+
+    MODEL is a hub id, a local folder, or left out for the embedded model. The command
+    returns when the model is loaded; the worker stays until `llmkernel stop`.
+    """
+    from llmkernel import connection, launcher
+    from llmkernel.cli.progress import ProgressBar
+
+    config = build_config(settings)
+    ran_before = connection.running(config.name) is not None
+    with ProgressBar() as bar:
+        worker = launcher.start(config, on_progress=bar.show, timeout=timeout)
+    report = ask(worker)
+    if as_json:
+        console.json_line({"started": not ran_before} | summary(worker, report))
+        return
+    console.line(f"{worker.name} {'already runs' if ran_before else 'is ready'}: {_what(report)}")
+
+
+@click.command("list", cls=Command)
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the workers that run on this machine."""
+    from llmkernel import connection
+
+    workers = connection.list_workers()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = [summary(*pair) for pair in zip(workers, pool.map(_try_ask, workers), strict=True)]
+    if as_json:
+        console.json_line({"workers": found})
+    elif found:
+        headings = ("name", "model", "state", "device", "pid", "up", "memory", "busy", "waiting")
+        console.table(headings, map(_row, found))
+    else:
+        console.line("No worker runs. Start one with: llmkernel start", err=True)
+
+
+@click.command("status", cls=Command)
+@worker_argument
+@json_option
+def status_command(name: str | None, as_json: bool) -> None:
+    """Say what a worker holds, what it took for it and what it does."""
+    from llmkernel import connection
+
+    worker = connection.find(name)
+    report = ask(worker)
+    if as_json:
+        console.json_line(summary(worker, report))
+    else:
+        console.fields(_details(worker, report))
+
+
+@click.command("stop", cls=Command)
+@worker_argument
+@click.option("--all", "everyone", is_flag=True, help="Stop every worker of yours.")
+@click.option("--now", is_flag=True, help="Cancel what runs instead of finishing it first.")
+@click.option("--kill", is_flag=True, help="End a worker that does not answer any more.")
+@json_option
+def stop_command(name: str | None, everyone: bool, now: bool, kill: bool, as_json: bool) -> None:
+    """Stop a worker and wait until it has given everything back.
+
+    What runs is finished first, for 30 seconds at most.
+    """
+    from llmkernel import connection
+
+    if everyone and name is not None:
+        raise InvalidRequest("Give a name or --all, not both.")
+    workers = connection.list_workers() if everyone else [connection.find(name)]
+    with ThreadPoolExecutor(max_workers=max(1, len(workers))) as pool:
+        failures = list(pool.map(lambda worker: _stop(worker, now, kill), workers))
+    stopped = [worker.name for worker, why in zip(workers, failures, strict=True) if why is None]
+    if as_json:
+        console.json_line({"stopped": stopped})
+    else:
+        console.line(f"Stopped: {', '.join(stopped)}" if stopped else "No worker runs.", err=True)
+    for why in failures:
+        if why is not None:
+            raise why
+
+
+def ask(worker: Connection) -> StatusReport:
+    """The status of a worker. Raises WorkerUnresponsive where it does not answer in time."""
+    from llmkernel.watcher import Watcher
+
+    with Watcher(worker) as watcher:
+        return watcher.status(PATIENCE)
+
+
+def summary(worker: Connection, report: StatusReport | None) -> dict[str, Any]:
+    """What scripts get to know of a worker; no key is in it."""
+    known = {
+        "name": worker.name,
+        "state": report.state if report else "unresponsive",
+        "pid": worker.pid,
+        "instance": worker.instance,
+        "log": worker.log,
+        "settings": worker.settings,
+    }
+    if report is None:
+        return known
+    said = {key: value for key, value in console.plain(report).items() if key != "id"}
+    return known | said
+
+
+def _stop(worker: Connection, now: bool, kill: bool) -> LLMKernelError | None:
+    from llmkernel import launcher
+
+    try:
+        if kill:
+            launcher.kill(worker)
+        else:
+            launcher.stop(worker, drain=not now)
+    except LLMKernelError as error:
+        return error
+    return None
+
+
+def _try_ask(worker: Connection) -> StatusReport | None:
+    try:
+        return ask(worker)
+    except LLMKernelError:
+        return None  # listed as unresponsive
+
+
+def _what(report: StatusReport) -> str:
+    model = report.model
+    if model is None:
+        return f"state {report.state}"
+    quantised = "" if model.quantization == "none" else f" {model.quantization},"
+    return (
+        f"{model.model} ({console.number(model.parameters)} parameters,{quantised} {model.dtype}) "
+        f"on {model.device}, {model.context_length:,} tokens of context"
+    )
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    model, load = found.get("model") or {}, found.get("load") or {}
+    memory = found.get("device_bytes") or found.get("rss_bytes")
+    uptime = found.get("uptime")
+    return (
+        found["name"],
+        model.get("model") or found["settings"].get("model", "-"),
+        found["state"],
+        model.get("device", "-"),
+        str(found["pid"]),
+        "-" if uptime is None else console.duration(uptime),
+        console.size(memory),
+        str(load.get("running", "-")),
+        str(load.get("waiting", "-")),
+    )
+
+
+def _details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
+    rows = [
+        ("name", worker.name),
+        ("state", report.state),
+        ("process", f"{worker.pid}, up {console.duration(report.uptime)}"),
+        ("clients", str(report.clients)),
+        ("memory", console.size(report.rss_bytes)),
+    ]
+    if report.device_bytes:
+        rows.append(("on the device", console.size(report.device_bytes)))
+    if report.progress is not None and report.state == "loading":
+        rows.append(("loading", f"{report.progress.stage} {report.progress.detail}".strip()))
+    if report.model is not None:
+        rows += _model(report.model)
+        rows += _load(report)
+    return [*rows, ("log", worker.log)]
+
+
+def _model(model: ModelInfo) -> list[tuple[str, str]]:
+    revision = f" at {model.revision}" if model.revision else ""
+    cache = f"{console.size(model.kv_cache_bytes)}: {model.kv_blocks} blocks of {model.block_size} tokens"
+    return [
+        ("model", model.model + revision),
+        ("architecture", f"{model.architecture}, {console.number(model.parameters)} parameters"),
+        ("weights", f"{console.size(model.weights_bytes)}, {model.quantization}, {model.dtype}"),
+        ("device", model.device),
+        ("context", f"{model.context_length:,} tokens"),
+        ("keys and values", cache),
+        ("at once", f"{model.max_concurrent} sequences, {model.queue} requests may wait"),
+        ("chat template", "yes" if model.has_chat_template else "no"),
+    ]
+
+
+def _load(report: StatusReport) -> list[tuple[str, str]]:
+    load = report.load
+    tokens = f"{load.prompt_tokens} tokens read ({load.cached_tokens} cached), {load.tokens_generated} made"
+    return [
+        ("now", f"{load.running} running, {load.waiting} waiting"),
+        ("speed", f"{load.tokens_per_second:.1f} tokens/s over the last ten seconds"),
+        ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
+        ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
+    ]
