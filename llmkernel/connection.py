@@ -34,6 +34,8 @@ from llmkernel.processes import Identity
 from llmkernel.protocol import PROTOCOL_VERSION
 
 MAX_FILE_BYTES = 64 * 1024
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+"""Errors of opening that say nothing about the file: raised as the OSError they are."""
 _log = logging.getLogger(__name__)
 
 
@@ -148,11 +150,19 @@ def read(name: str) -> Connection:
     return connection
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether the connection file is there and is that of this very run of the worker.
+
+    Raises ConnectionProblem for a file that cannot be trusted, OSError if it cannot be read.
+    """
+    present = _read(connection.name)
+    return present is not None and present.instance == connection.instance
+
+
 def remove(connection: Connection) -> None:
     """Remove the file and the socket of `connection`, if the file is still its own."""
     with contextlib.suppress(ConnectionProblem):
-        present = _read(connection.name)
-        if present is not None and present.instance == connection.instance:
+        if is_current(connection):
             connection.path.unlink(missing_ok=True)
     remove_socket(connection.endpoint)
 
@@ -271,11 +281,15 @@ def _read_private(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        why = "is a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)
+        if error.errno in _SHORTAGES:
+            raise
+        why = "is a symbolic link" if error.errno == errno.ELOOP else f"fails: {error.strerror}"
         raise _refused(path, why) from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         _check_facts(path, os.fstat(fd))
-        return file.read(MAX_FILE_BYTES)
+        return os.read(fd, MAX_FILE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _check_facts(path: Path, facts: os.stat_result) -> None:

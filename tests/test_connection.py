@@ -1,0 +1,548 @@
+"""Connection files, locks and folders: what is written, what is believed, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llmkernel import connection as files
+from llmkernel import paths, processes
+from llmkernel.connection import Connection, Keys
+from llmkernel.errors import ConnectionProblem, InvalidRequest, ProtocolMismatch, WorkerNotFound
+from llmkernel.lock import NameLock
+from llmkernel.processes import Identity, own_identity
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def describe(name: str = "one", **changes) -> Connection:
+    keys = Keys.generate()
+    connection = Connection(
+        name=name,
+        package="1.0",
+        instance=f"instance-of-{name}",
+        host=socket.gethostname(),
+        process=own_identity(),
+        endpoint="ipc:///nowhere/llmkernel/socket",
+        server_public_key=keys.server_public,
+        client_public_key=keys.client_public,
+        client_secret_key=keys.client_secret,
+        model="demo",
+        log="log",
+    )
+    return msgspec.structs.replace(connection, **changes)
+
+
+def dead(connection: Connection) -> Connection:
+    """The same, written by a process that ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    identity = Identity(process.pid, processes.start_time(process.pid) or 0, processes.boot_id())
+    process.wait()
+    return msgspec.structs.replace(connection, process=identity)
+
+
+@contextlib.contextmanager
+def umask(mask: int):
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+# What is written -----------------------------------------------------------------
+
+
+def test_what_is_written_is_read_back(runtime_dir):
+    connection = describe(settings={"quantization": "nf4"})
+    files.write(connection)
+    assert files.read("one") == connection
+    assert files.find() == connection
+    assert files.find("one") == connection
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
+def test_modes_are_private_whatever_the_umask(runtime_dir, mask):
+    runtime_dir.rmdir()
+    with umask(mask):
+        path = files.write(describe())
+        lock = NameLock.take(paths.lock_path("one"))
+        os.close(paths.open_private(paths.log_path("one")))
+        sockets = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
+    assert lock is not None
+    assert {mode(p) for p in (path, lock.path, paths.log_path("one"))} == {0o600}
+    assert mode(runtime_dir) == mode(sockets) == 0o700
+    lock.release()
+
+
+def test_the_file_is_replaced_whole(runtime_dir):
+    files.write(describe(instance="old"))
+    with files.connection_path("one").open() as old:
+        files.write(describe(instance="new"))
+        assert '"old"' in old.read()
+    assert files.read("one").instance == "new"
+    assert [p.name for p in runtime_dir.iterdir()] == ["llmkernel-one.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_leaves_the_old_file_as_it_was(runtime_dir):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(runtime_dir)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine does not let a tmpfs be mounted")
+    try:
+        files.write(describe(instance="old"))
+        with contextlib.suppress(OSError):
+            (runtime_dir / "filler").write_bytes(b"x" * 2**17)
+        with pytest.raises(OSError, match="No space left"):
+            files.write(describe(instance="new", log="x" * 8192))
+        assert files.read("one").instance == "old"
+        assert not list(runtime_dir.glob(".llmkernel*"))
+    finally:
+        subprocess.run(["umount", str(runtime_dir)], check=True)
+
+
+def test_a_failed_write_leaves_no_temporary_file(runtime_dir):
+    (runtime_dir / "llmkernel-one.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.write(describe())
+    assert [p.name for p in runtime_dir.iterdir()] == ["llmkernel-one.json"]
+
+
+def test_the_worker_keeps_its_secret_key_to_itself(runtime_dir):
+    keys = Keys.generate()
+    connection = describe(
+        server_public_key=keys.server_public,
+        client_public_key=keys.client_public,
+        client_secret_key=keys.client_secret,
+    )
+    written = files.write(connection).read_text()
+    for key in (keys.server_public, keys.client_public, keys.client_secret):
+        assert msgspec.json.encode(key).decode() in written
+    assert msgspec.json.encode(keys.server_secret).decode() not in written
+
+
+def test_secret_keys_are_not_in_what_is_shown():
+    keys = Keys.generate()
+    connection = describe(client_secret_key=keys.client_secret)
+    shown = f"{connection!r} {connection} {keys!r} {keys}"
+    assert keys.client_secret not in shown
+    assert keys.server_secret not in shown
+
+
+def test_keys_are_pairs_and_fresh():
+    import zmq
+
+    keys, others = Keys.generate(), Keys.generate()
+    assert zmq.curve_public(keys.server_secret.encode()).decode() == keys.server_public
+    assert zmq.curve_public(keys.client_secret.encode()).decode() == keys.client_public
+    assert len({*msgspec.structs.astuple(keys), *msgspec.structs.astuple(others)}) == 8
+
+
+# What is believed ----------------------------------------------------------------
+
+
+def test_no_worker_is_an_error_that_says_so(runtime_dir):
+    with pytest.raises(WorkerNotFound, match="No worker runs"):
+        files.find()
+    with pytest.raises(WorkerNotFound, match="No other runs either"):
+        files.find("one")
+
+
+def test_several_workers_are_listed_where_one_has_to_be_named(runtime_dir):
+    for name in ("b", "a", "c"):
+        files.write(describe(name))
+    with pytest.raises(WorkerNotFound, match="a, b, c") as caught:
+        files.find()
+    assert caught.value.data["workers"] == ["a", "b", "c"]
+    with pytest.raises(WorkerNotFound, match="Running: a, b, c"):
+        files.find("d")
+    assert [connection.name for connection in files.list_workers()] == ["a", "b", "c"]
+
+
+def test_a_dead_worker_is_not_found(runtime_dir):
+    files.write(dead(describe()))
+    files.write(describe("two"))
+    assert files.find().name == "two"
+    assert files.running("one") is None
+    with pytest.raises(WorkerNotFound, match="Running: two"):
+        files.find("one")
+
+
+def test_a_zombie_is_no_worker(runtime_dir):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    identity = Identity(process.pid, processes.start_time(process.pid) or 0, processes.boot_id())
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
+        assert Path(f"/proc/{process.pid}").exists()
+        assert not identity.alive
+    finally:
+        process.wait()
+
+
+def test_a_reused_process_id_is_no_worker(runtime_dir):
+    """The id is that of a process that runs, which started at another time."""
+    me = own_identity()
+    files.write(describe(process=msgspec.structs.replace(me, start_time=me.start_time - 1)))
+    assert files.list_workers() == []
+
+
+def test_a_file_of_an_earlier_boot_is_no_worker(runtime_dir):
+    files.write(describe(process=msgspec.structs.replace(own_identity(), boot_id="before")))
+    assert files.list_workers() == []
+
+
+def test_a_worker_of_another_machine_is_named_as_such(runtime_dir):
+    elsewhere = describe(host="a-big-box", process=Identity(1, 1, "another boot"))
+    files.write(elsewhere)
+    assert files.list_workers() == []
+    with pytest.raises(WorkerNotFound, match="runs on a-big-box, not here"):
+        files.find("one")
+
+
+def test_a_process_name_cannot_fake_a_start_time(tmp_path):
+    """The name in /proc/<pid>/stat may hold brackets and blanks."""
+    program = tmp_path / "x) Z 1 1 (y"
+    program.symlink_to("/bin/sleep")
+    process = subprocess.Popen([str(program), "10"])
+    try:
+        start = processes.start_time(process.pid)
+        assert start is not None
+        assert start >= own_identity().start_time
+    finally:
+        process.kill()
+        process.wait()
+
+
+# What is refused -----------------------------------------------------------------
+
+
+def refused(match: str) -> None:
+    with pytest.raises(ConnectionProblem, match=match):
+        files.read("one")
+    assert files.list_workers() == []
+
+
+def test_a_symbolic_link_is_refused(runtime_dir, tmp_path):
+    path = files.write(describe())
+    path.rename(tmp_path / "elsewhere.json")
+    path.symlink_to(tmp_path / "elsewhere.json")
+    refused("symbolic link")
+
+
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o644, 0o620, 0o601])
+def test_a_file_that_others_may_touch_is_refused(runtime_dir, bits):
+    files.write(describe()).chmod(bits)
+    refused(f"has mode {bits:04o}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_a_file_of_another_user_is_refused(runtime_dir):
+    os.chown(files.write(describe()), 12345, -1)
+    refused("belongs to another user")
+
+
+def test_a_pipe_is_refused_and_nobody_waits_for_it(runtime_dir):
+    os.mkfifo(runtime_dir / "llmkernel-one.json", 0o600)
+    refused("no regular file")
+
+
+def test_a_folder_is_refused(runtime_dir):
+    (runtime_dir / "llmkernel-one.json").mkdir(mode=0o700)
+    refused("no regular file")
+
+
+def put(folder: Path, data: bytes) -> None:
+    fd = os.open(folder / "llmkernel-one.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"protocol": "x"}',
+        b'{"protocol": [1, 0]}',
+        b"\xff\xfe",
+        b"[" * 60000,
+        b'{"protocol": [1, 0], "name": NaN}',
+    ],
+    ids=range(9),
+)
+def test_what_is_no_connection_file_is_refused(runtime_dir, data):
+    put(runtime_dir, data)
+    refused("no connection file")
+
+
+@pytest.mark.parametrize("kept", [1, 100, 400])
+def test_a_torn_file_is_refused(runtime_dir, kept):
+    path = files.write(describe())
+    put(runtime_dir, path.read_bytes()[:kept])
+    refused("no connection file")
+
+
+def test_a_huge_file_is_refused_unread(runtime_dir):
+    put(runtime_dir, b" " * (files.MAX_FILE_BYTES + 1))
+    refused("larger than")
+
+
+def test_a_file_under_another_name_is_refused(runtime_dir):
+    files.write(describe("two")).rename(runtime_dir / "llmkernel-one.json")
+    refused("another name")
+
+
+def test_another_major_version_names_both(runtime_dir):
+    path = files.write(describe())
+    put(runtime_dir, path.read_bytes().replace(b'"protocol": [\n  1', b'"protocol": [\n  9'))
+    with pytest.raises(ProtocolMismatch, match=r"protocol 9\.0, this llmkernel 1\."):
+        files.find("one")
+
+
+def test_a_newer_minor_version_is_read(runtime_dir):
+    path = files.write(describe())
+    data = path.read_bytes().replace(b"[\n  1,\n  0\n ]", b"[\n  1,\n  7\n ]")
+    put(runtime_dir, data.replace(b'"model"', b'"new_field": 1, "model"'))
+    assert files.find("one").protocol == (1, 7)
+
+
+@pytest.mark.parametrize("name", ["../one", "a/b", "", "ONE", ".one", "a\0b", "x" * 65])
+def test_a_name_cannot_leave_the_folder(runtime_dir, name):
+    for use in (files.find, files.read, paths.log_path, paths.lock_path):
+        with pytest.raises(InvalidRequest):
+            use(name)
+
+
+def test_a_decoy_in_the_current_folder_is_not_seen(runtime_dir, tmp_path, monkeypatch):
+    files.write(describe()).rename(tmp_path / "llmkernel-one.json")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkerNotFound):
+        files.find("one")
+
+
+def test_a_runtime_folder_that_everybody_may_write_in_is_refused(runtime_dir):
+    files.write(describe())
+    runtime_dir.chmod(0o777)
+    with pytest.raises(ConnectionProblem, match="chmod 700"):
+        files.find("one")
+    runtime_dir.chmod(0o1777)
+    assert files.find("one").name == "one"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
+def test_a_runtime_folder_of_another_user_is_refused(runtime_dir):
+    os.chown(runtime_dir, 12345, -1)
+    with pytest.raises(ConnectionProblem, match="another user"):
+        files.list_workers()
+    os.chown(runtime_dir, os.geteuid(), -1)
+
+
+# Removing ------------------------------------------------------------------------
+
+
+def bound_socket(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    return made
+
+
+def test_a_worker_removes_its_own_file_and_socket_only(runtime_dir):
+    endpoint = paths.bind_address("ipc", "a" * 32)
+    with bound_socket(Path(endpoint.removeprefix("ipc://"))):
+        mine = describe(endpoint=endpoint, instance="mine")
+        files.write(describe(instance="another"))
+        files.remove(mine)
+        assert files.read("one").instance == "another"
+        files.write(mine)
+        files.remove(mine)
+    assert not paths.connection_path("one").exists()
+    assert not Path(endpoint.removeprefix("ipc://")).exists()
+
+
+def test_what_a_dead_worker_left_is_cleared(runtime_dir):
+    endpoint = paths.bind_address("ipc", "a" * 32)
+    with bound_socket(Path(endpoint.removeprefix("ipc://"))):
+        files.write(dead(describe(endpoint=endpoint)))
+        files.clear("one")
+    assert list(runtime_dir.iterdir()) == []
+    assert not Path(endpoint.removeprefix("ipc://")).exists()
+
+
+def test_a_living_worker_is_not_cleared(runtime_dir):
+    files.write(describe())
+    files.clear("one")
+    assert files.running("one") is not None
+
+
+def test_a_hostile_file_cannot_have_other_files_removed(runtime_dir, tmp_path):
+    precious = tmp_path / "llmkernel-x" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("data")
+    with bound_socket(tmp_path / "socket"):
+        for path in (precious, tmp_path / "socket"):
+            paths.remove_socket(f"ipc://{path}")
+        assert precious.exists()
+        assert (tmp_path / "socket").exists()
+
+
+# Sockets' folder -----------------------------------------------------------------
+
+
+def test_a_socket_path_fits_and_is_never_used_twice(runtime_dir):
+    addresses = {paths.bind_address("ipc", f"{n:032x}"[::-1]) for n in range(100)}
+    assert len(addresses) == 100
+    assert all(len(a.removeprefix("ipc://")) <= paths.MAX_SOCKET_PATH for a in addresses)
+
+
+def test_a_long_session_folder_falls_back_to_the_temporary_one(runtime_dir, monkeypatch):
+    deep = runtime_dir / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
+    assert folder.parent == Path(tempfile.gettempdir())
+    assert mode(folder) == 0o700
+
+
+@pytest.mark.parametrize("spoil", ["open", "link", "file"])
+def test_a_folder_that_is_not_private_is_passed_over(runtime_dir, monkeypatch, spoil):
+    session = runtime_dir / "session"
+    session.mkdir()
+    taken = session / "llmkernel"
+    if spoil == "open":
+        taken.mkdir()
+        taken.chmod(0o755)
+    elif spoil == "link":
+        (runtime_dir / "target").mkdir(mode=0o700)
+        taken.symlink_to(runtime_dir / "target")
+    else:
+        taken.write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
+    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
+    assert folder.parent != session
+
+
+def test_a_folder_made_for_one_socket_goes_with_it(runtime_dir, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    monkeypatch.setattr(paths, "_is_private", lambda folder: False)
+    path = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://"))
+    assert mode(path.parent) == 0o700
+    assert re.fullmatch(r"llmkernel-\w+", path.parent.name)
+    bound_socket(path).close()
+    paths.remove_socket(f"ipc://{path}")
+    assert not path.parent.exists()
+
+
+def test_tcp_is_bound_on_loopback_at_a_port_that_the_system_picks():
+    assert paths.bind_address("tcp", "abc") == "tcp://127.0.0.1:*"
+
+
+# Locks ---------------------------------------------------------------------------
+
+
+def test_a_name_is_locked_once(runtime_dir):
+    path = paths.lock_path("one")
+    first = NameLock.take(path)
+    assert first is not None
+    assert NameLock.take(path) is None
+    first.release()
+    assert not path.exists()
+    second = NameLock.take(path)
+    assert second is not None
+    second.release()
+
+
+def test_a_lock_dies_with_its_holder(runtime_dir):
+    path = paths.lock_path("one")
+    code = (
+        "import sys, time; from pathlib import Path; from llmkernel.lock import NameLock\n"
+        f"lock = NameLock.take(Path({str(path)!r})); print(bool(lock), flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        assert NameLock.take(path) is None
+    finally:
+        holder.kill()
+        holder.communicate()
+    lock = NameLock.take(path)
+    assert lock is not None
+    lock.release()
+
+
+def test_a_lock_on_a_removed_file_is_no_lock_on_the_name(runtime_dir):
+    path = paths.lock_path("one")
+    first = NameLock.take(path)
+    assert first is not None
+    assert first.in_place
+    path.unlink()
+    assert not first.in_place
+    second = NameLock.take(path)
+    assert second is not None
+    assert not first.retake()
+    second.release()
+    assert first.retake()
+    assert first.in_place
+    first.release()
+
+
+def test_a_release_leaves_the_lock_of_the_next_holder_alone(runtime_dir):
+    path = paths.lock_path("one")
+    first = NameLock.take(path)
+    assert first is not None
+    path.unlink()
+    second = NameLock.take(path)
+    first.release()
+    assert second is not None
+    assert second.in_place
+    second.release()
+
+
+def test_waiting_for_the_lock_of_a_leaver_never_gives_two_holders(runtime_dir):
+    """Whoever opened the file before it was removed, and got the lock after, looks again."""
+    path = paths.lock_path("one")
+    first = NameLock.take(path)
+    assert first is not None
+    late = os.open(path, os.O_RDWR)
+    first.release()
+    fcntl.flock(late, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    second = NameLock.take(path)
+    assert second is not None
+    assert not NameLock(path, late).in_place
+    os.close(late)
+    second.release()
+
+
+def test_a_link_or_a_foreign_file_is_no_lock(runtime_dir, tmp_path):
+    path = paths.lock_path("one")
+    path.symlink_to(tmp_path / "target")
+    with pytest.raises(ConnectionProblem, match="cannot be used as a lock"):
+        NameLock.take(path)
+    assert not (tmp_path / "target").exists()
+    path.unlink()
+    if os.geteuid() == 0:
+        path.touch()
+        os.chown(path, 12345, -1)
+        with pytest.raises(ConnectionProblem, match="another user"):
+            NameLock.take(path)
