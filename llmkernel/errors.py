@@ -52,7 +52,7 @@ class LLMKernelError(Exception):
 
     code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, **data: Any) -> None:
+    def __init__(self, message: str, /, **data: Any) -> None:
         super().__init__(message)
         self.message = message
         self.data = data
