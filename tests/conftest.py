@@ -32,7 +32,7 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         try:
             yield runtime
         finally:
-            left = [process.pid for process in kill_all_in(runtime)]
+            left = kill_all_in(runtime)
         assert left == [], "the test left these processes behind"
 
 
@@ -95,7 +95,8 @@ def processes_in(runtime: Path) -> list[psutil.Process]:
 
 
 def kill_all_in(runtime: Path) -> list[psutil.Process]:
-    """Kill what still runs in a runtime folder; returns what there was."""
+    """Kill what still runs in a runtime folder after a moment's grace; returns what it was."""
+    psutil.wait_procs(processes_in(runtime), timeout=2)  # helpers end a moment after their worker
     killed = processes_in(runtime)
     for process in killed:
         with contextlib.suppress(psutil.NoSuchProcess):
