@@ -6,6 +6,7 @@
     │   └── PromptTooLong           the prompt and the answer do not fit; carries both numbers
     ├── RequestEnded                a request that was taken and did not finish
     │   ├── RequestCancelled        somebody asked for it
+    │   │   └── RequestTimedOut     the time that its sender gave it was over
     │   ├── SlowConsumer            the reader stopped reading
     │   ├── DeviceOutOfMemory       the device had no room for the step
     │   ├── NumericalError          the model produced NaN for this request
@@ -92,6 +93,12 @@ class RequestCancelled(RequestEnded):
     code = "cancelled"
 
 
+class RequestTimedOut(RequestCancelled, TimeoutError):
+    """The request was cancelled because the `timeout` of its sender was over."""
+
+    code = "timed_out"
+
+
 class SlowConsumer(RequestEnded):
     """The reader gave no credit for too long, so its stream was cut."""
 
@@ -164,7 +171,7 @@ class WorkerDied(ConnectionProblem, RequestEnded):
     code = "worker_died"
 
 
-class WorkerUnresponsive(ConnectionProblem):
+class WorkerUnresponsive(ConnectionProblem, RequestEnded):
     """The worker exists and did not answer in time."""
 
     code = "worker_unresponsive"
@@ -265,6 +272,7 @@ TABLE: dict[str, Outcome] = {
         ),
         Outcome(RequestEnded, 500, _LOGS),
         Outcome(RequestCancelled, 499, "The text so far is kept."),
+        Outcome(RequestTimedOut, 504, "The text so far is kept. Give a longer timeout."),
         Outcome(SlowConsumer, 408, "Read the stream as it arrives, or call generate instead."),
         Outcome(
             DeviceOutOfMemory,

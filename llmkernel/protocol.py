@@ -169,8 +169,9 @@ class Hello(_Message, frozen=True):
 class Submit(_Message, frozen=True):
     """A request. Ends in exactly one of Finished, Cancelled, Refused, Failed.
 
-    `prompt` is text or token ids; a conversation goes in `messages` instead. `id`
-    is the client's own and must not be in flight twice on one connection.
+    `prompt` is text or token ids; a conversation goes in `messages` instead. `id` is the
+    client's own and must not be in flight twice on one connection: the second is Refused
+    with `data` {"duplicate": true}, which does not end the first.
     """
 
     id: int
@@ -178,7 +179,12 @@ class Submit(_Message, frozen=True):
     messages: list[ChatMessage] | None = None
     params: SamplingParams = SamplingParams()
     stream: bool = False
-    """Send deltas as they come; else only the terminal message carries text."""
+    """Send deltas as they come; else only the terminal message carries text.
+
+    Where deltas are sent they carry everything, and the outputs of the terminal message
+    have no text, token ids or logprobs. With best_of above n there are no deltas, since
+    nobody knows yet which answers will be returned.
+    """
     credit: int = CREDIT_WINDOW
     add_special_tokens: bool = True
     """For a text prompt: let the tokenizer add its own BOS and the like."""
@@ -263,6 +269,14 @@ class Progress(_Message, frozen=True):
     detail: str = ""
 
 
+class Ping(_Message, frozen=True):
+    """Sent to a client that has work here and got nothing else for half a second.
+
+    It tells the client that the worker lives. Nothing answers it: a client that is gone
+    is noticed because it cannot be sent.
+    """
+
+
 class StateChange(_Message, frozen=True):
     """The worker is in another state now; `failed` carries the reason of a failed load."""
 
@@ -288,7 +302,7 @@ class Deltas(_Message, frozen=True):
 
 
 class Finished(_Message, frozen=True):
-    """Terminal: all answers are complete."""
+    """Terminal: all answers are complete. Of best_of the n best are returned, the best first."""
 
     id: int
     outputs: list[Output]
@@ -372,7 +386,7 @@ class Stopping(_Message, frozen=True):
 
 ClientMessage = Hello | Submit | Cancel | Credit | Tokenize | Detokenize | GetStatus | Watch | Stop
 WorkerMessage = (
-    Welcome | Goodbye | Progress | StateChange | Accepted | Deltas | Finished | Cancelled
+    Welcome | Goodbye | Progress | StateChange | Ping | Accepted | Deltas | Finished | Cancelled
     | Refused | Failed | Tokens | Text | StatusReport | Stopping
 )  # fmt: skip
 TERMINAL = (Finished, Cancelled, Refused, Failed)
