@@ -39,6 +39,8 @@ def word_end(text: str, start: int, *, brackets: bool = False) -> int:
             index = closing + 1
         elif character in "\"'":
             index = _string_end(text, index)
+        elif character == "\\":
+            index += 1
         elif brackets and character in _OPENERS:
             depth += 1
         elif brackets and character in ")]}":

@@ -1,0 +1,150 @@
+"""The options of `%%generate`, and how a line becomes the values of a click command.
+
+The sampling options are those of the command line, made from SamplingParams, so a notebook
+and a terminal know the same names, help and ranges.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import click
+
+from llmkernel.cli.parameters import sampling_options, sampling_values
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.prompt import fill
+from llmkernel.notebook.words import split
+
+FORMATS = ("markdown", "text", "code", "json")
+_LEFT_OUT = frozenset({"prompt_logprobs", "logprobs"})
+_ESCAPES = {"\\n": "\n", "\\t": "\t"}
+
+logprobs_option = click.option(
+    "--logprobs",
+    is_flag=False,
+    flag_value="0",
+    type=int,
+    metavar="[K]",
+    help="A table of the tokens with their log-probabilities, and of K alternatives for each.",
+)
+system_option = click.option(
+    "--system", metavar="TEXT", help="What the model is told before the prompt."
+)
+raw_option = click.option(
+    "--raw/--no-raw",
+    default=None,
+    help="Send the text as it is, without the chat template, for the model to continue.",
+)
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="How the answer is shown: markdown; text as it is; code, put into a new cell; "
+    "json, checked and indented.  [default: markdown]",
+)
+worker_option = click.option(
+    "-m", "--worker", metavar="NAME", help="The worker to ask; `%llm use` chooses one for all."
+)
+
+
+class Parsed(NamedTuple):
+    """What a line asked for: values that were given, and the text after the options."""
+
+    values: dict[str, Any]
+    rest: str
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The given values that are names of SamplingParams."""
+        return sampling_values(self.values)
+
+
+def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that one answer can have and that a session can have as defaults."""
+    for option in (format_option, raw_option, system_option, logprobs_option):
+        function = option(function)
+    return sampling_options()(function)
+
+
+def without(command: click.Command, names: frozenset[str]) -> click.Command:
+    """`command` less the options of these names that are not its own."""
+    command.params = [param for param in command.params if param.name not in names or _own(param)]
+    return command
+
+
+def _own(param: click.Parameter) -> bool:
+    return param.name == "logprobs" and param.metavar == "[K]"
+
+
+@click.command("generate", add_help_option=False)
+@worker_option
+@shared_options
+@click.option("-o", "--output", metavar="VAR", help="The variable that gets the answer.")
+@click.option(
+    "--for",
+    "loop",
+    nargs=2,
+    metavar="NAME in EXPR",
+    help="One answer for each item, all in one batch: NAME has the item inside {{ }}.",
+)
+@click.option("--background", is_flag=True, default=None, help="Go on at once; VAR gets a handle.")
+@click.option("--literal", is_flag=True, default=None, help="Send double braces as they are.")
+@click.option(
+    "--quiet", is_flag=True, default=None, help="Show nothing; the answer is in VAR alone."
+)
+def _generate(**_: Any) -> None:
+    """Generate text from the prompt.
+
+    The prompt is the body of a `%%generate` cell, or the rest of a `%generate` line. It is
+    a user's turn in a conversation unless --raw is given. `{{ expression }}` stands for a
+    value of the notebook.
+    """
+
+
+GENERATE = without(_generate, _LEFT_OUT)
+
+
+def parse(command: click.Command, title: str, line: str, namespace: Mapping[str, Any]) -> Parsed:
+    """Read a line: options first, filled in from `namespace`, then the rest.
+
+    Only what was given is in `values`. Raises InvalidRequest that names the option and,
+    where one is near, the one that was meant.
+    """
+    options, rest = split(line, command)
+    filled = [fill(word, namespace) for word in options]
+    return Parsed(values_of(command, title, filled), rest)
+
+
+def values_of(command: click.Command, title: str, words: list[str]) -> dict[str, Any]:
+    """The values that `words` give to a command's options. Raises InvalidRequest."""
+    try:
+        context = command.make_context(title, list(words))
+    except click.UsageError as error:
+        raise refusal(error, title) from None
+    params = context.params.items()
+    return _checked({name: value for name, value in params if value not in (None, ())})
+
+
+def refusal(error: click.UsageError, title: str) -> InvalidRequest:
+    """A click error as one of ours, with the place where the options are listed."""
+    message = error.format_message()
+    end = "" if message.endswith((".", "?")) else "."
+    return InvalidRequest(f"{title}: {message}{end} `%llm help` lists the options.")
+
+
+def variable(name: str) -> str:
+    """Check that a value can be stored under `name`. Raises InvalidRequest."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidRequest(f"{name!r} is no name of a variable.", field="output")
+    return name
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    if "stop" in values:
+        values["stop"] = tuple(_ESCAPES.get(text, text) for text in values["stop"])
+    for name in ("output", "loop"):
+        if name in values:
+            variable(values[name] if name == "output" else values[name][0])
+    return values
