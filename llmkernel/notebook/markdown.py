@@ -21,7 +21,7 @@ from llmkernel.notebook import inline, mathematics
 from llmkernel.notebook.untrusted import plain
 
 _MAX_NESTING = 40
-_LANGUAGE = re.compile(r"[\w+#.-]{1,40}", re.ASCII)
+_LANGUAGE = re.compile(r"[a-zA-Z0-9][\w+#.-]{0,39}", re.ASCII)
 _TASK = re.compile(r"\[[ xX]\] ")
 _SIMPLE = {"paragraph", "bullet_list", "ordered_list"}
 

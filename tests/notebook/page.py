@@ -13,7 +13,7 @@ _TAGS |= {"ul", "ol", "li", "dl", "dt", "dd", "blockquote", "section"}
 _TAGS |= {"table", "thead", "tbody", "tr", "th", "td", "h1", "h2", "h3", "h4", "h5", "h6"}
 _VALUES = {
     "href": r"(https?://|mailto:|#).*",
-    "class": r"[\w -]*",
+    "class": r"[\w +#.-]*",
     "id": r".*",
     "style": r"text-align:\s?(left|right|center);?",
     "align": r"left|right|center",
