@@ -8,6 +8,7 @@ step before may still be on its way.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow
 from llmkernel.worker.sequence import Row, Sequence, StepBatch
+
+_IN_FLIGHT = -1
+"""Stands for an id that is on the device only."""
 
 
 class StepTensors(NamedTuple):
@@ -124,60 +128,62 @@ class StepInputs:
         for row in batch.rows:
             self.tables.follow(row.sequence)
         decoding = leading_decode_rows(batch)
-        widths = self._fill_rows(host.views, batch, decoding)
+        self._fill_decode(host.views, batch.rows[:decoding])
+        first = decoding
+        for row in batch.rows[decoding:]:
+            self._fill_chunk(host.views, row, first)
+            first += row.count
+        _fill_samples(host.views, batch.rows)
+        widths = self._fill_tables(host.views["tables"], batch.rows, decoding)
         used = self._layout.sections["tables"].start + sum(widths)
         self._device[:used].copy_(host.flat[:used], non_blocking=True)
         if host.sent is not None:
             host.sent.record()
         return self._tensors(batch, decoding, widths)
 
-    def _fill_rows(
-        self, views: dict[str, np.ndarray], batch: StepBatch, decoding: int
-    ) -> list[int]:
-        """Fill a host buffer; returns the size of each block table in the tables section."""
-        first = 0
-        samples = 0
-        for row in batch.rows:
-            end = first + row.count
-            self._fill_tokens(views, row, slice(first, end))
-            if row.samples:
-                views["sampled"][samples] = end - 1
-                views["slots"][samples] = row.sequence.slot
-                samples += 1
-            first = end
-        return self._fill_tables(views, batch.rows, decoding)
+    def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> None:
+        """Fill the tokens of the rows with one token each, all at once."""
+        count = len(rows)
+        slots = np.fromiter((row.sequence.slot for row in rows), np.int64, count)
+        positions = np.fromiter((row.start for row in rows), np.int64, count)
+        ids = np.fromiter(map(_only_token, rows), np.int64, count)
+        views["ids"][:count] = ids
+        views["sources"][:count] = np.where(ids < 0, slots, -1)
+        views["positions"][:count] = positions
+        views["lengths"][:count] = positions + 1
+        views["mapping"][:count] = self._pool_slots(slots, positions)
 
-    def _fill_tokens(self, views: dict[str, np.ndarray], row: Row, packed: slice) -> None:
-        sequence, end = row.sequence, row.start + row.count
-        known = sequence.token_ids[row.start : end]
+    def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> None:
+        """Fill the tokens of a row with several, packed from `first` on."""
+        sequence, packed = row.sequence, slice(first, first + row.count)
+        positions = np.arange(row.start, row.start + row.count)
+        ids = sequence.token_ids[row.start : row.start + row.count]
         views["sources"][packed] = -1
-        views["ids"][packed.start : packed.start + len(known)] = known
-        if len(known) < row.count:
-            assert len(known) == row.count - 1, "only the newest token can be in flight"
-            views["ids"][packed.stop - 1] = 0
+        if len(ids) < row.count:
+            assert len(ids) == row.count - 1, "only the newest token can be in flight"
+            ids.append(_IN_FLIGHT)
             views["sources"][packed.stop - 1] = sequence.slot
-        positions = np.arange(row.start, end)
+        views["ids"][packed] = ids
         views["positions"][packed] = positions
-        blocks = self.tables.ids[sequence.slot, positions // self._block_size]
-        views["mapping"][packed] = blocks * self._block_size + positions % self._block_size
+        views["mapping"][packed] = self._pool_slots(sequence.slot, positions)
 
-    def _fill_tables(
-        self, views: dict[str, np.ndarray], rows: list[Row], decoding: int
-    ) -> list[int]:
+    def _pool_slots(self, slots: np.ndarray | int, positions: np.ndarray) -> np.ndarray:
+        """Where in the pool the tokens at `positions` of the sequences in `slots` go."""
+        blocks = self.tables.ids[slots, positions // self._block_size]
+        result: np.ndarray = blocks * self._block_size + positions % self._block_size
+        return result
+
+    def _fill_tables(self, tables: np.ndarray, rows: list[Row], decoding: int) -> list[int]:
+        """Fill the block tables; the size of the decode rows' table, then of each other row's."""
         widths = [-(-(row.start + row.count) // self._block_size) for row in rows]
-        tables = views["tables"]
-        used = 0
-        if decoding:
-            width = max(widths[:decoding])
-            slots = [row.sequence.slot for row in rows[:decoding]]
-            used = decoding * width
-            tables[:used].reshape(decoding, width)[:] = self.tables.ids[slots, :width]
-            views["lengths"][:decoding] = [row.start + 1 for row in rows[:decoding]]
-        sizes = [used]
-        for row, width in zip(rows[decoding:], widths[decoding:], strict=True):
-            tables[used : used + width] = self.tables.ids[row.sequence.slot, :width]
+        slots = [row.sequence.slot for row in rows]
+        widest = max(widths[:decoding], default=0)
+        sizes = [decoding * widest, *widths[decoding:]]
+        used = sizes[0]
+        tables[:used].reshape(decoding, widest)[:] = self.tables.ids[slots[:decoding], :widest]
+        for slot, width in zip(slots[decoding:], widths[decoding:], strict=True):
+            tables[used : used + width] = self.tables.ids[slot, :width]
             used += width
-            sizes.append(width)
         return sizes
 
     def _tensors(self, batch: StepBatch, decoding: int, widths: list[int]) -> StepTensors:
@@ -221,3 +227,17 @@ def leading_decode_rows(batch: StepBatch) -> int:
         if row.count != 1:
             return index
     return len(batch.rows)
+
+
+def _only_token(row: Row) -> int:
+    known = row.sequence.token_ids
+    return known[row.start] if row.start < len(known) else _IN_FLIGHT
+
+
+def _fill_samples(views: dict[str, np.ndarray], rows: list[Row]) -> None:
+    ends = itertools.accumulate(row.count for row in rows)
+    sampled = [
+        (end - 1, row.sequence.slot) for end, row in zip(ends, rows, strict=True) if row.samples
+    ]
+    for name, values in zip(("sampled", "slots"), zip(*sampled, strict=True), strict=False):
+        views[name][: len(values)] = values

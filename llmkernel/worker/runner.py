@@ -7,32 +7,24 @@ static buffers, so that the decode step can be captured and replayed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from llmkernel.errors import DeviceOutOfMemory
+from llmkernel.errors import DeviceOutOfMemory, EngineDied
 from llmkernel.params import SamplingParams
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.models import PagedState, kv_shape, make_paged, split_model
-from llmkernel.worker.sampler import Sampler, SamplerOutput, score, to_sampled
-from llmkernel.worker.sequence import (
-    Candidate,
-    Request,
-    Row,
-    Sampled,
-    Sequence,
-    StepBatch,
-    StepResult,
-)
+from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
+from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
+from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
 
-SCORED_AT_ONCE = 64
-"""Prompt positions whose logits exist at the same time."""
+_CPU_MEMORY = "can't allocate memory"
+"""How torch says that the machine, which has no error class of its own, is out of memory."""
 
 
 class Loaded(Protocol):
@@ -42,16 +34,6 @@ class Loaded(Protocol):
     device: torch.device
     dtype: torch.dtype
     context_length: int
-
-
-class PromptScores(NamedTuple):
-    """Log-probabilities of prompt tokens, one entry a position, and how many belong to each row."""
-
-    counts: list[int]
-    targets: list[int]
-    logprob: Tensor
-    top_ids: Tensor
-    top_logprobs: Tensor
 
 
 @dataclass(slots=True, eq=False)
@@ -110,23 +92,21 @@ class ModelRunner:
     def launch(self, batch: StepBatch) -> Launched:
         """Enqueue a step and return without waiting for the device.
 
-        The blocks of each sequence cover the step. Raises DeviceOutOfMemory, or what the
+        The blocks of each sequence cover the step. Raises DeviceOutOfMemory or what the
         model raised; then the step's sequences have to be released, others can go on.
+        Raises EngineDied where the device is lost.
         """
-        with _memory_errors():
+        with _device_errors():
             try:
                 return self._launch(batch)
-            except BaseException:
-                for row in batch.rows:
-                    self._disown(row.sequence.slot)
-                raise
             finally:
                 self._state.step = None
 
     def collect(self, launched: Launched) -> StepResult:
-        """Wait for a step and return what it gave, one entry per row."""
+        """Wait for a step and return what it gave, one entry per row. Raises as `launch` does."""
         if launched.done is not None:
-            launched.done.synchronize()
+            with _device_errors():
+                launched.done.synchronize()
         rows = launched.batch.rows
         sampled: list[Sampled | None] = [None] * len(rows)
         if launched.output is not None:
@@ -134,7 +114,7 @@ class ModelRunner:
             drawn = to_sampled(launched.output, [rows[index] for index in indices])
             for index, one in zip(indices, drawn, strict=True):
                 sampled[index] = one
-        return StepResult(sampled, _prompt_logprobs(rows, launched.scores))
+        return StepResult(sampled, prompt_logprobs(rows, launched.scores))
 
     def release(self, slot: int) -> None:
         """The slot is free; steps in flight that still use it are harmless."""
@@ -173,7 +153,7 @@ class ModelRunner:
         tensors = self._inputs.fill(batch)
         hidden = self._forward(tensors)
         output = self._sample(hidden, tensors, [row for row in batch.rows if row.samples])
-        scores = self._score_prompts(hidden, batch.rows)
+        scores = score_prompts(hidden, self._head, batch.rows)
         done = None
         if self._device.type == "cuda":
             output, scores = _sent_to_host(output, scores)
@@ -213,63 +193,11 @@ class ModelRunner:
         self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))
         return output
 
-    def _score_prompts(self, hidden: Tensor, rows: list[Row]) -> PromptScores | None:
-        wanted = [_scored_positions(row) for row in rows]
-        if not any(wanted):
-            return None
-        indices: list[int] = []
-        targets: list[int] = []
-        first = 0
-        for row, positions in zip(rows, wanted, strict=True):
-            indices += [first + position - row.start for position in positions]
-            targets += [row.sequence.token_ids[position + 1] for position in positions]
-            first += row.count
-        where = torch.tensor(indices, device=self._device)
-        tokens = torch.tensor(targets, device=self._device)
-        parts = []
-        for begin in range(0, len(indices), SCORED_AT_ONCE):
-            some = slice(begin, begin + SCORED_AT_ONCE)
-            parts.append(score(self._head(hidden.index_select(0, where[some])), tokens[some]))
-        logprob, top_ids, top_logprobs = (torch.cat(column) for column in zip(*parts, strict=True))
-        counts = [len(positions) for positions in wanted]
-        return PromptScores(counts, targets, logprob, top_ids, top_logprobs)
-
 
 def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:
     """Bytes that one block of `block_size` tokens takes over all layers, keys and values."""
     layers, heads, head_dim = kv_shape(loaded.model.config)
     return 2 * layers * heads * head_dim * block_size * loaded.dtype.itemsize
-
-
-def _scored_positions(row: Row) -> range:
-    """Positions of the chunk whose next token is a prompt token that has to be scored."""
-    sequence = row.sequence
-    if sequence.request.params.prompt_logprobs is None:
-        return range(0)
-    return range(row.start, min(row.start + row.count, sequence.output_start - 1))
-
-
-def _prompt_logprobs(rows: list[Row], scores: PromptScores | None) -> list[list[Sampled]]:
-    if scores is None:
-        return [[] for _ in rows]
-    columns = zip(
-        scores.targets,
-        scores.logprob.tolist(),
-        scores.top_ids.tolist(),
-        scores.top_logprobs.tolist(),
-        strict=True,
-    )
-    result = []
-    for row, count in zip(rows, scores.counts, strict=True):
-        top = row.sequence.request.params.prompt_logprobs or 0
-        entries = itertools.islice(columns, count)
-        result.append([_scored(*entry, top) for entry in entries])
-    return result
-
-
-def _scored(target: int, logprob: float, ids: list[int], values: list[float], top: int) -> Sampled:
-    best = (Candidate(*pair) for pair in zip(ids[:top], values[:top], strict=True))
-    return Sampled(target, logprob, tuple(best))
 
 
 def _sent_to_host(
@@ -290,10 +218,17 @@ def _sent_to_host(
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def _device_errors() -> Iterator[None]:
+    """Say what a device error means: for the step, or for the process."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except torch.AcceleratorError as error:
+        raise EngineDied(
+            "The device reported an error that this process cannot recover from."
+        ) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _CPU_MEMORY not in str(error):
+            raise
         raise DeviceOutOfMemory(
             "The device had no memory for a step; its requests were dropped, others go on."
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,20 +22,22 @@ class LoadedForTest:
 
     model: Any
     context_length: int = tiny_models.CONTEXT
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
 
 def make_runner(name: str = "llama", **settings: Any) -> ModelRunner:
     """A runner over a tiny model of that variant."""
-    loaded = LoadedForTest(tiny_models.build(name), **settings.pop("loaded", {}))
+    loaded = settings.pop("loaded", {})
+    if "model" not in loaded:
+        loaded["model"] = tiny_models.build(name)
     settings = {
         "num_blocks": 200,
         "block_size": BLOCK,
         "max_concurrent": 8,
         "max_batch_tokens": 128,
     } | settings
-    return ModelRunner(loaded, **settings)
+    return ModelRunner(LoadedForTest(**loaded), **settings)
 
 
 def make_prompt(length: int, number: int = 0) -> list[int]:
