@@ -29,6 +29,7 @@ from llmkernel.processes import Identity
 
 _TAIL_LINES = 15
 _TAIL_BYTES = 4000
+_STOP_SECONDS = 5.0
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -43,52 +44,52 @@ class Report(msgspec.Struct, omit_defaults=True):
 class Child:
     """The started process. `gone` and `failure` are up to date after `listen`."""
 
-    def __init__(self, config: WorkerConfig, pipe: int) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         self.name = config.name
         self.log = paths.log_path(config.name)
         self.process: Identity | None = None
         self.failure: LLMKernelError | None = None
         self.gone = False
-        self._pipe = pipe
+        self._config = config
+        self._pipe, self._writing = os.pipe()
         self._unread = b""
         self._log_start = _size(self.log)
 
-    @classmethod
-    def spawn(cls, config: WorkerConfig, lock: NameLock) -> Child:
-        """Start a worker that goes on holding `lock`. Raises StartFailed if that cannot be done."""
-        reading, writing = os.pipe()
-        child = cls(config, reading)
+    def spawn(self, lock: NameLock) -> None:
+        """Start the process, which goes on holding `lock`.
+
+        Raises StartFailed if that cannot be done. Call it once; after an error or an
+        interrupt `stop` ends whatever has come of it.
+        """
         try:
-            log = paths.open_private(child.log)
+            log = paths.open_private(self.log)
             try:
-                child._run(config, lock, writing, log)
+                self._run(lock, log)
             finally:
                 os.close(log)
         except OSError as error:
-            child.close()
             raise StartFailed(f"The worker could not be started: {error}.") from error
         finally:
-            os.close(writing)
+            os.close(self._writing)
             lock.hand_over()
-        return child
 
-    def _run(self, config: WorkerConfig, lock: NameLock, writing: int, log: int) -> None:
+    def _run(self, lock: NameLock, log: int) -> None:
         # -P: the folder that a notebook is in must not shadow what the worker imports
         command = [sys.executable, "-P", "-m", "llmkernel.worker", "--detach"]
-        command += ["--lock-fd", str(lock.fd), "--report-fd", str(writing)]
+        command += ["--lock-fd", str(lock.fd), "--report-fd", str(self._writing)]
         starter = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(lock.fd, writing),
+            pass_fds=(lock.fd, self._writing),
             start_new_session=True,
             env=environment.for_worker() | _import_path(),
         )
         try:
             # not in the arguments, which everybody on the machine may read
             with contextlib.suppress(BrokenPipeError):
-                starter.communicate(msgspec.json.encode(config))
+                starter.communicate(msgspec.json.encode(self._config))
         except BaseException:
             starter.kill()
             starter.wait()
@@ -112,6 +113,7 @@ class Child:
     def wait(self, seconds: float) -> bool:
         """Wait for the process to be gone; False if it is still there after `seconds`."""
         deadline = time.monotonic() + seconds
+        self.listen(0.0)
         while not self.gone and (left := deadline - time.monotonic()) > 0:
             self.listen(left)
         return self.gone
@@ -124,13 +126,14 @@ class Child:
 
     def stop(self) -> None:
         """End the worker, gently at first, and leave no file behind."""
-        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.process is None and not self.gone and time.monotonic() < deadline:
+            self.listen(0.05)  # it says who it is as soon as it runs
+        for number in (signal.SIGTERM, signal.SIGKILL):
             # as long as the pipe is open its holder lives, so the id is not another's
-            if self.wait(0.1 if self.process is None else 0.0):
-                break
-            if self.process is not None and self.process.alive:
+            if not self.wait(0.0) and self.process is not None and self.process.alive:
                 os.kill(self.process.pid, number)
-            self.wait(patience)
+                self.wait(_STOP_SECONDS)
         connection.clear(self.name)
 
     def close(self) -> None:

@@ -82,8 +82,7 @@ def stop(connection: Connection, *, drain: bool = True, timeout: float = 40.0) -
     With `drain` it finishes what runs first, 30 s at most. Raises WorkerUnresponsive if
     it is still there after `timeout` seconds.
     """
-    for _ in range(1 if drain else 2):
-        _signal(connection, signal.SIGTERM)
+    _signal(connection, signal.SIGTERM if drain else signal.SIGQUIT)
     if not _gone(connection, timeout):
         raise WorkerUnresponsive(
             f"The worker {connection.name!r} (process {connection.pid}) has not left within "
@@ -133,8 +132,9 @@ class _Wait:
 
 
 def _launch(config: WorkerConfig, lock: NameLock, wait: _Wait) -> Connection:
-    child = Child.spawn(config, lock)
+    child = Child(config)
     try:
+        child.spawn(lock)
         connection = _wait_for_file(child, wait)
         _until_ready(connection, wait, child)
     except BaseException:  # an interrupt and an error of on_progress end it as a failure does

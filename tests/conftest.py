@@ -69,8 +69,7 @@ def stop_worker(connection: Connection) -> None:
     with contextlib.suppress(ProcessLookupError):
         if connection.alive:
             os.kill(connection.pid, signal.SIGCONT)
-            os.kill(connection.pid, signal.SIGTERM)
-            os.kill(connection.pid, signal.SIGTERM)
+            os.kill(connection.pid, signal.SIGQUIT)
     wait_until(lambda: not connection.alive, seconds=10, what="the worker to leave")
 
 
