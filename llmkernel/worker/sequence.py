@@ -83,7 +83,12 @@ class Sequence:
     """Row of the per-sequence device state (last token, penalty counts); -1 while not running."""
     paused: bool = False
     """The reader gave no credit: keep the blocks, do not schedule."""
-    cancelled: bool = False
+    ended: bool = False
+    """It got its EndEvent; results that are still on their way are dropped."""
+    registered: int = 0
+    """Blocks from the front that are in the prefix cache."""
+    digests: list[bytes] = field(default_factory=list)
+    """Chained hashes of the full blocks, as far as they were needed."""
     skipped: int = 0
     """Steps since it was last scheduled although it could have run."""
     output_start: int = 0
