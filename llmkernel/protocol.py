@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.errors import InvalidRequest, LLMKernelError, UnsupportedField
 from llmkernel.params import SamplingParams
 
 PROTOCOL_VERSION = (1, 0)
@@ -436,4 +436,6 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if "unknown field" in str(error):
+            raise UnsupportedField(f"Refused: {error}") from None
         raise InvalidRequest(f"Not a message of this protocol: {error}") from None

@@ -1,0 +1,59 @@
+"""Messages of a ZeroMQ socket on an asyncio loop, without a future for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+_BATCH = 64
+"""Messages taken in a row before the loop may do something else."""
+
+
+class Pump:
+    """Calls `handle(frames)` on `loop` for each message that arrives at `socket`.
+
+    The descriptor of a ZeroMQ socket signals edges, not levels, and a send may swallow
+    one: call `poke` after sending.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        socket: zmq.Socket[bytes],
+        handle: Callable[[list[zmq.Frame]], None],
+    ) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._handle = handle
+        self._descriptor = int(socket.getsockopt(zmq.FD))
+        loop.add_reader(self._descriptor, self._receive)
+        loop.call_soon(self._receive)
+
+    def poke(self) -> None:
+        """Look for messages soon if there are any."""
+        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._loop.call_soon(self._receive)
+
+    def close(self) -> None:
+        """Stop listening and close the socket; what it still has to send gets its linger time."""
+        if not self._socket.closed:
+            self._loop.remove_reader(self._descriptor)
+            self._socket.close()
+
+    def _receive(self) -> None:
+        for _ in range(_BATCH):
+            if self._socket.closed:
+                return
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            try:
+                self._handle(frames)
+            except BaseException:
+                # the edge was taken: without this the rest would wait for the next message
+                self._loop.call_soon(self._receive)
+                raise
+        self._loop.call_soon(self._receive)

@@ -1,0 +1,131 @@
+"""What a request must be before it may cost anything: the checks, cheap ones first, and its tokens.
+
+Nothing in a message about a refusal repeats the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from llmkernel.errors import InvalidRequest, PromptTooLong
+from llmkernel.params import SamplingParams, has_lone_surrogate
+from llmkernel.protocol import (
+    MAX_MESSAGE_BYTES,
+    MAX_PROMPT_BYTES,
+    ChatMessage,
+    ModelInfo,
+    Submit,
+    Tokenize,
+)
+from llmkernel.worker.text import Tokenizer
+
+_LOGPROB_BYTES = 40
+"""What one token with its log-probability takes in a message, roughly."""
+
+
+def check(submit: Submit, info: ModelInfo, vocab_size: int) -> None:
+    """Refuse what can be seen without tokenising. Raises InvalidRequest or PromptTooLong."""
+    submit.params.check()
+    if submit.messages is not None:
+        if submit.prompt:
+            raise InvalidRequest("Give a prompt or messages, not both.", field="messages")
+        check_chat(submit.messages, info)
+    elif isinstance(submit.prompt, str):
+        check_text(submit.prompt)
+    else:
+        _check_ids("The prompt", submit.prompt, vocab_size)
+        if len(submit.prompt) > info.context_length > 0:
+            raise PromptTooLong(
+                f"The prompt has {len(submit.prompt)} tokens; "
+                f"the context length is {info.context_length}.",
+                needed=len(submit.prompt),
+                limit=info.context_length,
+            )
+    _check_ids("stop_token_ids", submit.params.stop_token_ids, vocab_size)
+    _check_ids("logit_bias", list(submit.params.logit_bias), vocab_size)
+
+
+def check_text(text: str) -> None:
+    """Refuse a text that is too long to be tokenised or that is no text. Raises InvalidRequest."""
+    if has_lone_surrogate(text):
+        raise InvalidRequest(
+            "The prompt holds half of a surrogate pair, which is no text.", field="prompt"
+        )
+    size = len(text.encode())
+    if size > MAX_PROMPT_BYTES:
+        raise InvalidRequest(
+            f"The prompt has {size} bytes; the limit is {MAX_PROMPT_BYTES}.",
+            field="prompt",
+            size=size,
+            limit=MAX_PROMPT_BYTES,
+        )
+
+
+def check_chat(messages: Sequence[ChatMessage], info: ModelInfo) -> None:
+    """Refuse a conversation that cannot be rendered. Raises InvalidRequest."""
+    if not info.has_chat_template:
+        raise InvalidRequest(
+            f"The model {info.model} has no chat template. Use generate with a prompt of your "
+            "own, or start a model that was tuned for conversations.",
+            field="messages",
+        )
+    if not messages:
+        raise InvalidRequest("messages is empty: give at least one turn.", field="messages")
+    check_text("".join(message.role + message.content for message in messages))
+
+
+def check_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
+    """Refuse ids that the model does not have. Raises InvalidRequest."""
+    _check_ids("token_ids", token_ids, vocab_size)
+
+
+def encode(what: Submit | Tokenize, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Token ids of a prompt, a text or a conversation. Slow: call it off the loop.
+
+    Raises InvalidRequest where the chat template refuses, and for nothing at all.
+    """
+    if what.messages is not None:
+        turns = [{"role": turn.role, "content": turn.content} for turn in what.messages]
+        goes_on = isinstance(what, Submit) and what.continue_final_message
+        # the template writes the special tokens itself
+        return tuple(tokenizer.encode(tokenizer.render_chat(turns, goes_on), False))
+    text = what.prompt if isinstance(what, Submit) else what.text
+    if isinstance(text, str):
+        return tuple(tokenizer.encode(text, what.add_special_tokens) if text else ())
+    return tuple(text)
+
+
+def check_tokens(submit: Submit, prompt: Sequence[int]) -> None:
+    """Refuse an empty prompt and one whose log-probabilities no message could hold.
+
+    Raises InvalidRequest.
+    """
+    if not prompt:
+        raise InvalidRequest("The prompt is empty: give at least one token.", field="prompt")
+    wanted = submit.params.prompt_logprobs
+    if wanted is not None and (size := _logprob_size(prompt, wanted)) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(
+            f"prompt_logprobs={wanted} for {len(prompt)} tokens makes about {size} bytes; "
+            f"the limit is {MAX_MESSAGE_BYTES}. Ask for fewer alternatives or a shorter prompt.",
+            field="prompt_logprobs",
+        )
+
+
+def engine_params(params: SamplingParams) -> SamplingParams:
+    """What the sampler is asked for: ranking best_of needs log-probabilities in any case."""
+    if params.width > params.n and params.logprobs is None:
+        return msgspec.structs.replace(params, logprobs=0)
+    return params
+
+
+def _logprob_size(prompt: Sequence[int], alternatives: int) -> int:
+    return len(prompt) * (alternatives + 1) * _LOGPROB_BYTES
+
+
+def _check_ids(what: str, token_ids: Sequence[int], vocab_size: int) -> None:
+    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
+        raise InvalidRequest(
+            f"{what} holds an id outside the vocabulary, which has ids 0 to {vocab_size - 1}."
+        )

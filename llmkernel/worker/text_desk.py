@@ -1,0 +1,83 @@
+"""Tokenize and Detokenize: text work that needs no engine, done in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+
+from llmkernel import protocol
+from llmkernel.errors import InvalidRequest, LLMKernelError, Overloaded
+from llmkernel.worker import admission
+from llmkernel.worker.peers import Peer
+from llmkernel.worker.text import Tokenizer
+
+MAX_WAITING = 256
+_log = logging.getLogger(__name__)
+
+Question = protocol.Tokenize | protocol.Detokenize
+Reply = protocol.Tokens | protocol.Text
+Send = Callable[[Peer, protocol.WorkerMessage], None]
+
+
+class TextDesk:
+    """Answers questions about text; at most MAX_WAITING at a time."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, info: protocol.ModelInfo, *, threads: Executor, send: Send
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._info = info
+        self._threads = threads
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._waiting = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any question is open."""
+        return self._waiting > 0
+
+    def ask(self, peer: Peer, question: Question) -> None:
+        """Start on a question, or raise why not."""
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded(f"{self._waiting} texts wait already.", waiting=self._waiting)
+        self._check(question)
+        self._waiting += 1
+        work = self._loop.run_in_executor(self._threads, self._answer, question)
+        work.add_done_callback(partial(self._done, peer, question.id))
+
+    def _check(self, question: Question) -> None:
+        if isinstance(question, protocol.Detokenize):
+            admission.check_token_ids(question.token_ids, self._tokenizer.vocab_size)
+        elif question.messages is not None:
+            admission.check_chat(question.messages, self._info)
+        else:
+            admission.check_text(question.text)
+
+    def _answer(self, question: Question) -> Reply:
+        tokenizer = self._tokenizer
+        if isinstance(question, protocol.Detokenize):
+            text = tokenizer.decode(question.token_ids, question.skip_special_tokens)
+            return protocol.Text(id=question.id, text=text)
+        ids = list(admission.encode(question, tokenizer))
+        texts = [tokenizer.token_text(token_id) for token_id in ids]
+        return protocol.Tokens(id=question.id, token_ids=ids, texts=texts)
+
+    def _done(self, peer: Peer, request_id: int, work: asyncio.Future[Reply]) -> None:
+        self._waiting -= 1
+        if work.cancelled():
+            return
+        try:
+            self._send(peer, work.result())
+        except LLMKernelError as error:
+            self._refuse(peer, request_id, error)
+        except Exception as error:  # noqa: BLE001 - of any tokenizer; only this question fails
+            _log.exception("a text question failed (%s)", type(error).__name__)
+            broke = InvalidRequest("The tokenizer failed on this; the worker's log says how.")
+            self._refuse(peer, request_id, broke)
+
+    def _refuse(self, peer: Peer, request_id: int, error: LLMKernelError) -> None:
+        self._send(peer, protocol.Refused(id=request_id, **protocol.wire_error(error)))
