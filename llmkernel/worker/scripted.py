@@ -37,7 +37,7 @@ _WORDS = (
     "know last like long make many more new not now of on one open or our out over small so "
     "some step such take than that the then there they this time to two use very was way well "
     "what when which will with word work you"
-).split()  # noqa: SIM905 - a page of quotes hides the words
+).split()
 _MASK = 2**64 - 1
 
 
