@@ -29,6 +29,7 @@ class LoadedForTest:
 def make_runner(name: str = "llama", **settings: Any) -> ModelRunner:
     """A runner over a tiny model of that variant."""
     loaded = settings.pop("loaded", {})
+    loaded.setdefault("context_length", tiny_models.context_of(name))
     if "model" not in loaded:
         loaded["model"] = tiny_models.build(name)
     settings = {
