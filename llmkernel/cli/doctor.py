@@ -7,6 +7,7 @@ import click
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
 from llmkernel.doctor import KV_TOKENS, Fit, Gpu, Report, examine
+from llmkernel.units import size
 
 
 @click.command("doctor", cls=Command)
@@ -46,8 +47,8 @@ def _show(report: Report) -> None:
 
 
 def _machine(report: Report) -> list[tuple[str, str]]:
-    memory = f"{console.size(report.memory_free_bytes)} free of {console.size(report.memory_total_bytes)}"
-    cache = f"{report.model_cache} ({console.size(report.model_cache_free_bytes)} free)"
+    memory = f"{size(report.memory_free_bytes)} free of {size(report.memory_total_bytes)}"
+    cache = f"{report.model_cache} ({size(report.model_cache_free_bytes)} free)"
     gpus = [(f"GPU {gpu.index}", _gpu(gpu)) for gpu in report.gpus] or [
         ("GPU", "none; models run on the CPU")
     ]
@@ -63,9 +64,9 @@ def _machine(report: Report) -> list[tuple[str, str]]:
 
 
 def _gpu(gpu: Gpu) -> str:
-    free = f"{console.size(gpu.free_bytes)} free of {console.size(gpu.total_bytes)}"
+    free = f"{size(gpu.free_bytes)} free of {size(gpu.total_bytes)}"
     return f"{gpu.name}, {free}, driver {gpu.driver}, compute {gpu.compute_capability}"
 
 
 def _fit(fit: Fit) -> tuple[str, str, str, str]:
-    return fit.label, fit.example, console.size(fit.needed_bytes), fit.on or "no device here"
+    return fit.label, fit.example, size(fit.needed_bytes), fit.on or "no device here"

@@ -12,10 +12,12 @@ from llmkernel.cli.failure import Command
 from llmkernel.cli.names import worker_argument
 from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.options import build_config, worker_options
+from llmkernel.report import details, headline
+from llmkernel.units import duration, size
 
 if TYPE_CHECKING:
     from llmkernel.connection import Connection
-    from llmkernel.protocol import ModelInfo, StatusReport
+    from llmkernel.protocol import StatusReport
 
 PATIENCE = 5.0
 """Seconds that a worker may take to say how it is."""
@@ -49,7 +51,9 @@ def start_command(timeout: float | None, as_json: bool, **settings: Any) -> None
     if as_json:
         console.json_line({"started": not ran_before} | summary(worker, report))
         return
-    console.line(f"{worker.name} {'already runs' if ran_before else 'is ready'}: {_what(report)}")
+    console.line(
+        f"{worker.name} {'already runs' if ran_before else 'is ready'}: {headline(report)}"
+    )
 
 
 @click.command("list", cls=Command)
@@ -82,7 +86,7 @@ def status_command(name: str | None, as_json: bool) -> None:
     if as_json:
         console.json_line(summary(worker, report))
     else:
-        console.fields(_details(worker, report))
+        console.fields(details(worker, report))
 
 
 @click.command("stop", cls=Command)
@@ -157,17 +161,6 @@ def _try_ask(worker: Connection) -> StatusReport | None:
         return None  # listed as unresponsive
 
 
-def _what(report: StatusReport) -> str:
-    model = report.model
-    if model is None:
-        return f"state {report.state}"
-    quantised = "" if model.quantization == "none" else f" {model.quantization},"
-    return (
-        f"{model.model} ({console.number(model.parameters)} parameters,{quantised} {model.dtype}) "
-        f"on {model.device}, {model.context_length:,} tokens of context"
-    )
-
-
 def _row(found: dict[str, Any]) -> tuple[str, ...]:
     model, load = found.get("model") or {}, found.get("load") or {}
     memory = found.get("device_bytes") or found.get("rss_bytes")
@@ -178,52 +171,8 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["state"],
         model.get("device", "-"),
         str(found["pid"]),
-        "-" if uptime is None else console.duration(uptime),
-        console.size(memory),
+        "-" if uptime is None else duration(uptime),
+        size(memory),
         str(load.get("running", "-")),
         str(load.get("waiting", "-")),
     )
-
-
-def _details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
-    rows = [
-        ("name", worker.name),
-        ("state", report.state),
-        ("process", f"{worker.pid}, up {console.duration(report.uptime)}"),
-        ("clients", str(report.clients)),
-        ("memory", console.size(report.rss_bytes)),
-    ]
-    if report.device_bytes:
-        rows.append(("on the device", console.size(report.device_bytes)))
-    if report.progress is not None and report.state == "loading":
-        rows.append(("loading", f"{report.progress.stage} {report.progress.detail}".strip()))
-    if report.model is not None:
-        rows += _model(report.model)
-        rows += _load(report)
-    return [*rows, ("log", worker.log)]
-
-
-def _model(model: ModelInfo) -> list[tuple[str, str]]:
-    revision = f" at {model.revision}" if model.revision else ""
-    cache = f"{console.size(model.kv_cache_bytes)}: {model.kv_blocks} blocks of {model.block_size} tokens"
-    return [
-        ("model", model.model + revision),
-        ("architecture", f"{model.architecture}, {console.number(model.parameters)} parameters"),
-        ("weights", f"{console.size(model.weights_bytes)}, {model.quantization}, {model.dtype}"),
-        ("device", model.device),
-        ("context", f"{model.context_length:,} tokens"),
-        ("keys and values", cache),
-        ("at once", f"{model.max_concurrent} sequences, {model.queue} requests may wait"),
-        ("chat template", "yes" if model.has_chat_template else "no"),
-    ]
-
-
-def _load(report: StatusReport) -> list[tuple[str, str]]:
-    load = report.load
-    tokens = f"{load.prompt_tokens} tokens read ({load.cached_tokens} cached), {load.tokens_generated} made"
-    return [
-        ("now", f"{load.running} running, {load.waiting} waiting"),
-        ("speed", f"{load.tokens_per_second:.1f} tokens/s over the last ten seconds"),
-        ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
-        ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
-    ]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmkernel import units
 from llmkernel.cli import console
 from llmkernel.protocol import Load, Usage
 
@@ -104,7 +105,7 @@ def test_a_table_without_rows_has_its_heading(capsys):
     ],
 )
 def test_bytes_for_people(count, text):
-    assert console.size(count) == text
+    assert units.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -112,11 +113,11 @@ def test_bytes_for_people(count, text):
     [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (18_720, "5 h 12 min"), (180_000, "2 d 2 h")],
 )
 def test_seconds_for_people(seconds, text):
-    assert console.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(12, "12"), (5_100, "5.1 k"), (124_000_000, "124 M"), (8 * 10**9, "8.0 B")]
 )
 def test_counts_for_people(count, text):
-    assert console.number(count) == text
+    assert units.number(count) == text

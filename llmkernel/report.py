@@ -1,0 +1,64 @@
+"""What a worker says of itself, in words: the same in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from llmkernel.connection import Connection
+from llmkernel.protocol import ModelInfo, StatusReport
+from llmkernel.units import duration, number, size
+
+
+def headline(report: StatusReport) -> str:
+    """The model, where it is and how much it can hold."""
+    model = report.model
+    if model is None:
+        return f"state {report.state}"
+    quantised = "" if model.quantization == "none" else f" {model.quantization},"
+    return (
+        f"{model.model} ({number(model.parameters)} parameters,{quantised} {model.dtype}) "
+        f"on {model.device}, {model.context_length:,} tokens of context"
+    )
+
+
+def details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
+    """Names and values: what the worker holds, what it took for it and what it does."""
+    rows = [
+        ("name", worker.name),
+        ("state", report.state),
+        ("process", f"{worker.pid}, up {duration(report.uptime)}"),
+        ("clients", str(report.clients)),
+        ("memory", size(report.rss_bytes)),
+    ]
+    if report.device_bytes:
+        rows.append(("on the device", size(report.device_bytes)))
+    if report.progress is not None and report.state == "loading":
+        rows.append(("loading", f"{report.progress.stage} {report.progress.detail}".strip()))
+    if report.model is not None:
+        rows += _model(report.model)
+        rows += _load(report)
+    return [*rows, ("log", worker.log)]
+
+
+def _model(model: ModelInfo) -> list[tuple[str, str]]:
+    revision = f" at {model.revision}" if model.revision else ""
+    cache = f"{size(model.kv_cache_bytes)}: {model.kv_blocks} blocks of {model.block_size} tokens"
+    return [
+        ("model", model.model + revision),
+        ("architecture", f"{model.architecture}, {number(model.parameters)} parameters"),
+        ("weights", f"{size(model.weights_bytes)}, {model.quantization}, {model.dtype}"),
+        ("device", model.device),
+        ("context", f"{model.context_length:,} tokens"),
+        ("keys and values", cache),
+        ("at once", f"{model.max_concurrent} sequences, {model.queue} requests may wait"),
+        ("chat template", "yes" if model.has_chat_template else "no"),
+    ]
+
+
+def _load(report: StatusReport) -> list[tuple[str, str]]:
+    load = report.load
+    tokens = f"{load.prompt_tokens} tokens read ({load.cached_tokens} cached), {load.tokens_generated} made"
+    return [
+        ("now", f"{load.running} running, {load.waiting} waiting"),
+        ("speed", f"{load.tokens_per_second:.1f} tokens/s over the last ten seconds"),
+        ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
+        ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
+    ]
