@@ -44,6 +44,11 @@ def fence(content: str, info: str = "") -> str:
     return f"{ticks}{language[0] if language else ''}\n{body}{ticks}"
 
 
+def code_blocks(text: str) -> list[str]:
+    """The contents of the fenced code blocks of `text`, in order."""
+    return [token.content for token in _parser().parse(text) if token.type == "fence"]
+
+
 @functools.cache
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_NESTING})

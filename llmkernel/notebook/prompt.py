@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
-_BUILTINS: tuple[Callable[..., Any], ...] = (
+BUILTINS: tuple[Callable[..., Any], ...] = (
     abs,
     all,
     any,
@@ -40,7 +40,7 @@ _BUILTINS: tuple[Callable[..., Any], ...] = (
     range,
     repr,
 )
-_BUILTINS += (reversed, round, set, sorted, str, sum, tuple, zip)
+BUILTINS += (reversed, round, set, sorted, str, sum, tuple, zip)
 
 
 class Expression(NamedTuple):
@@ -101,7 +101,7 @@ def _environment() -> SandboxedEnvironment:
         undefined=StrictUndefined, autoescape=False
     )  # a prompt is no HTML
     environment.globals.clear()
-    environment.globals.update({builtin.__name__: builtin for builtin in _BUILTINS})
+    environment.globals.update({builtin.__name__: builtin for builtin in BUILTINS})
     return environment
 
 

@@ -1,0 +1,169 @@
+"""What a generation looks like: answers, the quiet line under them, log-probabilities."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+from llmkernel.notebook.markdown import code_blocks, fence, safe
+from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Code, stack, table
+from llmkernel.notebook.untrusted import plain
+from llmkernel.protocol import Output, Timings, TokenLogprob, Usage
+
+MAX_LOGPROB_ROWS = 200
+_ENDS = {"length": "stopped at max_tokens", "cancelled": "interrupted", "error": "broken off"}
+
+
+class NotJson(ValueError):
+    """The model's answer is no JSON; it is shown above the error as it came."""
+
+
+def answers(texts: Sequence[str], form: str) -> Bundle:
+    """The answers in their format, numbered where there are several. Any text will do."""
+    if len(texts) == 1:
+        return _answer(texts[0], form)
+    numbered = []
+    for number, text in enumerate(texts, 1):
+        numbered += [{MARKDOWN: f"**{number}**", PLAIN: f"[{number}]"}, _answer(text, form)]
+    whole = stack(*numbered)
+    # front ends prefer Markdown where both are there
+    return {PLAIN: whole[PLAIN]} if form == "text" else whole
+
+
+class Shown(NamedTuple):
+    """All there is to see of a generation that ended: the answers, and what stands under them."""
+
+    body: Bundle
+    notes: Bundle
+    metadata: dict[str, Any]
+
+    @property
+    def bundle(self) -> Bundle:
+        """Both together; text alone where the answers are text alone."""
+        whole = stack(self.body, self.notes)
+        return whole if MARKDOWN in self.body else {PLAIN: whole[PLAIN]}
+
+
+def notes(outputs: Sequence[Output], usage: Usage, timings: Timings, *, timed: bool) -> Bundle:
+    """What stands under the answers: log-probabilities where asked for, and the quiet line.
+
+    Without `timed` nothing in it depends on the speed of the machine.
+    """
+    tables = [logprob_table(output.logprobs) for output in outputs if output.logprobs]
+    return stack(*tables, quiet_line(outputs, usage, timings, timed=timed))
+
+
+def quiet_line(outputs: Sequence[Output], usage: Usage, timings: Timings, *, timed: bool) -> Bundle:
+    """Tokens, speed, and how it ended where it did not end by itself."""
+    facts = [_count(usage.completion_tokens, "token")]
+    if timed and timings.decode > 0 and usage.completion_tokens > 1:
+        facts.append(f"{usage.completion_tokens / timings.decode:.1f} tokens/s")
+    if timed:
+        facts.append(f"first after {timings.time_to_first_token:.2f} s")
+    facts += dict.fromkeys(
+        _ENDS[output.finish_reason] for output in outputs if output.finish_reason in _ENDS
+    )
+    line = " · ".join(facts)
+    return {MARKDOWN: f"<small>{line}</small>", PLAIN: f"({line})"}
+
+
+def metadata(
+    worker: str,
+    parameters: dict[str, Any],
+    outputs: Sequence[Output],
+    usage: Usage,
+    timings: Timings,
+) -> dict[str, Any]:
+    """What the output's metadata say under "llmkernel": plain values, seconds and tokens."""
+    return {
+        "llmkernel": {
+            "worker": worker,
+            "parameters": {
+                key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()
+            },
+            "finish_reasons": [output.finish_reason for output in outputs],
+            "usage": _all_fields(usage),
+            "timings": _all_fields(timings),
+        }
+    }
+
+
+def logprob_table(tokens: Sequence[TokenLogprob]) -> Bundle:
+    """One row for each token: its log-probability and what else was likely."""
+    others = any(token.top for token in tokens)
+    headings = ("token", "log-probability", "probability", *(["likeliest"] if others else []))
+    rows = [_logprob_row(token, others) for token in tokens[:MAX_LOGPROB_ROWS]]
+    left = len(tokens) - len(rows)
+    if left:
+        rows.append([f"… {left} more in .logprobs", *[""] * (len(headings) - 1)])
+    return table(headings, rows)
+
+
+def parse_json(text: str) -> Any:
+    """The value of an answer that is JSON, by itself or in one code block.
+
+    Raises NotJson saying where it goes wrong.
+    """
+    blocks = code_blocks(text)
+    source = blocks[0] if len(blocks) == 1 else text
+    try:
+        return json.loads(source, parse_constant=_no_constant)
+    except ValueError as error:
+        raise NotJson(f"The answer is no JSON: {error}.") from None
+
+
+def code_of(text: str) -> str:
+    """The code in an answer: its code blocks, or all of it where there are none."""
+    blocks = code_blocks(text)
+    return "\n".join(blocks).strip("\n") if blocks else text.strip("\n")
+
+
+def _answer(text: str, form: str) -> Bundle:
+    if form == "text":
+        return {PLAIN: plain(text)}
+    if form == "code":
+        return {MARKDOWN: fence(plain(code_of(text)), "python"), PLAIN: plain(code_of(text))}
+    if form == "json":
+        return _json(text)
+    return {MARKDOWN: safe(text), PLAIN: plain(text)}
+
+
+def _json(text: str) -> Bundle:
+    try:
+        shown = json.dumps(parse_json(text), indent=2, ensure_ascii=False)
+    except NotJson:
+        shown = text  # still growing, or wrong: whoever asked for JSON raises
+    return {MARKDOWN: fence(plain(shown), "json"), PLAIN: plain(shown)}
+
+
+def _logprob_row(token: TokenLogprob, others: bool) -> list[str]:
+    row = [_token(token.text), *_chance(token.logprob)]
+    if others:
+        row.append(", ".join(f"{_token(top.text)} {_chance(top.logprob)[1]}" for top in token.top))
+    return row
+
+
+def _chance(logprob: float | None) -> tuple[str, str]:
+    if logprob is None:
+        return "", ""
+    return f"{logprob:.3f}", f"{math.exp(logprob):.1%}"
+
+
+def _token(text: str) -> str:
+    return Code(json.dumps(text, ensure_ascii=False))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _all_fields(part: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.__struct_fields__}
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
