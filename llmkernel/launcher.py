@@ -26,6 +26,7 @@ from llmkernel.child import Child
 from llmkernel.config import WorkerConfig
 from llmkernel.connection import Connection
 from llmkernel.errors import (
+    ProtocolMismatch,
     StartFailed,
     WorkerUnresponsive,
     from_code,
@@ -182,8 +183,8 @@ def _until_ready(connection: Connection, wait: _Wait, child: Child | None) -> bo
             match message:
                 case protocol.Progress():
                     wait.on_progress(message)
-                case protocol.Goodbye():
-                    raise from_code(message.code, message.message)
+                case protocol.Goodbye(code=ProtocolMismatch.code):
+                    raise ProtocolMismatch(message.message)
                 case protocol.Welcome(instance=instance) if instance != connection.instance:
                     break
                 case protocol.Welcome(state="ready") | protocol.StateChange(state="ready"):
@@ -235,7 +236,9 @@ def _news(
 def _is_leaving(message: protocol.WorkerMessage | None) -> bool:
     # not a Welcome that says "failed": the reason comes after it
     match message:
-        case protocol.Welcome(state="draining") | protocol.StateChange(state="draining" | "failed"):
+        case protocol.Welcome(state="draining") | protocol.Goodbye():
+            return True
+        case protocol.StateChange(state="draining" | "failed"):
             return True
     return False
 

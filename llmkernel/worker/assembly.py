@@ -1,0 +1,185 @@
+"""From settings to the parts of an engine: which model, on which runner, with how many blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from llmkernel.config import WorkerConfig
+from llmkernel.errors import NotEnoughMemory, missing
+from llmkernel.protocol import ModelInfo, Progress
+from llmkernel.worker.engine import Engine, Runner
+from llmkernel.worker.scripted import load_scripted
+from llmkernel.worker.sequence import EngineEvent
+from llmkernel.worker.text import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_SIZE = 16
+"""Tokens whose keys and values share a block."""
+MODEST_SHARE = 0.2
+"""Part of the free memory that the cache takes where no size is asked for."""
+MODEST_TOKENS = 2048
+"""Tokens for each sequence that decodes at once; more is not taken unasked."""
+
+Report = Callable[[Progress], None]
+
+
+class Parts(NamedTuple):
+    """Everything that an engine and its front need."""
+
+    runner: Runner
+    tokenizer: Tokenizer
+    info: ModelInfo
+    config: WorkerConfig
+    depth: int
+    device_bytes: Callable[[], int]
+
+    def engine(
+        self,
+        on_events: Callable[[list[EngineEvent]], None],
+        on_death: Callable[[BaseException], None],
+    ) -> Engine:
+        """An engine of these parts, not started yet."""
+        return Engine(
+            self.runner,
+            num_blocks=self.info.kv_blocks,
+            block_size=self.info.block_size,
+            max_concurrent=self.config.max_concurrent,
+            max_batch_tokens=self.config.max_batch_tokens,
+            context_length=self.info.context_length,
+            prefix_cache=self.config.prefix_cache,
+            depth=self.depth,
+            on_events=on_events,
+            on_death=on_death,
+        )
+
+
+def assemble(config: WorkerConfig, report: Report) -> Parts:
+    """Load what `config` asks for. Takes as long as it takes; call it in a thread.
+
+    Raises StartFailed and what is below it. The scripted model needs no torch.
+    """
+    if config.model.partition(":")[0] == "scripted":
+        return _scripted(config, report)
+    try:
+        return _loaded(config, report)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("llmkernel"):
+            raise
+        raise missing(error.name, "worker") from error
+
+
+def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free: int) -> int:
+    """Blocks of the cache, by what was asked for or else a modest share of `free` bytes.
+
+    The modest share is 20 % of what is free, but not more than 2048 tokens for each
+    sequence that may decode at once, and not less than one whole context where half
+    of what is free is enough for it. One block more is never given out.
+
+    Raises NotEnoughMemory if the blocks do not fit, or if what was asked for is too
+    small for anything.
+    """
+    if config.kv_cache is not None:
+        count = config.kv_cache // block_bytes
+        needed = config.kv_cache
+    else:
+        whole = -(-context_length // BLOCK_SIZE) + 1
+        most = config.max_concurrent * min(context_length, MODEST_TOKENS) // BLOCK_SIZE + 1
+        count = min(int(free * MODEST_SHARE) // block_bytes, most)
+        count = max(count, min(whole, free // 2 // block_bytes), 2)
+        needed = count * block_bytes
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The cache for keys and values needs {_gib(needed)}, and {_gib(free)} are free. "
+            "Ask for a smaller one with kv_cache.",
+            needed=needed,
+            free=free,
+        )
+    if count < 2:
+        raise NotEnoughMemory(
+            f"A cache of {config.kv_cache} bytes holds nothing: {BLOCK_SIZE} tokens of this "
+            f"model take {block_bytes} bytes, and one block is kept aside.",
+            needed=2 * block_bytes,
+            free=needed,
+        )
+    return count
+
+
+def _loaded(config: WorkerConfig, report: Report) -> Parts:
+    from llmkernel.worker import loader
+    from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
+
+    loaded = loader.load(config, report)
+    on_gpu = loaded.device.type == "cuda"
+    block_bytes = kv_bytes_per_block(loaded, BLOCK_SIZE)
+    free = _free_bytes(loaded.device)
+    blocks = blocks_for(config, loaded.context_length, block_bytes, free)
+    runner = ModelRunner(
+        loaded,
+        num_blocks=blocks,
+        block_size=BLOCK_SIZE,
+        max_concurrent=config.max_concurrent,
+        max_batch_tokens=config.max_batch_tokens,
+    )
+    report(Progress(stage="warm_up", done=0, total=1, unit="steps"))
+    runner.warm_up()
+    report(Progress(stage="warm_up", done=1, total=1, unit="steps"))
+    info = _with_cache(loaded.info, config, blocks, block_bytes)
+    return Parts(
+        runner,
+        loaded.tokenizer,
+        info,
+        config,
+        int(on_gpu),
+        lambda: _taken_bytes(loaded.device),
+    )
+
+
+def _scripted(config: WorkerConfig, report: Report) -> Parts:
+    loaded = load_scripted(config, report)
+    blocks = config.kv_cache // BLOCK_SIZE if config.kv_cache else loaded.script.blocks
+    return Parts(
+        runner=loaded.runner(BLOCK_SIZE, config.max_concurrent),
+        tokenizer=loaded.tokenizer,
+        info=_with_cache(loaded.info, config, blocks, block_bytes=BLOCK_SIZE),
+        config=config,
+        depth=loaded.script.depth,
+        device_bytes=lambda: 0,
+    )
+
+
+def _with_cache(info: ModelInfo, config: WorkerConfig, blocks: int, block_bytes: int) -> ModelInfo:
+    """`info` with what the engine adds to what the loader knew."""
+    tokens = min(info.context_length, (blocks - 1) * BLOCK_SIZE)
+    return msgspec.structs.replace(
+        info,
+        max_prompt_tokens=tokens - 1,
+        kv_cache_bytes=blocks * block_bytes,
+        kv_blocks=blocks,
+        block_size=BLOCK_SIZE,
+        max_concurrent=config.max_concurrent,
+        queue=config.queue,
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _taken_bytes(device: torch.device) -> int:
+    import torch
+
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
