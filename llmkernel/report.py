@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from llmkernel.connection import Connection
+from llmkernel.errors import LLMKernelError
 from llmkernel.protocol import ModelInfo, StatusReport
 from llmkernel.units import duration, number, size
+
+PATIENCE = 5.0
+"""Seconds that a worker may take to say how it is."""
+
+
+def ask(worker: Connection) -> StatusReport:
+    """The status of a worker. Raises WorkerUnresponsive where it does not answer in time."""
+    from llmkernel.watcher import Watcher
+
+    with Watcher(worker) as watcher:
+        return watcher.status(PATIENCE)
+
+
+def ask_all(workers: list[Connection]) -> list[tuple[Connection, StatusReport | None]]:
+    """The status of each worker, asked at the same time; None for one that does not answer."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(zip(workers, pool.map(_try_ask, workers), strict=True))
 
 
 def headline(report: StatusReport) -> str:
@@ -62,3 +82,10 @@ def _load(report: StatusReport) -> list[tuple[str, str]]:
         ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
         ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
     ]
+
+
+def _try_ask(worker: Connection) -> StatusReport | None:
+    try:
+        return ask(worker)
+    except LLMKernelError:
+        return None  # listed as unresponsive

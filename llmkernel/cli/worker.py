@@ -12,15 +12,12 @@ from llmkernel.cli.failure import Command
 from llmkernel.cli.names import worker_argument
 from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.options import build_config, worker_options
-from llmkernel.report import details, headline
+from llmkernel.report import ask, ask_all, details, headline
 from llmkernel.units import duration, size
 
 if TYPE_CHECKING:
     from llmkernel.connection import Connection
     from llmkernel.protocol import StatusReport
-
-PATIENCE = 5.0
-"""Seconds that a worker may take to say how it is."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
@@ -63,8 +60,7 @@ def list_command(as_json: bool) -> None:
     from llmkernel import connection
 
     workers = connection.list_workers()
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found = [summary(*pair) for pair in zip(workers, pool.map(_try_ask, workers), strict=True)]
+    found = [summary(worker, report) for worker, report in ask_all(workers)]
     if as_json:
         console.json_line({"workers": found})
     elif found:
@@ -117,14 +113,6 @@ def stop_command(name: str | None, everyone: bool, now: bool, kill: bool, as_jso
             raise why
 
 
-def ask(worker: Connection) -> StatusReport:
-    """The status of a worker. Raises WorkerUnresponsive where it does not answer in time."""
-    from llmkernel.watcher import Watcher
-
-    with Watcher(worker) as watcher:
-        return watcher.status(PATIENCE)
-
-
 def summary(worker: Connection, report: StatusReport | None) -> dict[str, Any]:
     """What scripts get to know of a worker; no key is in it."""
     known = {
@@ -152,13 +140,6 @@ def _stop(worker: Connection, now: bool, kill: bool) -> LLMKernelError | None:
     except LLMKernelError as error:
         return error
     return None
-
-
-def _try_ask(worker: Connection) -> StatusReport | None:
-    try:
-        return ask(worker)
-    except LLMKernelError:
-        return None  # listed as unresponsive
 
 
 def _row(found: dict[str, Any]) -> tuple[str, ...]:
