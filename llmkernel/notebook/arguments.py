@@ -19,6 +19,7 @@ from llmkernel.notebook.words import split
 
 FORMATS = ("markdown", "text", "code", "json")
 _LEFT_OUT = frozenset({"prompt_logprobs", "logprobs"})
+_OPTIONAL_K = "[K]"
 _ESCAPES = {"\\n": "\n", "\\t": "\t"}
 
 logprobs_option = click.option(
@@ -26,7 +27,7 @@ logprobs_option = click.option(
     is_flag=False,
     flag_value="0",
     type=int,
-    metavar="[K]",
+    metavar=_OPTIONAL_K,
     help="A table of the tokens with their log-probabilities, and of K alternatives for each.",
 )
 system_option = click.option(
@@ -68,14 +69,14 @@ def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return sampling_options()(function)
 
 
-def without(command: click.Command, names: frozenset[str]) -> click.Command:
-    """`command` less the options of these names that are not its own."""
-    command.params = [param for param in command.params if param.name not in names or _own(param)]
+def trim(command: click.Command) -> click.Command:
+    """Take the sampling options off that no cell can show, and logprobs with a fixed argument."""
+    command.params = [
+        param
+        for param in command.params
+        if param.name not in _LEFT_OUT or param.metavar == _OPTIONAL_K
+    ]
     return command
-
-
-def _own(param: click.Parameter) -> bool:
-    return param.name == "logprobs" and param.metavar == "[K]"
 
 
 @click.command("generate", add_help_option=False)
@@ -103,7 +104,7 @@ def _generate(**_: Any) -> None:
     """
 
 
-GENERATE = without(_generate, _LEFT_OUT)
+GENERATE = trim(_generate)
 
 
 def parse(command: click.Command, title: str, line: str, namespace: Mapping[str, Any]) -> Parsed:

@@ -65,14 +65,14 @@ def _llm(
     command = llm.commands.get(name)
     if command is None:
         return None
-    found = _option(rest, command, namespace, workers)
-    if found or rest.rpartition(" ")[2].startswith("-"):
-        return found
+    fragment = rest.rpartition(" ")[2]
+    if fragment.startswith("-") or _valued_option(rest, command):
+        return _option(rest, command, namespace, workers)
     arguments = [param.name for param in command.params if isinstance(param, click.Argument)]
     if "name" in arguments:
-        return _starting(rest.rpartition(" ")[2], workers())
+        return _starting(fragment, workers())
     if "topic" in arguments:
-        return _starting(rest.rpartition(" ")[2], ["generate", *llm.commands])
+        return _starting(fragment, ["generate", *llm.commands])
     return None
 
 
@@ -80,16 +80,24 @@ def _option(
     line: str, command: click.Command, namespace: Mapping[str, Any], workers: Workers
 ) -> Found | None:
     """An option of a command, or the value of the one before the cursor."""
-    before, _, fragment = line.rpartition(" ")
-    options = [param for param in command.params if isinstance(param, click.Option)]
-    flag = before.rpartition(" ")[2]
-    option = next((option for option in options if flag in option.opts), None)
-    if option is not None and not option.is_flag:
+    fragment = line.rpartition(" ")[2]
+    option = _valued_option(line, command)
+    if option is not None:
         return _value(option, fragment, namespace, workers)
     if not fragment.startswith("-"):
         return None
+    options = [param for param in command.params if isinstance(param, click.Option)]
     flags = (flag for option in options for flag in (*option.opts, *option.secondary_opts))
     return _starting(fragment, flags)
+
+
+def _valued_option(line: str, command: click.Command) -> click.Option | None:
+    """The option whose value the cursor is in."""
+    flag = line.rpartition(" ")[0].rpartition(" ")[2]
+    for param in command.params:
+        if isinstance(param, click.Option) and flag in param.opts and not param.is_flag:
+            return param
+    return None
 
 
 def _value(

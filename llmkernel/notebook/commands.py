@@ -1,0 +1,219 @@
+"""`%llm`: start, list, status, use, stop, logs, config and help, as click commands.
+
+Their options are those of the command line; what they show is output of the cell.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import click
+
+from llmkernel import connection, launcher, paths
+from llmkernel.cli.logs import last_log
+from llmkernel.errors import InvalidRequest, WorkerNotFound
+from llmkernel.notebook import publisher
+from llmkernel.notebook.arguments import GENERATE, shared_options, trim, variable, worker_option
+from llmkernel.notebook.inline import escape
+from llmkernel.notebook.progress import LoadProgress
+from llmkernel.notebook.session import Session
+from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, fields, table
+from llmkernel.notebook.untrusted import plain
+from llmkernel.options import build_config, worker_options
+from llmkernel.params import SamplingParams
+from llmkernel.report import ask, ask_all, details, headline
+from llmkernel.units import duration, size
+
+_OVERVIEW = """\
+%llm start [MODEL]     load a model, or attach to the worker that has it
+%llm list              the workers of this machine
+%llm status [NAME]     what a worker holds and does
+%llm use NAME          choose the worker that %%generate asks
+%llm stop [NAME]       end a worker and give its memory back
+%llm logs [NAME]       what a worker wrote
+%llm config [OPTIONS]  show or set defaults of %%generate in this notebook
+%llm help [TOPIC]      the options of a command, or of generate
+
+%%generate [OPTIONS]   the cell is the prompt; {{ expression }} stands for a value
+%generate [OPTIONS] PROMPT"""
+
+_NONE = "No worker runs. Start one with: %llm start"
+
+with_session = click.make_pass_decorator(Session)
+
+
+@click.group("llm", add_help_option=False, no_args_is_help=False)
+def LLM() -> None:  # noqa: N802 - it is what the magic is called
+    """The workers of this machine, seen from a notebook."""
+
+
+@LLM.command("start", add_help_option=False)
+@worker_options
+@click.option("-o", "--output", metavar="VAR", help="The variable that gets the client.")
+@with_session
+def start(session: Session, /, output: str | None, **settings: Any) -> None:
+    """Start a worker, or attach to the one that runs.
+
+    MODEL is a hub id, a local folder, or left out for the embedded model. The worker stays
+    until `%llm stop`, whatever happens to this kernel, and `%%generate` asks it from now on.
+    """
+    name = variable(output) if output else None
+    config = build_config(settings)
+    ran_before = connection.running(config.name) is not None
+    progress = LoadProgress(session.shell)
+    try:
+        worker = launcher.start(config, on_progress=progress.show)
+        report = ask(worker)
+    except BaseException:  # an interrupt too leaves no bar behind
+        progress.failed()
+        raise
+    session.worker = worker.name
+    verb = "already runs" if ran_before else "is ready"
+    progress.done(f"{worker.name} {verb}: {headline(report)}")
+    if name:
+        session.variable(name, session.client())
+
+
+@LLM.command("list", add_help_option=False)
+@with_session
+def list_(session: Session) -> None:
+    """List the workers that run on this machine; * marks the one that this notebook uses."""
+    found = ask_all(connection.list_workers())
+    rows = []
+    for worker, report in found:
+        mark = "*" if worker.name == session.worker or len(found) == 1 else ""
+        model = report.model if report else None
+        load = f"{report.load.running} + {report.load.waiting}" if report else "-"
+        memory = (report.device_bytes or report.rss_bytes) if report else None
+        rows.append(
+            (
+                f"{worker.name}{mark}",
+                model.model if model else worker.model,
+                report.state if report else "unresponsive",
+                model.device if model else "-",
+                duration(report.uptime) if report else "-",
+                size(memory),
+                load,
+            )
+        )
+    headings = ("name", "model", "state", "device", "up", "memory", "running + waiting")
+    publisher.show(session.shell, table(headings, rows) if rows else _text(_NONE))
+
+
+@LLM.command("status", add_help_option=False)
+@click.argument("name", required=False)
+@with_session
+def status(session: Session, name: str | None) -> None:
+    """Say what a worker holds, what it took for it and what it does."""
+    worker = session.find(name)
+    publisher.show(session.shell, fields(details(worker, ask(worker))))
+
+
+@LLM.command("use", add_help_option=False)
+@click.argument("name")
+@click.option("-o", "--output", metavar="VAR", help="The variable that gets the client.")
+@with_session
+def use(session: Session, name: str, output: str | None) -> None:
+    """Choose the worker that `%%generate` asks in this notebook."""
+    target = variable(output) if output else None
+    worker = connection.find(name)
+    report = ask(worker)
+    session.worker = worker.name
+    publisher.show(session.shell, _text(f"Using {worker.name}: {headline(report)}"))
+    if target:
+        session.variable(target, session.client())
+
+
+@LLM.command("stop", add_help_option=False)
+@click.argument("name", required=False)
+@click.option("--now", is_flag=True, help="Cancel what runs instead of finishing it first.")
+@with_session
+def stop(session: Session, name: str | None, now: bool) -> None:
+    """Stop a worker and wait until it has given everything back.
+
+    What runs, for this notebook or another, is finished first, for 30 seconds at most.
+    """
+    worker = session.find(name)
+    launcher.stop(worker, drain=not now)
+    if session.worker == worker.name:
+        session.worker = None
+    publisher.show(session.shell, _text(f"Stopped {worker.name}."))
+
+
+@LLM.command("logs", add_help_option=False)
+@click.argument("name", required=False)
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Lines to show.",
+)
+@with_session
+def logs(session: Session, name: str | None, lines: int) -> None:
+    """Show what a worker wrote; the last one's where none runs."""
+    found = name or session.worker or last_log()
+    path = paths.log_path(found)
+    if not path.exists():
+        raise WorkerNotFound(f"There is no log of a worker {found!r}.")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = plain("".join(deque(file, maxlen=lines))).rstrip("\n")
+    publisher.show(session.shell, {PLAIN: text or "The log is empty."})
+
+
+@LLM.command("config", add_help_option=False)
+@worker_option
+@shared_options
+@click.option("--reset", is_flag=True, help="Forget all defaults first.")
+@with_session
+def config(session: Session, /, worker: str | None, reset: bool, **values: Any) -> None:
+    """Show the defaults of `%%generate` in this notebook, or set those that are given.
+
+    An option of a cell goes before its default.
+    """
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    defaults = given if reset else session.defaults | given
+    check_sampling(defaults)
+    chosen = connection.find(worker).name if worker else None if reset else session.worker
+    session.worker, session.defaults = chosen, defaults
+    rows = [("worker", session.worker or "the only one that runs")]
+    rows += [(name.rstrip("_"), str(value)) for name, value in session.defaults.items()]
+    publisher.show(session.shell, table(("default", "value"), rows))
+
+
+trim(LLM.commands["config"])
+
+
+@LLM.command("help", add_help_option=False)
+@click.argument("topic", required=False)
+@with_session
+def help_(session: Session, topic: str | None) -> None:
+    """Show all commands, or the options of one of them or of generate."""
+    publisher.show(session.shell, {PLAIN: help_text(topic)})
+
+
+def help_text(topic: str | None = None) -> str:
+    """The overview, or the page of one topic. Raises InvalidRequest for an unknown one."""
+    if topic is None:
+        return _OVERVIEW
+    topic = topic.lstrip("%").removeprefix("llm ").strip()
+    command = GENERATE if topic == "generate" else LLM.commands.get(topic)
+    if command is None:
+        known = ", ".join(["generate", *LLM.commands])
+        raise InvalidRequest(f"There is no help on {topic!r}. There is on: {known}.")
+    title = "%%generate" if command is GENERATE else f"%llm {topic}"
+    return command.get_help(click.Context(command, info_name=title, max_content_width=88))
+
+
+def check_sampling(values: dict[str, Any]) -> SamplingParams:
+    """The sampling parameters among values of options. Raises InvalidRequest."""
+    from llmkernel.cli.parameters import sampling_values
+
+    return SamplingParams.build(**sampling_values(values))
+
+
+def _text(text: str) -> Bundle:
+    return {MARKDOWN: escape(text), PLAIN: plain(text)}

@@ -1,0 +1,49 @@
+"""What one notebook has chosen: the worker it talks to and the defaults of its generations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmkernel import connection
+from llmkernel.connection import Connection
+from llmkernel.errors import WorkerNotFound
+
+if TYPE_CHECKING:
+    from llmkernel.client import Client
+
+
+class Session:
+    """The state of the magics in one shell.
+
+    `worker` is the name chosen by `%llm use` or by the last `%llm start`; None takes the
+    only one that runs. `defaults` holds values of options of `%%generate`, by name.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.worker: str | None = None
+        self.defaults: dict[str, Any] = {}
+
+    def find(self, name: str | None = None) -> Connection:
+        """The worker `name`, else the chosen one, else the only one that runs.
+
+        Raises WorkerNotFound that names what runs.
+        """
+        try:
+            return connection.find(name or self.worker)
+        except WorkerNotFound as error:
+            several = len(error.data.get("workers", [])) > 1
+            if several and not (name or self.worker):
+                error.message += " Choose one with `%llm use NAME`, or with -m NAME here."
+                error.args = (error.message,)
+            raise
+
+    def client(self, name: str | None = None) -> Client:
+        """A client of the worker that `find` finds; one is kept for each by the package."""
+        from llmkernel.client import Client
+
+        return Client(self.find(name))
+
+    def variable(self, name: str, value: Any) -> None:
+        """Put a value into the notebook's namespace."""
+        self.shell.push({name: value})

@@ -1,0 +1,86 @@
+"""Tab in the magics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from llmkernel.notebook.commands import LLM
+from llmkernel.notebook.completion import candidates
+
+
+class Trap:
+    """An object whose attributes must not be computed for a completion."""
+
+    plain = 1
+
+    @property
+    def costly(self):
+        raise AssertionError("a completion ran code of the user")
+
+
+NAMES = {
+    "city": "Bern",
+    "cities": ["Bern"],
+    "row": {"name": "x", "two words": 1, "nested": {"deep": 1}},
+    "user": SimpleNamespace(mail="m"),
+    "trap": Trap(),
+    "_hidden": 1,
+}
+
+
+def found(before):
+    result = candidates(before, NAMES, lambda: ["demo", "big"], LLM)
+    return result and (result.fragment, result.names)
+
+
+@pytest.mark.parametrize(
+    ("before", "fragment", "names"),
+    [
+        ("%%generate --te", "--te", ["--temperature"]),
+        ("%%generate -n 5 --top", "--top", ["--top-k", "--top-p"]),
+        ("%generate --see", "--see", ["--seed"]),
+        ("x = 1\n%generate --see", "--see", ["--seed"]),
+        ("%%generate -m ", "", ["big", "demo"]),
+        ("%%generate --worker d", "d", ["demo"]),
+        ("%%generate --format ", "", ["code", "json", "markdown", "text"]),
+        ("%%generate -o ci", "ci", ["cities", "city"]),
+        ("%llm s", "s", ["start", "status", "stop"]),
+        ("%llm start --quantization n", "n", ["nf4", "none"]),
+        ("%llm start --context", "--context", ["--context-length"]),
+        ("%llm use ", "", ["big", "demo"]),
+        ("%llm stop d", "d", ["demo"]),
+        ("%llm config --te", "--te", ["--temperature"]),
+        ("%llm help st", "st", ["start", "status", "stop"]),
+        ("%%generate\nTell me of {{ ci", "ci", ["cities", "city"]),
+        ("%%generate\nTell me of {{ row.n", "row.n", ["row.name", "row.nested"]),
+        ("%%generate\n{{ row.nested.", "row.nested.", ["row.nested.deep"]),
+        ("%%generate\n{{ user.", "user.", ["user.mail"]),
+        ("%%generate\n{{ trap.c", "trap.c", ["trap.costly"]),
+        ("%%generate\n{{ trap.costly.", "trap.costly.", []),
+        ("%%generate\n{{ x }} and {{ le", "le", ["len"]),
+        ("%%generate\n{{ _h", "_h", ["_hidden"]),
+        ("%%generate --for item in cities\n{{ it", "it", ["item"]),
+        ('%%generate --system "{{ ci', "ci", ["cities", "city"]),
+        ("%generate {{ ci", "ci", ["cities", "city"]),
+    ],
+)
+def test_what_may_come_is_offered(before, fragment, names):
+    assert found(before) == (fragment, names)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "impo",
+        "%%time\nimpo",
+        "%%generate\nTell me ab",
+        "%%generate\n{{ city }} ab",
+        "%%generate -n 5",
+        "%llm logs -n ",
+        "%%generate\n--te",
+    ],
+)
+def test_elsewhere_others_complete(before):
+    assert found(before) is None
