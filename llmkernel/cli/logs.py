@@ -35,7 +35,7 @@ _POLL = 0.2
 )
 def logs_command(name: str | None, follow: bool, lines: int) -> None:
     """Show what a worker wrote; the last one's where none runs."""
-    found = _last_log() if name is None else name
+    found = last_log() if name is None else name
     path = paths.log_path(found)
     if not path.exists():
         raise WorkerNotFound(f"There is no log of a worker {found!r}.")
@@ -46,7 +46,7 @@ def logs_command(name: str | None, follow: bool, lines: int) -> None:
                 console.write(text, untrusted=True)
 
 
-def _last_log() -> str:
+def last_log() -> str:
     """The only running worker, or the one that wrote last where none runs."""
     running = connection.list_workers()
     if running:
