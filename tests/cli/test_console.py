@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmkernel import units
-from llmkernel import units
 from llmkernel.cli import console
 from llmkernel.protocol import Load, Usage
 
