@@ -184,6 +184,16 @@ class Engine:
             requests_failed=count.failed,
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, running or on its way."""
+        return not (self._requests or self._launched or self._orders)
+
+    @property
+    def keys(self) -> frozenset[int]:
+        """Keys of the requests that have not ended."""
+        return frozenset(self._requests)
+
     def step_seconds(self) -> float:
         """How long the present step has taken so far; 0 between steps."""
         began = self._step_began

@@ -91,14 +91,17 @@ class Scheduler:
 
     def _admit(self, rows: list[Row], budget: int) -> None:
         while budget > 0 and self._slots and (sequence := self._next()) is not None:
-            if not self._take_in(sequence):
-                return
+            while not self._take_in(sequence):
+                if (paused := self._paused_with_blocks()) is None:
+                    return
+                self.preempt(paused)
             budget -= self._row(rows, sequence, budget)
 
     def _next(self) -> Sequence | None:
         """The next sequence to admit; it stays in its queue."""
-        if self.preempted:
-            return self.preempted[0] if self.preempted[0].in_flight == 0 else None
+        waiting = next((s for s in self.preempted if not s.paused), None)
+        if waiting is not None:
+            return waiting if waiting.in_flight == 0 else None
         return next((q[0] for q in self.queues.values() if _may_start(q[0])), None)
 
     def _take_in(self, sequence: Sequence) -> bool:
@@ -135,8 +138,8 @@ class Scheduler:
         return list(found)
 
     def _dequeue(self, sequence: Sequence) -> None:
-        if self.preempted and self.preempted[0] is sequence:
-            self.preempted.popleft()
+        if sequence in self.preempted:
+            self.preempted.remove(sequence)
             return
         client = sequence.request.client
         queue = self.queues[client]
@@ -182,6 +185,10 @@ class Scheduler:
         younger = [s for s in others if s in self.running[self.running.index(sequence) + 1 :]]
         candidates = paused or younger
         return candidates[-1] if candidates else None
+
+    def _paused_with_blocks(self) -> Sequence | None:
+        """The youngest sequence that holds blocks and whose reader does not read."""
+        return next((s for s in reversed(self.running) if s.paused), None)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take back blocks and slot; the sequence computes them again later, before others."""
