@@ -24,11 +24,15 @@ class HubTokenizer:
     """A tokenizer off the hub or out of a folder; implements `text.Tokenizer`.
 
     `fast` is what AutoTokenizer gave; `extra_eos` are the end-of-sequence ids that
-    generation_config names. Raises UnsupportedModel for a tokenizer that is not one
-    of the tokenizers library.
+    generation_config names. `model_vocab` is the number of ids that the model has
+    embeddings for, where it is known: a tokenizer may have more (Gemma's has one for
+    images), and those can be neither read nor written. Raises UnsupportedModel for a
+    tokenizer that is not one of the tokenizers library.
     """
 
-    def __init__(self, fast: Any, extra_eos: Iterable[int] = ()) -> None:
+    def __init__(
+        self, fast: Any, extra_eos: Iterable[int] = (), model_vocab: int | None = None
+    ) -> None:
         backend = getattr(fast, "backend_tokenizer", None)
         if backend is None:
             raise UnsupportedModel(
@@ -39,9 +43,11 @@ class HubTokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        if not self.vocab_size:
+        size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if not size:
             raise BrokenCheckpoint("The tokenizer has no tokens.")
+        self.vocab_size = size if model_vocab is None else min(size, model_vocab)
+        self._surplus = size > self.vocab_size
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
         self._added = frozenset(added)
@@ -49,7 +55,8 @@ class HubTokenizer:
         self._texts: dict[int, str] = {}
         self._neighbour = self._plain_tokens()
         self._chat = _template(fast)
-        self.eos_token_ids = frozenset({*extra_eos, *_own_eos(fast), *self._turn_end()})
+        ends = {*extra_eos, *_own_eos(fast), *self._turn_end()}
+        self.eos_token_ids = frozenset(token for token in ends if 0 <= token < self.vocab_size)
 
     @property
     def has_chat_template(self) -> bool:
@@ -57,12 +64,19 @@ class HubTokenizer:
         return self._chat is not None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`. Raises InvalidRequest for half a surrogate pair."""
+        """Token ids of `text`.
+
+        Raises InvalidRequest for half a surrogate pair and for a token without an embedding.
+        """
         try:
             encoding = self._backend.encode(text, add_special_tokens=add_special_tokens)
         except (UnicodeEncodeError, TypeError):
             raise InvalidRequest("The text holds half of a surrogate pair.") from None
-        return encoding.ids  # type: ignore[no-any-return]
+        ids: list[int] = encoding.ids
+        if self._surplus and ids and max(ids) >= self.vocab_size:
+            token = self._backend.id_to_token(max(ids))
+            raise InvalidRequest(f"The text holds {token!r}, which this model cannot read.")
+        return ids
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of ids; ids without a token have none, and bytes that are no UTF-8 become U+FFFD.

@@ -1,0 +1,97 @@
+"""Which form the weights take: as stored, or quantised by bitsandbytes while they are read."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llmkernel.errors import UnsupportedModel, missing
+
+BLOCK = 64
+"""Weights that share a scale in the 4-bit formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """The decision. `stored` says that the checkpoint is quantised already."""
+
+    name: str
+    stored: bool = False
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a quantised weight, None where none is quantised."""
+        return {"nf4": 4, "fp4": 4, "int8": 8}.get(self.name)
+
+    @property
+    def on_the_fly(self) -> bool:
+        """Whether loading quantises."""
+        return self.bits is not None and not self.stored
+
+
+def decide(requested: str, stored: Mapping[str, Any] | None, device: torch.device) -> Quantized:
+    """What becomes of the weights: `requested` is a setting, `stored` a quantization_config.
+
+    What a checkpoint is quantised to wins over "auto"; a setting that contradicts it,
+    and a method that is not bitsandbytes', raise UnsupportedModel. Raises
+    MissingDependency without bitsandbytes where it is needed.
+    """
+    have = stored_name(stored) if stored else None
+    if have and requested not in ("auto", have):
+        raise UnsupportedModel(
+            f"The checkpoint is quantised to {have} and cannot be loaded as {requested}. "
+            "Leave quantization out, or use the unquantised model."
+        )
+    name = have or requested
+    if name == "auto":
+        name = "nf4" if device.type == "cuda" else "none"
+    decided = Quantized(name, stored=have is not None)
+    if decided.bits is not None:
+        for package in ("bitsandbytes", "accelerate"):
+            if importlib.util.find_spec(package) is None:
+                raise missing(package, "worker")
+    return decided
+
+
+def stored_name(stored: Mapping[str, Any]) -> str:
+    """nf4, fp4 or int8 from a checkpoint's quantization_config; else raises UnsupportedModel."""
+    method = stored.get("quant_method") or (
+        "bitsandbytes" if stored.get("load_in_4bit") or stored.get("load_in_8bit") else "unknown"
+    )
+    if method != "bitsandbytes":
+        raise UnsupportedModel(
+            f"The checkpoint is quantised by {method}, which is not supported. Use the unquantised "
+            "model, or one quantised by bitsandbytes."
+        )
+    if stored.get("load_in_8bit"):
+        return "int8"
+    return str(stored.get("bnb_4bit_quant_type", "fp4"))
+
+
+def settings(decided: Quantized, dtype: torch.dtype) -> Any:
+    """transformers' BitsAndBytesConfig for weights that loading quantises, else None."""
+    if not decided.on_the_fly:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    make: Any = BitsAndBytesConfig
+    if decided.name == "int8":
+        return make(load_in_8bit=True)
+    return make(load_in_4bit=True, bnb_4bit_quant_type=decided.name, bnb_4bit_compute_dtype=dtype)
+
+
+def compute_in(config: Any, dtype: torch.dtype) -> None:
+    """Make a stored 4-bit checkpoint compute in the worker's dtype, not the one it was saved with."""
+    stored = getattr(config, "quantization_config", None)
+    if isinstance(stored, dict) and stored.get("load_in_4bit"):
+        stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+
+
+def quiet() -> None:
+    """Keep bitsandbytes from logging a line for each int8 matrix product that is not float16."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
