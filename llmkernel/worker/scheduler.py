@@ -1,9 +1,10 @@
 """Who runs in the next step.
 
-Every running decode row comes first. What is left of the token budget goes to
-prefill chunks, those that have waited longest first once they have been passed
-over `AGED` times, else the shortest remainder. Then sequences are admitted from
-the queues, round robin between clients. Out of blocks, the youngest running
+Every running decode row comes first. Then sequences are admitted from the queues,
+round robin between clients. The token budget is for prefill chunks: half of it
+for the oldest prompt, so that a long one gets on; the rest for the others, those
+that were passed over `AGED` times first, else the shortest remainder, so that a
+short one need not wait for a long one. Out of blocks, the youngest running
 sequence gives its blocks back and recomputes later; the oldest is never
 preempted by others, so something always finishes.
 """
@@ -19,6 +20,8 @@ from llmkernel.worker.sequence import Request, Row, Sequence, StepBatch
 
 AGED = 16
 """Steps a prefill may be passed over before it goes first."""
+PREFILLS = 32
+"""Prompts that are computed side by side: each one's turn comes in AGED + PREFILLS steps."""
 SCORED_CHUNK = 64
 """Prompt tokens a step of a request that wants prompt_logprobs: their logits are all kept."""
 
@@ -72,8 +75,8 @@ class Scheduler:
         """The next step, or None if nothing can run."""
         rows: list[Row] = []
         self._decode(rows)
-        budget = self._prefill(rows, self._max_batch_tokens)
-        self._admit(rows, budget)
+        self._admit()
+        self._prefill(rows)
         self._age(rows)
         return StepBatch(rows) if rows else None
 
@@ -82,20 +85,28 @@ class Scheduler:
             if sequence.remaining == 1 and self._runnable(sequence):
                 self._row(rows, sequence, 1)
 
-    def _prefill(self, rows: list[Row], budget: int) -> int:
-        pending = [s for s in self.running if s.remaining > 1 and self._runnable(s)]
-        pending.sort(key=lambda s: (0, -s.skipped) if s.skipped >= AGED else (1, s.remaining))
-        for sequence in pending:
-            budget -= self._row(rows, sequence, budget)
-        return budget
-
-    def _admit(self, rows: list[Row], budget: int) -> None:
-        while budget > 0 and self._slots and (sequence := self._next()) is not None:
+    def _admit(self) -> None:
+        prefilling = sum(s.remaining > 1 for s in self.running)
+        while self._slots and prefilling < PREFILLS and (sequence := self._next()) is not None:
             while not self._take_in(sequence):
                 if (paused := self._paused_with_blocks()) is None:
                     return
                 self.preempt(paused)
-            budget -= self._row(rows, sequence, budget)
+            prefilling += 1
+
+    def _prefill(self, rows: list[Row]) -> None:
+        """Share the budget: half of it for the oldest prompt, the rest for the others."""
+        in_step = {id(row.sequence) for row in rows}
+        pending = [s for s in self.running if id(s) not in in_step and self._runnable(s)]
+        if not pending:
+            return
+        oldest, others = pending[0], pending[1:]
+        others.sort(key=lambda s: (0, -s.skipped) if s.skipped >= AGED else (1, s.remaining))
+        budget = self._max_batch_tokens
+        kept = min(oldest.remaining, budget // 2)
+        for sequence in others:
+            budget -= self._row(rows, sequence, budget - kept)
+        self._row(rows, oldest, budget)
 
     def _next(self) -> Sequence | None:
         """The next sequence to admit; it stays in its queue."""

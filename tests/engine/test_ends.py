@@ -134,15 +134,15 @@ def test_memory_gone_in_a_prefill_fails_that_request() -> None:
 
 
 def test_nan_fails_its_own_request_and_leaves_no_trace_in_the_cache() -> None:
-    driver = Driver(Script(nan_for="poison"))
+    driver = Driver(Script(nan_for="poison"), max_batch_tokens=32)
     healthy = [request(key, f"fine {key} " * 10) for key in range(15)]
     for one in healthy:
         driver.engine.submit(one)
-    driver.engine.submit(request(99, "poison " * 10))
+    driver.engine.submit(request(99, "poison " * 40))
     driver.run()
     assert isinstance(driver.error(99), NumericalError)
     assert all(driver.error(one.key) is None for one in healthy)
-    driver.engine.submit(again := request(100, "poison " * 10))
+    driver.engine.submit(again := request(100, "poison " * 40))
     driver.run()
     assert again.cached_tokens == 0
 

@@ -28,16 +28,27 @@ def test_no_running_sequence_waits_more_than_64_steps(
         assert step_and_watch(driver) <= LONGEST_WAIT
 
 
-def test_short_prompts_do_not_starve_a_long_one() -> None:
-    driver = Driver(max_batch_tokens=16, max_concurrent=8)
-    driver.engine.submit(request(0, "l" * 1500, client="long"))
+def test_short_prompts_do_not_starve_longer_ones() -> None:
+    driver = Driver(max_batch_tokens=16, max_concurrent=8, prefix_cache=False)
+    for key in range(3):
+        driver.engine.submit(request(key, "l" * 700, client="long"))
     waited = 0
-    for key in range(1, 400):
-        driver.engine.submit(request(key, "short " * 4, client="short", max_tokens=1))
+    for key in range(3, 600):
+        driver.engine.submit(request(key, "s" * 7, client="short", max_tokens=1))
         waited = max(waited, step_and_watch(driver))
     assert waited <= LONGEST_WAIT
+    assert (0, 0) in driver.tokens
     driver.run()
-    assert driver.reason(0) in ("stop", "length")
+
+
+def test_short_prompts_do_not_wait_for_a_long_one() -> None:
+    driver = Driver(max_batch_tokens=64)
+    driver.engine.submit(request(0, "l" * 1500))
+    driver.step(2)
+    driver.engine.submit(request(1, "short"))
+    driver.step(1)
+    assert (1, 0) in driver.tokens
+    assert (0, 0) not in driver.tokens
 
 
 def test_a_long_prompt_does_not_stop_running_streams() -> None:
