@@ -38,6 +38,7 @@ def _longrope(original: int) -> dict[str, Any]:
     factors = {
         "rope_type": "longrope",
         "rope_theta": 10000.0,
+        "attention_factor": 1.2,
         "short_factor": [1.0 + 0.01 * i for i in range(pairs)],
         "long_factor": [1.0 + 0.25 * i for i in range(pairs)],
     }
@@ -202,7 +203,7 @@ def build(name: str, seed: int = 0) -> Any:
             parameter.copy_(_random(parameter_name, parameter, generator))
         if config.tie_word_embeddings:
             # where the output is looked up among the inputs, a token must not drown what follows
-            scale = 0.02 if "gemma" in config.model_type else 0.1
+            scale = 0.04 if "gemma" in config.model_type else 0.1
             model.get_input_embeddings().weight.mul_(scale)
     model.tie_weights()
     return model
@@ -237,7 +238,10 @@ def save(name: str, folder: Path, seed: int = 0) -> None:
 
 
 def generate(model: Any, prompt: list[int], new_tokens: int) -> tuple[list[int], list[float]]:
-    """transformers' own greedy answer, unbatched, and the lead of each token over the next best."""
+    """transformers' own greedy answer, unbatched, and each token's lead over the next best.
+
+    A lead is given as a fraction of the largest logit, as rounding errors grow with it.
+    """
     import torch
 
     with torch.inference_mode():
@@ -251,5 +255,7 @@ def generate(model: Any, prompt: list[int], new_tokens: int) -> tuple[list[int],
             return_dict_in_generate=True,
             output_logits=True,
         )
-    best = torch.cat(output.logits).topk(2, -1).values
-    return output.sequences[0, len(prompt) :].tolist(), (best[:, 0] - best[:, 1]).tolist()
+    logits = torch.cat(output.logits)
+    best = logits.topk(2, -1).values
+    leads = (best[:, 0] - best[:, 1]) / logits.abs().amax(-1)
+    return output.sequences[0, len(prompt) :].tolist(), leads.tolist()
