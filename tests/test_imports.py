@@ -26,6 +26,8 @@ TENSORS = {
     "transformers",
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+CONVERTER = PACKAGE / "worker" / "convert.py"
+"""A command of its own, which nothing imports: it turns pickled weights into safetensors."""
 CORE = {"click", "jupyter_core", "msgspec", "platformdirs", "psutil", "tqdm", "zmq"}
 """Third-party packages that a client may load, with what they bring."""
 
@@ -94,8 +96,19 @@ def test_there_is_no_pickle(path):
     assert roots(path) & PICKLES == set()
     calls = {name.rpartition(".")[2] for name in attributes(path)}
     assert calls & {"recv_pyobj", "send_pyobj", "allow_pickle"} == set()
-    assert "torch.load" not in attributes(path)
+    assert "torch.load" not in attributes(path) or path == CONVERTER
     assert "allow_pickle" not in path.read_text()
+
+
+def test_the_converter_reads_tensors_only_and_nobody_imports_it():
+    loads = [
+        {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        for node in ast.walk(tree(CONVERTER))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert loads
+    assert all(keywords.get("weights_only") == "True" for keywords in loads)
+    assert [name_of(path) for path in SOURCES if "llmkernel.worker.convert" in imported(path)] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
