@@ -1,1 +1,67 @@
-"""llmkernel."""
+"""A resident language model for notebooks: one worker, one batch, every client on the machine.
+
+    import llmkernel
+    llm = llmkernel.start()             # a worker with the demo model; attaches if it runs
+    print(llm.chat("How do I stop a running cell?"))
+
+Names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from llmkernel._version import __version__
+
+if TYPE_CHECKING:
+    from llmkernel import errors
+    from llmkernel.client import Client
+    from llmkernel.connection import list_workers
+    from llmkernel.generation import Delta, Generation
+    from llmkernel.params import SamplingParams
+    from llmkernel.starting import connect, start
+
+__all__ = [
+    "Client",
+    "Delta",
+    "Generation",
+    "SamplingParams",
+    "__version__",
+    "connect",
+    "errors",
+    "list_workers",
+    "load_ipython_extension",
+    "start",
+]
+
+_HOMES = {
+    "Client": "client",
+    "Delta": "generation",
+    "Generation": "generation",
+    "SamplingParams": "params",
+    "connect": "starting",
+    "list_workers": "connection",
+    "start": "starting",
+}
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext llmkernel`: the magics `%llm`, `%generate` and `%%generate`."""
+    from llmkernel.notebook.magics import load
+
+    load(shell)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("llmkernel.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"llmkernel.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

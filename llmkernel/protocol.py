@@ -18,6 +18,8 @@ from llmkernel.params import SamplingParams
 
 PROTOCOL_VERSION = (1, 0)
 MAX_MESSAGE_BYTES = 8 * 2**20
+MAX_WIRE_BYTES = MAX_MESSAGE_BYTES + 2**10
+"""The same for ZeroMQ, which counts what encryption adds."""
 MAX_PROMPT_BYTES = 2 * 2**20
 CREDIT_WINDOW = 1024
 """Tokens that a worker sends on a stream before it waits for more credit."""

@@ -36,6 +36,11 @@ class Pump:
         if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._receive)
 
+    def drain(self) -> None:
+        """Handle everything that has arrived, now."""
+        while self._receive_one():
+            pass
+
     def close(self) -> None:
         """Stop listening and close the socket; what it still has to send gets its linger time."""
         if not self._socket.closed:
@@ -44,16 +49,21 @@ class Pump:
 
     def _receive(self) -> None:
         for _ in range(_BATCH):
-            if self._socket.closed:
+            if not self._receive_one():
                 return
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            try:
-                self._handle(frames)
-            except BaseException:
-                # the edge was taken: without this the rest would wait for the next message
-                self._loop.call_soon(self._receive)
-                raise
         self._loop.call_soon(self._receive)
+
+    def _receive_one(self) -> bool:
+        if self._socket.closed:
+            return False
+        try:
+            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
+        try:
+            self._handle(frames)
+        except BaseException:
+            # the edge was taken: without this the rest would wait for the next message
+            self._loop.call_soon(self._receive)
+            raise
+        return True

@@ -91,10 +91,12 @@ def encode(what: Submit | Tokenize, tokenizer: Tokenizer) -> tuple[int, ...]:
         goes_on = isinstance(what, Submit) and what.continue_final_message
         # the template writes the special tokens itself
         return tuple(tokenizer.encode(tokenizer.render_chat(turns, goes_on), False))
-    text = what.prompt if isinstance(what, Submit) else what.text
-    if isinstance(text, str):
-        return tuple(tokenizer.encode(text, what.add_special_tokens) if text else ())
-    return tuple(text)
+    if isinstance(what, Tokenize):
+        return tuple(tokenizer.encode(what.text, what.add_special_tokens))
+    if isinstance(what.prompt, str):
+        # nothing stays nothing: a lone BOS would pass for a prompt
+        return tuple(tokenizer.encode(what.prompt, what.add_special_tokens) if what.prompt else ())
+    return tuple(what.prompt)
 
 
 def check_tokens(submit: Submit, prompt: Sequence[int]) -> None:

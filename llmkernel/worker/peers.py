@@ -195,7 +195,7 @@ def _server_socket(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> zmq.S
     socket.curve_publickey = keys.server_public.encode()
     socket.curve_secretkey = keys.server_secret.encode()
     socket.zap_domain = b"llmkernel"
-    socket.maxmsgsize = protocol.MAX_MESSAGE_BYTES
+    socket.maxmsgsize = protocol.MAX_WIRE_BYTES
     socket.handshake_ivl = HANDSHAKE_MS
     socket.heartbeat_ivl = HEARTBEAT_MS
     socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS

@@ -1,0 +1,180 @@
+"""What one question to a worker brings back, handed from the link's thread to the caller.
+
+A `Call` is put in by the caller and filled by the link; whatever arrives for it goes
+into its inbox. An inbox belongs to one waiting caller, who may have several calls in
+it. `SyncInbox` blocks its thread, `AsyncInbox` its task: the code above them is
+written once, as coroutines that wait for nothing but an inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from llmkernel import protocol
+from llmkernel.errors import ConnectionProblem, LLMKernelError
+
+T = TypeVar("T")
+
+TICK_SECONDS = 0.05
+"""A loop that waits for a worker wakes this often, so that a kernel's interrupt gets through.
+
+ipykernel schedules the cancellation of an async cell without waking its loop."""
+
+Question = (
+    protocol.Submit | protocol.Tokenize | protocol.Detokenize | protocol.GetStatus | protocol.Stop
+)
+Answer = (
+    protocol.Finished
+    | protocol.Cancelled
+    | protocol.Refused
+    | protocol.Failed
+    | protocol.Tokens
+    | protocol.Text
+    | protocol.StatusReport
+    | protocol.Stopping
+)
+_ids = itertools.count(1)
+
+
+class Arrival(NamedTuple):
+    """A part of an answer, or with None the news that `call.outcome` is there."""
+
+    call: Call
+    delta: protocol.StreamDelta | None
+
+
+class Inbox(Protocol):
+    """Where a caller waits. `put` may be called from any thread."""
+
+    def put(self, arrival: Arrival) -> None:
+        """Add something and wake whoever waits."""
+
+    async def get(self, timeout: float | None = None) -> Arrival | None:
+        """The next arrival; None if none comes within `timeout` seconds."""
+
+
+class Call:
+    """One question and what has come of it.
+
+    `outcome` is set once: the last message of the worker, or the error that stands for
+    it. `tokens` counts what was delivered.
+    """
+
+    __slots__ = ("_seq", "cancelled", "inbox", "outcome", "question", "sent", "tokens", "ungranted")
+
+    def __init__(self, question: Question, inbox: Inbox) -> None:
+        self.question: Question = msgspec.structs.replace(question, id=next(_ids))
+        self.inbox = inbox
+        self.outcome: Answer | LLMKernelError | None = None
+        self.sent = False
+        self.cancelled = False
+        """Whether the caller does not want it any more."""
+        self.tokens = 0
+        self.ungranted = 0
+        self._seq = 0
+
+    @property
+    def id(self) -> int:
+        """The id on the wire, used once in this process."""
+        return self.question.id
+
+    def deliver(self, delta: protocol.StreamDelta) -> None:
+        """Take a delta. Raises ConnectionProblem if one before it is missing."""
+        if delta.seq != self._seq:
+            raise ConnectionProblem(
+                f"Part {self._seq} of the answer is missing; part {delta.seq} came instead."
+            )
+        self._seq += 1
+        self.tokens += len(delta.token_ids)
+        self.ungranted += len(delta.token_ids)
+        self.inbox.put(Arrival(self, delta))
+
+    def end(self, outcome: Answer | LLMKernelError) -> None:
+        """Nothing more will come."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.inbox.put(Arrival(self, None))
+
+
+class SyncInbox:
+    """Blocks the calling thread. Ctrl-C gets through at once."""
+
+    def __init__(self) -> None:
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+
+    def put(self, arrival: Arrival) -> None:
+        """Add something and wake whoever waits."""
+        self._arrivals.put(arrival)
+
+    async def get(self, timeout: float | None = None) -> Arrival | None:
+        """The next arrival; None if none comes within `timeout` seconds. Never suspends."""
+        try:
+            return self._arrivals.get(timeout=None if timeout is None else max(0.0, timeout))
+        except queue.Empty:
+            return None
+
+
+class AsyncInbox:
+    """Suspends the calling task. Belongs to the loop that it is made in."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: deque[Arrival] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
+
+    def put(self, arrival: Arrival) -> None:
+        """Add something and wake whoever waits."""
+        self._arrivals.append(arrival)
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._wake)
+
+    async def get(self, timeout: float | None = None) -> Arrival | None:
+        """The next arrival; None if none comes within `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._arrivals:
+            left = TICK_SECONDS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._waiter = self._loop.create_future()
+            tick = self._loop.call_later(min(left, TICK_SECONDS), self._resolve)
+            try:
+                await self._waiter
+            finally:
+                tick.cancel()
+        return self._arrivals.popleft()
+
+    def _wake(self) -> None:
+        self._woken = False
+        self._resolve()
+
+    def _resolve(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+InboxMaker = Callable[[], Inbox]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing but a SyncInbox, which blocks.
+
+    So it runs through at once, in the caller's thread, inside a running loop too.
+    """
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    work.close()
+    raise AssertionError("a blocking call was suspended")

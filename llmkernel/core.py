@@ -1,0 +1,181 @@
+"""What a client can do, written once.
+
+Every coroutine here waits for nothing but an inbox (see calls.py): with a SyncInbox it
+runs through in the caller's thread, with an AsyncInbox it suspends the caller's task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from llmkernel import mapping, protocol, questions
+from llmkernel.calls import Call, InboxMaker, Question
+from llmkernel.errors import (
+    InvalidRequest,
+    LLMKernelError,
+    NotReady,
+    WorkerDied,
+    WorkerUnresponsive,
+    from_code,
+)
+from llmkernel.generation import Generation, Score
+from llmkernel.link import Link
+from llmkernel.params import SamplingParams
+from llmkernel.questions import Messages, Prompt
+from llmkernel.reading import Reading
+
+A = TypeVar("A", bound=protocol.Tokens | protocol.Text | protocol.StatusReport | protocol.Stopping)
+
+STATUS_SECONDS = 15.0
+TEXT_SECONDS = 60.0
+STOP_SECONDS = 40.0
+_POLL_SECONDS = 0.05
+_MOST_IN_FLIGHT = 256
+
+
+class Core:
+    """Everything that both faces of a client do. `make_inbox` decides how it waits."""
+
+    def __init__(self, link: Link, make_inbox: InboxMaker) -> None:
+        self.link = link
+        self._make_inbox = make_inbox
+
+    def read(
+        self, submit: protocol.Submit, timeout: float | None, *, stream: bool = True
+    ) -> Reading:
+        """Send a request and return what reads its answer."""
+        # log-probabilities of a long answer would not fit into one message
+        stream = stream or submit.params.logprobs is not None
+        submit = msgspec.structs.replace(submit, stream=stream)
+        if timeout is not None and not timeout > 0:
+            raise InvalidRequest(f"timeout must be above 0 seconds, and was {timeout}.")
+        return Reading(self.link, submit, self._make_inbox(), timeout)
+
+    async def ask(self, question: Question, kind: type[A], timeout: float) -> A:
+        """The one answer to a question.
+
+        Raises WorkerUnresponsive if it does not come within `timeout` seconds, else what
+        the worker or the connection says is wrong.
+        """
+        inbox = self._make_inbox()
+        call = Call(question, inbox)
+        try:
+            self.link.start(call)
+            await inbox.get(timeout)
+        finally:
+            if call.outcome is None:
+                self.link.cancel(call)
+        match call.outcome:
+            case LLMKernelError() as error:
+                raise error
+            case protocol.Refused() as refused:
+                raise from_code(refused.code, refused.message, refused.data)
+            case answer if isinstance(answer, kind):
+                return answer
+        raise WorkerUnresponsive(
+            f"The worker {self.link.connection.name!r} has not answered within {timeout:g} s."
+        )
+
+    async def generate(self, submit: protocol.Submit, timeout: float | None) -> Generation:
+        """The whole answer to a request."""
+        return await self.read(submit, timeout, stream=False).all()
+
+    async def map(
+        self,
+        values: Iterable[Any],
+        params: SamplingParams,
+        *,
+        progress: bool,
+        concurrency: int | None,
+        timeout: float | None,
+        add_special_tokens: bool,
+    ) -> Any:
+        """The answers to many prompts; see Client.map."""
+        items = mapping.prompts(values)
+        if concurrency is not None and concurrency < 1:
+            raise InvalidRequest(f"concurrency must be at least 1, and was {concurrency}.")
+
+        def ask(prompt: Any) -> protocol.Submit:
+            return questions.any_prompt(prompt, params, add_special_tokens=add_special_tokens)
+
+        in_flight = concurrency or await self._sensible_concurrency()
+        bar = mapping.Bar(items, shown=progress)
+        try:
+            batch = mapping.Batch(
+                self.link,
+                self._make_inbox(),
+                items,
+                ask,
+                concurrency=in_flight,
+                timeout=timeout,
+                on_result=bar.step,
+            )
+            return mapping.like(values, await batch.run())
+        finally:
+            bar.close()
+
+    async def _sensible_concurrency(self) -> int:
+        """Twice what decodes at a time: the next request is there when a row becomes free."""
+        model = (await self.status()).model
+        if model is None:
+            raise NotReady("The model is still loading.")
+        return max(1, min(2 * model.max_concurrent, _MOST_IN_FLIGHT))
+
+    async def score(
+        self, text: Prompt, given: Prompt | None, top: int, timeout: float | None
+    ) -> Score:
+        """The log-probabilities of a text; see Client.score."""
+        params = SamplingParams.build(max_tokens=0, prompt_logprobs=top)
+        skip = 0
+        if given is not None:
+            before = await self._token_ids(given, add_special_tokens=True)
+            text = before + await self._token_ids(text, add_special_tokens=False)
+            skip = len(before)
+        submit = questions.completion(text, params)
+        answer = await self.generate(submit, timeout)
+        logprobs = (answer.prompt_logprobs or [])[skip:]
+        return Score(logprobs=logprobs, usage=answer.usage, timings=answer.timings)
+
+    async def _token_ids(self, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
+        if isinstance(prompt, str):
+            return await self.tokenize(prompt, add_special_tokens=add_special_tokens)
+        return questions.token_ids(prompt)
+
+    async def tokenize(self, text: str | Messages, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of a text or a conversation."""
+        question = questions.text_question(text, add_special_tokens=add_special_tokens)
+        return (await self.ask(question, protocol.Tokens, TEXT_SECONDS)).token_ids
+
+    async def detokenize(self, token_ids: Iterable[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids."""
+        question = protocol.Detokenize(
+            id=0,
+            token_ids=questions.token_ids(token_ids),
+            skip_special_tokens=skip_special_tokens,
+        )
+        return (await self.ask(question, protocol.Text, TEXT_SECONDS)).text
+
+    async def status(self) -> protocol.StatusReport:
+        """What the worker says of itself."""
+        return await self.ask(protocol.GetStatus(id=0), protocol.StatusReport, STATUS_SECONDS)
+
+    async def stop(self, *, drain: bool, timeout: float) -> None:
+        """End the worker and wait until its process is gone."""
+        deadline = time.monotonic() + timeout
+        try:
+            await self.ask(protocol.Stop(id=0, drain=drain), protocol.Stopping, STATUS_SECONDS)
+        except WorkerDied:
+            return
+        connection = self.link.connection
+        clock = self._make_inbox()
+        while connection.alive:
+            if time.monotonic() > deadline:
+                raise WorkerUnresponsive(
+                    f"The worker {connection.name!r} (process {connection.pid}) has not left "
+                    f"within {timeout:g} s. End it with: llmkernel stop --kill {connection.name}"
+                )
+            await clock.get(_POLL_SECONDS)

@@ -1,0 +1,66 @@
+"""The way to one worker for any number of calls from any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from llmkernel.background import background
+from llmkernel.calls import Call
+from llmkernel.channel import Channel
+from llmkernel.connection import Connection
+from llmkernel.errors import ConnectionProblem
+
+
+class Link:
+    """A channel to a worker, as callers hold it; the channel ends with its last holder.
+
+    May be used from any thread of the process that made it. A forked child gets
+    ConnectionProblem and must make its own.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._closed = False
+        self._background = background()
+        self._channel = Channel(self._background, connection)
+
+    @property
+    def connection(self) -> Connection:
+        """Where the worker is, as last seen."""
+        return self._channel.connection
+
+    def start(self, call: Call) -> None:
+        """Ask; the answer comes into the call's inbox. Raises ConnectionProblem after a fork."""
+        if self._forked:
+            raise ConnectionProblem(
+                "This client was made before the process was forked. "
+                "Make a new one here: llmkernel.connect()"
+            )
+        if self._closed:
+            raise ConnectionProblem("This client is closed. Make a new one: llmkernel.connect()")
+        self._soon(self._channel.start, call)
+
+    def cancel(self, call: Call) -> None:
+        """The caller does not want the answer any more; its last message still comes."""
+        call.cancelled = True
+        if call.outcome is None and not self._forked:
+            self._soon(self._channel.cancel, call)
+
+    def close(self) -> None:
+        """End the connection; what is in flight is cancelled. Again is no error."""
+        if not self._closed and not self._forked:
+            self._closed = True
+            self._soon(self._channel.close)
+
+    @property
+    def _forked(self) -> bool:
+        return self._background.pid != os.getpid()
+
+    def _soon(self, action: Callable[..., None], *values: Call) -> None:
+        with contextlib.suppress(RuntimeError):  # the process is ending: nobody waits
+            self._background.loop.call_soon_threadsafe(action, *values)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # never began
+            self.close()

@@ -1,0 +1,182 @@
+"""Many prompts at once: as many in flight as the worker can use, answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any
+
+from llmkernel import protocol
+from llmkernel.calls import Arrival, Inbox
+from llmkernel.errors import InvalidRequest, LLMKernelError, Overloaded
+from llmkernel.generation import Generation
+from llmkernel.link import Link
+from llmkernel.reading import FAREWELL_SECONDS, InFlight, farewell
+
+Result = Generation | LLMKernelError
+_PAUSE_SECONDS = 0.2
+"""How long to wait where the worker's queue is full of the requests of others."""
+
+
+class Batch:
+    """The requests of one map.
+
+    `ask(item)` makes the request for one item, or raises why there is none. A failure
+    stays in its item's place. Where the worker's queue is full a request is sent again.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        inbox: Inbox,
+        items: Iterable[Any],
+        ask: Callable[[Any], protocol.Submit],
+        *,
+        concurrency: int,
+        timeout: float | None,
+        on_result: Callable[[Result], None],
+    ) -> None:
+        self._link = link
+        self._inbox = inbox
+        self._items = enumerate(items)
+        self._ask = ask
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._on_result = on_result
+        self._more = True
+        self._again: deque[tuple[int, protocol.Submit]] = deque()
+        self._full = False
+        self._flying: dict[int, tuple[int, InFlight]] = {}
+        self._results: dict[int, Result] = {}
+
+    async def run(self) -> list[Result]:
+        """All results in the order of the items.
+
+        An interrupt cancels everything; its `partial` is the list so far, with None
+        where nothing had come.
+        """
+        try:
+            self._fill()
+            while self._flying or self._again:
+                self._take(await self._inbox.get(self._patience()))
+                self._fill()
+        except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+            await self._stop()
+            stop.partial = self._so_far()  # type: ignore[union-attr]
+            raise
+        except BaseException:
+            await self._stop()
+            raise
+        return [self._results[index] for index in range(len(self._results))]
+
+    async def _stop(self) -> None:
+        flying = [request for _, request in self._flying.values()]
+        await farewell(flying, self._inbox, FAREWELL_SECONDS)
+
+    def _so_far(self) -> list[Result | None]:
+        count = max(self._results, default=-1) + 1
+        return [self._results.get(index) for index in range(count)]
+
+    def _fill(self) -> None:
+        while len(self._flying) < self._concurrency and not self._full:
+            if self._again:
+                self._send(*self._again.popleft())
+            elif not self._next():
+                return
+
+    def _next(self) -> bool:
+        item = next(self._items, None) if self._more else None
+        if item is None:
+            self._more = False
+            return False
+        index, prompt = item
+        try:
+            submit = self._ask(prompt)
+        except LLMKernelError as error:
+            self._settle(index, error)
+        else:
+            self._send(index, submit)
+        return True
+
+    def _send(self, index: int, submit: protocol.Submit) -> None:
+        request = InFlight(self._link, submit, self._inbox, self._timeout)
+        self._flying[request.call.id] = (index, request)
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for the next arrival before looking around."""
+        waits = [left for _, request in self._flying.values() if (left := request.left) is not None]
+        if self._full:
+            waits.append(_PAUSE_SECONDS)
+        return max(0.0, min(waits)) if waits else None
+
+    def _take(self, arrival: Arrival | None) -> None:
+        if arrival is None:
+            self._full = False
+            self._look_at_clock()
+            return
+        index, request = self._flying.get(arrival.call.id, (-1, None))
+        if request is None:
+            return
+        if arrival.delta is not None:
+            request.add(arrival.delta)
+            return
+        del self._flying[arrival.call.id]
+        self._full = False
+        try:
+            self._settle(index, request.result())
+        except Overloaded:
+            self._full = True
+            self._again.append((index, request.submit))
+        except LLMKernelError as error:
+            self._settle(index, error)
+
+    def _look_at_clock(self) -> None:
+        for _, request in self._flying.values():
+            if request.left is not None and request.left <= 0:
+                request.time_out()
+
+    def _settle(self, index: int, result: Result) -> None:
+        self._results[index] = result
+        self._on_result(result)
+
+
+def prompts(values: Any) -> Iterable[Any]:
+    """The prompts to map over. Raises InvalidRequest for a single one."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidRequest(
+            f"map takes a list of prompts, and got {type(values).__name__}. "
+            "For a single prompt call generate."
+        )
+    return values
+
+
+def like(values: Any, results: list[Result]) -> Any:
+    """The results in the container of `values`: a Series with its index for a Series, else a list."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(values, pandas.Series):
+        return results
+    return pandas.Series(results, index=values.index, name=values.name, dtype=object)
+
+
+class Bar:
+    """A tqdm bar of results, with the number of failures once there are any."""
+
+    def __init__(self, values: Iterable[Any], *, shown: bool) -> None:
+        from tqdm.auto import tqdm
+
+        total = len(values) if isinstance(values, Sized) else None
+        self._bar: Any = tqdm(total=total, unit="prompt", disable=not shown)
+        self._failed = 0
+
+    def step(self, result: Result) -> None:
+        """One more is done."""
+        self._bar.update()
+        if isinstance(result, LLMKernelError):
+            self._failed += 1
+            self._bar.set_postfix(failed=self._failed)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -1,0 +1,137 @@
+"""What callers write, made into the questions of the protocol; mistakes are refused here first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from llmkernel import protocol
+from llmkernel.errors import InvalidRequest
+from llmkernel.params import SamplingParams, has_lone_surrogate
+
+Prompt: TypeAlias = str | Sequence[int]
+"""Text, or token ids."""
+Messages: TypeAlias = str | Sequence[Mapping[str, str] | protocol.ChatMessage]
+"""A conversation of {"role": ..., "content": ...} turns; a text is one turn of the user."""
+
+INT32_MAX = 2**31 - 1
+_TURNS = (Mapping, protocol.ChatMessage)
+
+
+def sampling(params: SamplingParams | None, changes: Mapping[str, Any]) -> SamplingParams:
+    """Parameters from an object, keywords, or both, of which the keywords win.
+
+    Raises InvalidRequest.
+    """
+    if params is None:
+        return SamplingParams.build(**changes)
+    if not isinstance(params, SamplingParams):
+        raise InvalidRequest(
+            f"params must be a SamplingParams, and was {type(params).__name__}. "
+            "Single parameters are given by keyword."
+        )
+    return SamplingParams.build(**{**msgspec.structs.asdict(params), **changes})
+
+
+def completion(
+    prompt: Prompt, params: SamplingParams, *, add_special_tokens: bool = True
+) -> protocol.Submit:
+    """The request to go on after a prompt. Raises InvalidRequest for what is no prompt."""
+    return protocol.Submit(
+        id=0,
+        prompt=_text("The prompt", prompt) if isinstance(prompt, str) else token_ids(prompt),
+        params=params,
+        add_special_tokens=add_special_tokens,
+    )
+
+
+def conversation(
+    messages: Messages, params: SamplingParams, *, continue_final_message: bool = False
+) -> protocol.Submit:
+    """The request for the next turn. Raises InvalidRequest for what is no conversation."""
+    return protocol.Submit(
+        id=0,
+        messages=turns(messages),
+        params=params,
+        continue_final_message=continue_final_message,
+    )
+
+
+def any_prompt(prompt: Any, params: SamplingParams, *, add_special_tokens: bool) -> protocol.Submit:
+    """The request for a text, token ids or a conversation. Raises InvalidRequest."""
+    if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], _TURNS):
+        return conversation(prompt, params)
+    return completion(prompt, params, add_special_tokens=add_special_tokens)
+
+
+def turns(messages: Messages) -> list[protocol.ChatMessage]:
+    """The turns of a conversation. Raises InvalidRequest naming the one that is none."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Iterable) or isinstance(messages, Mapping):
+        raise InvalidRequest(
+            'messages must be a list of {"role": ..., "content": ...}, '
+            f"and was {type(messages).__name__}."
+        )
+    return [_turn(number, message) for number, message in enumerate(messages)]
+
+
+def token_ids(values: Iterable[int]) -> list[int]:
+    """Plain token ids from a list, tuple or array. Raises InvalidRequest for anything else."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidRequest(
+            f"Expected text or a list of token ids, and got {type(values).__name__}."
+        )
+    ids = [_token_id(value) for value in values]
+    if ids and not 0 <= min(ids) <= max(ids) <= INT32_MAX:
+        raise InvalidRequest("A token id cannot be negative or above 2^31 - 1.")
+    return ids
+
+
+def text_question(text: str | Messages, *, add_special_tokens: bool = True) -> protocol.Tokenize:
+    """The question for the tokens of a text or a conversation. Raises InvalidRequest."""
+    if isinstance(text, str):
+        checked = _text("The text", text)
+        return protocol.Tokenize(id=0, text=checked, add_special_tokens=add_special_tokens)
+    return protocol.Tokenize(id=0, messages=turns(text))
+
+
+def _token_id(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InvalidRequest(
+            f"A prompt is text or a list of token ids, and held a {type(value).__name__}."
+        )
+    return int(value.__index__())
+
+
+def _turn(number: int, message: Any) -> protocol.ChatMessage:
+    if isinstance(message, protocol.ChatMessage):
+        return message
+    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        raise InvalidRequest(
+            f'messages[{number}] must be {{"role": ..., "content": ...}} and nothing else.',
+            field="messages",
+        )
+    for name, value in message.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(
+                f"messages[{number}][{name!r}] must be text, and was {type(value).__name__}.",
+                field="messages",
+            )
+        _text(f"messages[{number}][{name!r}]", value)
+    return protocol.ChatMessage(role=message["role"], content=message["content"])
+
+
+def _text(what: str, text: str) -> str:
+    if has_lone_surrogate(text):
+        raise InvalidRequest(f"{what} holds half of a surrogate pair, which is no text.")
+    size = len(text.encode())
+    if size > protocol.MAX_PROMPT_BYTES:
+        raise InvalidRequest(
+            f"{what} has {size} bytes; the limit is {protocol.MAX_PROMPT_BYTES}.",
+            size=size,
+            limit=protocol.MAX_PROMPT_BYTES,
+        )
+    return text

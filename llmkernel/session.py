@@ -1,0 +1,147 @@
+"""One encrypted connection to a worker: hello, messages, and the news that it broke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from llmkernel import protocol
+from llmkernel._version import __version__
+from llmkernel.connection import Connection
+from llmkernel.errors import (
+    ConnectionProblem,
+    InvalidRequest,
+    LLMKernelError,
+    NotAuthorized,
+    ProtocolMismatch,
+    from_code,
+)
+from llmkernel.pump import Pump
+
+HANDSHAKE_MS = 2000
+HEARTBEAT_MS = 500
+HEARTBEAT_TIMEOUT_MS = 1500
+_BROKEN = (
+    zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+class Session:
+    """A connection from its first packet to its end; never reconnects.
+
+    `on_message` gets every message after the Welcome. `on_broken(session, error)` is
+    called once at most: `error` says what the worker said about it, or is None where
+    the connection just ended. Lives on `loop`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connection: Connection,
+        *,
+        on_welcome: Callable[[Session], None],
+        on_message: Callable[[protocol.WorkerMessage], None],
+        on_broken: Callable[[Session, LLMKernelError | None], None],
+    ) -> None:
+        self.connection = connection
+        self.welcome: protocol.Welcome | None = None
+        self.heard = loop.time()
+        self._on_welcome = on_welcome
+        self._on_message = on_message
+        self._on_broken = on_broken
+        self._loop = loop
+        self._broken = False
+        self._socket = _client_socket(context, connection)
+        monitor = self._socket.get_monitor_socket(_BROKEN)
+        self._events = Pump(loop, monitor, self._on_event)
+        self._messages = Pump(loop, self._socket, self._on_frames)
+        self._socket.connect(connection.endpoint)
+        self.send(protocol.Hello(package=__version__, client="python"))
+
+    def send(self, message: protocol.ClientMessage) -> None:
+        """Send; what cannot be sent any more is dropped, as the connection is about to end."""
+        data = protocol.encode(message)
+        try:
+            self._socket.send(data, zmq.DONTWAIT)
+        except zmq.Again:
+            self._break(ConnectionProblem("The worker takes no more messages."))
+        else:
+            self._loop.call_soon(self._messages.poke)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """End the connection without calling anybody."""
+        self._socket.linger = linger_ms
+        if not self._broken:
+            self._broken = True
+            self._socket.disable_monitor()
+        self._events.close()
+        self._messages.close()
+
+    def _break(self, error: LLMKernelError | None) -> None:
+        if not self._broken:
+            self.close()
+            self._on_broken(self, error)
+
+    def _on_event(self, frames: list[zmq.Frame]) -> None:
+        event = parse_monitor_message([frame.bytes for frame in frames])
+        self._messages.drain()  # what was received before the end still counts
+        if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            name = self.connection.name
+            self._break(NotAuthorized(f"The worker {name!r} does not know the key in its file."))
+        else:
+            self._break(None)
+
+    def _on_frames(self, frames: list[zmq.Frame]) -> None:
+        self.heard = self._loop.time()
+        try:
+            message = protocol.decode_worker(frames[0].bytes)
+        except InvalidRequest as error:
+            self._break(ConnectionProblem(f"The worker sent what cannot be read: {error.message}"))
+            return
+        if isinstance(message, protocol.Goodbye):
+            self._break(from_code(message.code, message.message))
+        elif self.welcome is not None:
+            self._on_message(message)
+        elif isinstance(message, protocol.Welcome):
+            self._on_hello(message)
+
+    def _on_hello(self, welcome: protocol.Welcome) -> None:
+        ours, theirs = protocol.PROTOCOL_VERSION, welcome.protocol
+        if theirs[0] != ours[0]:
+            self._break(
+                ProtocolMismatch(
+                    f"The worker speaks protocol {theirs[0]}.{theirs[1]} "
+                    f"(llmkernel {welcome.package}), this side {ours[0]}.{ours[1]}."
+                )
+            )
+        elif welcome.instance != self.connection.instance:
+            self._break(None)  # another worker answers there: the file is out of date
+        else:
+            self.welcome = welcome
+            self._on_welcome(self)
+
+
+def _client_socket(
+    context: zmq.Context[zmq.Socket[bytes]], connection: Connection
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    socket.curve_serverkey = connection.server_public_key.encode()
+    socket.curve_publickey = connection.client_public_key.encode()
+    socket.curve_secretkey = connection.client_secret_key.encode()
+    socket.maxmsgsize = protocol.MAX_WIRE_BYTES
+    socket.handshake_ivl = HANDSHAKE_MS
+    socket.heartbeat_ivl = HEARTBEAT_MS
+    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+    socket.reconnect_ivl = -1  # a new connection needs a new hello: the link makes one
+    socket.sndhwm = 0  # what waits here is bounded by what callers wait for
+    socket.rcvhwm = 0
+    socket.linger = 0
+    return socket

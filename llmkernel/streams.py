@@ -1,0 +1,95 @@
+"""An answer that is read while it is written."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Self
+
+from llmkernel.calls import run
+from llmkernel.generation import Delta, Generation
+from llmkernel.reading import Reading
+
+
+class _Stream:
+    """What both faces of a stream have.
+
+    A stream that nobody holds any more is cancelled: `break` out of its loop is enough.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    @property
+    def generation(self) -> Generation:
+        """The answer as far as it has been read; complete once the loop over it has ended."""
+        return self._reading.request.generation
+
+    def close(self) -> None:
+        """The rest is not wanted: cancel it in the worker. Again is no error."""
+        self._reading.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.generation!r})"
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # never began
+            self._reading.close()
+
+
+class Stream(_Stream):
+    """Iterates over the Deltas of an answer.
+
+    Use it in a for loop, or in a `with` statement that ends it early.
+    """
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Delta:
+        delta = run(self._reading.next())
+        if delta is None:
+            raise StopIteration
+        return delta
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncStream(_Stream):
+    """Iterates over the Deltas of an answer.
+
+    Use it in an async for loop, or in an `async with` statement that ends it early.
+    """
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        delta = await self._reading.next()
+        if delta is None:
+            raise StopAsyncIteration
+        return delta
+
+    async def aclose(self) -> None:
+        """The same as close."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
