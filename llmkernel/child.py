@@ -27,29 +27,32 @@ from llmkernel.errors import LLMKernelError, StartFailed, from_code
 from llmkernel.lock import NameLock
 from llmkernel.processes import Identity
 
-_TAIL_LINES = 15
-_TAIL_BYTES = 4000
+_LOG_LINES = 15
+_LOG_BYTES = 2**18
+_CLOSED = -1
 _STOP_SECONDS = 5.0
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """A line in the pipe: first who the worker is, later perhaps why it could not start."""
+    """A line in the pipe: first who the worker is, last that it is ready or why it is not."""
 
     process: Identity | None = None
+    ready: bool = False
     code: str = ""
     message: str = ""
     data: dict[str, Any] = {}
 
 
 class Child:
-    """The started process. `gone` and `failure` are up to date after `listen`."""
+    """The started process; what is known of it is up to date after `listen`."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self.name = config.name
         self.log = paths.log_path(config.name)
         self.process: Identity | None = None
         self.failure: LLMKernelError | None = None
-        self.gone = False
+        self._ready = False
+        self._pipe_ended = False
         self._config = config
         self._pipe, self._writing = os.pipe()
         self._unread = b""
@@ -70,7 +73,7 @@ class Child:
         except OSError as error:
             raise StartFailed(f"The worker could not be started: {error}.") from error
         finally:
-            os.close(self._writing)
+            self._close_writing()
             lock.hand_over()
 
     def _run(self, lock: NameLock, log: int) -> None:
@@ -95,18 +98,30 @@ class Child:
             starter.wait()
             raise
 
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended. A ready worker closes its pipe and lives on."""
+        if self._ready and self.process is not None:
+            return not self.process.alive
+        return self._pipe_ended
+
     def listen(self, seconds: float) -> None:
         """Wait up to `seconds` for news from the worker."""
-        if self.gone or not select.select([self._pipe], [], [], seconds)[0]:
-            return
+        if self._pipe_ended:
+            time.sleep(0 if self.gone else seconds)
+        elif select.select([self._pipe], [], [], seconds)[0]:
+            self._read()
+
+    def _read(self) -> None:
         data = os.read(self._pipe, 65536)
-        self.gone = not data
+        self._pipe_ended = not data
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             self._take(msgspec.json.decode(line, type=Report))
 
     def _take(self, report: Report) -> None:
         self.process = report.process or self.process
+        self._ready = self._ready or report.ready
         if report.code:
             self.failure = from_code(report.code, report.message, report.data)
 
@@ -115,43 +130,51 @@ class Child:
         deadline = time.monotonic() + seconds
         self.listen(0.0)
         while not self.gone and (left := deadline - time.monotonic()) > 0:
-            self.listen(left)
+            self.listen(min(left, 0.05))
         return self.gone
 
     def why(self, what: str = "ended before it was ready") -> LLMKernelError:
-        """The error for a worker that did not come up: its own report, else the end of its log."""
+        """The error for a worker that did not come up: its own report, else its log."""
         return self.failure or StartFailed(
-            f"The worker {self.name!r} {what}. The end of its log, {self.log}:\n{self._tail()}"
+            f"The worker {self.name!r} {what}. Its log, {self.log}:\n{self._told()}"
         )
 
     def stop(self) -> None:
         """End the worker, gently at first, and leave no file behind."""
+        self._close_writing()
         deadline = time.monotonic() + _STOP_SECONDS
         while self.process is None and not self.gone and time.monotonic() < deadline:
             self.listen(0.05)  # it says who it is as soon as it runs
         for number in (signal.SIGTERM, signal.SIGKILL):
-            # as long as the pipe is open its holder lives, so the id is not another's
             if not self.wait(0.0) and self.process is not None and self.process.alive:
                 os.kill(self.process.pid, number)
                 self.wait(_STOP_SECONDS)
-        connection.clear(self.name)
+        connection.clear(self.name, patience=1.0)
 
     def close(self) -> None:
         """Stop listening; the worker goes on."""
+        self._close_writing()
         os.close(self._pipe)
 
-    def _tail(self) -> str:
-        """The last lines that this start has written."""
+    def _close_writing(self) -> None:
+        """Leave the writing end to the worker alone, so that the pipe ends with it."""
+        fd, self._writing = self._writing, _CLOSED
+        if fd != _CLOSED:
+            os.close(fd)
+
+    def _told(self) -> str:
+        """What this start has written: the first lines, where a crash says what it is, and the last."""
         try:
             with self.log.open("rb") as file:
-                end = file.seek(0, os.SEEK_END)
                 # a log that has been rotated since is shorter than it was
-                start = self._log_start if self._log_start <= end else 0
-                file.seek(max(start, end - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").splitlines()
+                start = self._log_start if self._log_start <= file.seek(0, os.SEEK_END) else 0
+                file.seek(start)
+                lines = file.read(_LOG_BYTES).decode(errors="replace").splitlines()
         except OSError as error:
             return f"(unreadable: {error.strerror})"
-        return "\n".join(lines[-_TAIL_LINES:]) or "(nothing was written)"
+        if len(lines) > 2 * _LOG_LINES:
+            lines[_LOG_LINES:-_LOG_LINES] = ["..."]
+        return "\n".join(lines) or "(nothing was written)"
 
 
 def _size(path: Path) -> int:

@@ -22,6 +22,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def write(connection: Connection) -> Path:
     """
     path = connection_path(connection.name)
     data = msgspec.json.format(msgspec.json.encode(connection), indent=1)
-    fd, temporary = tempfile.mkstemp(prefix=".llmkernel-", suffix=".tmp", dir=path.parent)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, 0o600)
@@ -167,19 +168,40 @@ def remove(connection: Connection) -> None:
     remove_socket(connection.endpoint)
 
 
-def clear(name: str) -> None:
+def clear(name: str, patience: float = 0.0) -> None:
     """Remove what a dead worker left under `name`: its file, its socket, its lock file.
 
-    Nothing happens while another process holds the name.
+    Nothing happens if another process holds the name for `patience` seconds: a process
+    that was killed may hold it a moment longer than it seems to live.
     """
-    lock = NameLock.take(lock_path(name))
-    if lock is None:
-        return
+    deadline = time.monotonic() + patience
+    while (lock := NameLock.take(lock_path(name))) is None:
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(0.01)
+    with lock:
+        remove_dead(name)
+
+
+def remove_dead(name: str) -> None:
+    """Remove the file and the socket of a dead worker. For whoever holds the lock on its name."""
+    path = connection_path(name)
+    for torn in path.parent.glob(f".{path.name}.????????.tmp"):  # it died while it wrote
+        torn.unlink(missing_ok=True)
     with contextlib.suppress(ConnectionProblem):
         connection = _read(name)
         if connection is not None and not connection.alive:
             remove(connection)
-    lock.release()
+
+
+def sweep() -> None:
+    """Clear away what every worker has left that died on this machine without tidying up."""
+    for path in runtime_folder().glob("llmkernel-*.json"):
+        name = path.name.removeprefix("llmkernel-").removesuffix(".json")
+        with contextlib.suppress(ConnectionProblem, InvalidRequest):
+            connection = _read(name)
+            if connection is not None and not connection.alive and not connection.elsewhere:
+                clear(name)
 
 
 # Discovery -----------------------------------------------------------------------

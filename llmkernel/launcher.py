@@ -70,11 +70,11 @@ def start(
                 return running
         elif (lock := NameLock.take(paths.lock_path(config.name))) is None:
             wait.for_the_lock(config.name)
-        elif files.running(config.name) is not None:
-            lock.release()  # its lock file had been removed; it takes the name back by itself
-            time.sleep(_POLL)
         else:
-            return _launch(config, lock, wait)
+            with lock:  # given back whatever happens, unless a worker has taken it over
+                if files.running(config.name) is None:
+                    return _launch(config, lock, wait)
+            time.sleep(_POLL)  # its lock file was removed; the worker there takes the name back
 
 
 def stop(connection: Connection, *, drain: bool = True, timeout: float = 40.0) -> None:
@@ -99,7 +99,7 @@ def kill(connection: Connection) -> None:
             f"Process {connection.pid} of the worker {connection.name!r} cannot be killed; "
             "the system holds it, perhaps in a driver."
         )
-    files.clear(connection.name)
+    files.clear(connection.name, patience=1.0)
 
 
 class _Wait:

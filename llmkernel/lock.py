@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Self
 
 from llmkernel.errors import ConnectionProblem
+
+_CLOSED = -1
 
 
 class NameLock:
     """A held lock file. The file goes away with `release`, not when the process crashes.
 
-    Removing a lock file is safe only because `take` looks again, after it has the
+    In a `with` statement it is released at the end, unless it was handed over. Removing a lock file is safe only because `take` looks again, after it has the
     lock, whether the path still names the file that it locked.
     """
 
@@ -63,14 +66,22 @@ class NameLock:
         return True
 
     def hand_over(self) -> None:
-        """Close this process's copy after a child inherited the lock."""
-        os.close(self.fd)
+        """Close this process's copy after a child inherited the lock; it is not ours any more."""
+        fd, self.fd = self.fd, _CLOSED
+        if fd != _CLOSED:
+            os.close(fd)
 
     def release(self) -> None:
-        """Remove the file and drop the lock."""
-        if self.in_place:
+        """Remove the file and drop the lock; no error if it is not ours any more."""
+        if self.fd != _CLOSED and self.in_place:
             self.path.unlink(missing_ok=True)
-        os.close(self.fd)
+        self.hand_over()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 def _open(path: Path) -> int:

@@ -45,16 +45,15 @@ class Reporter:
         if fd is not None:
             os.set_inheritable(fd, False)
 
-    def __call__(self, report: Report | None) -> None:
-        """Send a line; None is the last: the worker is ready."""
+    def __call__(self, report: Report) -> None:
+        """Send a line; the one that says ready is the last."""
         if self._fd is None:
-            return
-        if report is None:
-            os.close(self._fd)
-            self._fd = None
             return
         with contextlib.suppress(BrokenPipeError):  # it does not wait any more
             os.write(self._fd, msgspec.json.encode(report) + b"\n")
+        if report.ready:
+            os.close(self._fd)
+            self._fd = None
 
 
 @click.command()

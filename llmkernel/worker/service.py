@@ -49,7 +49,7 @@ class Service:
         self,
         config: WorkerConfig,
         lock: NameLock,
-        report: Callable[[Report | None], None],
+        report: Callable[[Report], None],
         *,
         foreground: bool,
     ) -> None:
@@ -66,6 +66,8 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._departure = Departure()
         lifecycle.heed_signals(self._departure, foreground=self._foreground)
+        files.remove_dead(self._config.name)  # another's, since we hold the lock
+        files.sweep()
         keys = Keys.generate()
         connection = _describe(self._config, keys)
         self._front = Front(keys, self._config, connection.instance, on_stop=self._on_stop)
@@ -132,7 +134,7 @@ class Service:
         engine = self._engine = parts.engine(self._front.on_events, self._on_death)
         engine.start()
         self._front.set_ready(engine, parts.tokenizer, parts.info, parts.device_bytes)
-        self._report(None)
+        self._report(Report(ready=True))
         _log.info("ready: %s", parts.info)
         if self._config.idle_timeout is not None:
             idle = self._front.idle_seconds

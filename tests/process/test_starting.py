@@ -1,0 +1,522 @@
+"""Starting and attaching, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from llmkernel import connection as files
+from llmkernel import launcher, paths, processes, protocol
+from llmkernel.config import WorkerConfig
+from llmkernel.connection import Connection
+from llmkernel.errors import (
+    ConfigurationConflict,
+    ConnectionProblem,
+    LLMKernelError,
+    ModelNotFound,
+    NotEnoughMemory,
+    StartFailed,
+    WorkerUnresponsive,
+)
+from llmkernel.lock import NameLock
+from llmkernel.processes import Identity
+from llmkernel.watcher import Watcher
+from tests.conftest import processes_in, stop_worker, wait_until
+from tests.process.talking import SLOW, answer, submit, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def config(model: str = "scripted", name: str = "one", **settings) -> WorkerConfig:
+    return WorkerConfig.build(model=model, name=name, **settings)
+
+
+def nothing_left(runtime: Path) -> None:
+    """No process, and no file but the log."""
+    wait_until(lambda: not processes_in(runtime), seconds=5, what="processes to end")
+    assert {path.suffix for path in runtime.iterdir()} <= {".log"}
+    assert not any(path.is_socket() for path in (runtime.parent / "run").rglob("*"))
+
+
+# One worker for all --------------------------------------------------------------
+
+
+def test_a_start_gives_a_worker_that_answers(start_worker, runtime_dir):
+    connection = start_worker()
+    assert connection == files.find()
+    assert answer(connection, 5).usage.completion_tokens == 5
+
+
+def test_a_second_start_attaches(start_worker):
+    first = start_worker(name="one")
+    assert launcher.start(config(), timeout=20) == first
+
+
+def test_two_names_are_two_workers(start_worker):
+    a, b = start_worker(name="a"), start_worker(name="b")
+    assert a.pid != b.pid
+    assert [connection.name for connection in files.list_workers()] == ["a", "b"]
+
+
+RACER = """
+import sys
+from llmkernel import launcher
+from llmkernel.config import WorkerConfig
+import llmkernel.watcher
+print("here", flush=True)
+sys.stdin.readline()
+connection = launcher.start(WorkerConfig.build(model="scripted:load_ms=200", name="one"), timeout=50)
+print(connection.pid, connection.instance, flush=True)
+"""
+
+
+def test_32_simultaneous_starts_give_one_worker_and_31_that_attach(runtime_dir):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(32)
+    ]
+    try:
+        assert [racer.stdout.readline() for racer in racers] == ["here\n"] * 32
+        for racer in racers:
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        answers = {racer.communicate(timeout=50)[0] for racer in racers}
+        assert [racer.returncode for racer in racers] == [0] * 32
+        assert len(answers) == 1
+        [connection] = files.list_workers()
+        assert answers == {f"{connection.pid} {connection.instance}\n"}
+        assert [process.pid for process in processes_in(runtime_dir)] == [connection.pid]
+        assert Path(connection.log).read_text().count(" ready: ") == 1
+        assert Path(connection.log).read_text().count(" worker one: ") == 1
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+        for connection in files.list_workers():
+            stop_worker(connection)
+
+
+def test_a_worker_has_no_parent_and_no_session_of_the_one_who_started_it(start_worker):
+    connection = start_worker()
+    assert os.getsid(connection.pid) == os.getpgid(connection.pid) == connection.pid
+    ancestors = {parent.pid for parent in psutil.Process(connection.pid).parents()}
+    assert os.getpid() not in ancestors
+    assert psutil.Process().children() == []
+
+
+def test_a_worker_holds_nothing_of_the_one_who_started_it(start_worker):
+    """No descriptor stays open through it: neither a pipe of the notebook nor its files."""
+    with open(__file__) as mine:
+        os.set_inheritable(mine.fileno(), True)
+        connection = start_worker()
+    links = [os.readlink(path) for path in Path(f"/proc/{connection.pid}/fd").iterdir()]
+    assert __file__ not in links
+    assert os.readlink(f"/proc/{connection.pid}/fd/0") == os.devnull
+    assert os.readlink(f"/proc/{connection.pid}/fd/1") == connection.log
+    assert not any(link.startswith("pipe:") and link in pipes_of(os.getpid()) for link in links)
+
+
+def pipes_of(pid: int) -> set[str]:
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(path))
+        except FileNotFoundError:
+            continue
+    return {link for link in found if link.startswith("pipe:")}
+
+
+def test_progress_is_relayed_to_whoever_waits(runtime_dir, start_worker):
+    mine: list[protocol.Progress] = []
+    theirs: list[protocol.Progress] = []
+    slow = config("scripted:load_ms=1500")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(launcher.start, slow, on_progress=mine.append, timeout=30)
+        wait_until(lambda: mine, seconds=20, what="progress")
+        second = launcher.start(slow, on_progress=theirs.append, timeout=30)
+        assert first.result() == second
+    stop_worker(second)
+    for seen in (mine, theirs):
+        assert {progress.stage for progress in seen} >= {"read"}
+        done = [progress.done for progress in seen if progress.stage == "read"]
+        assert done == sorted(done)
+        assert done[-1] == 100
+
+
+def test_a_local_model_is_named_by_its_whole_path(runtime_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    asked: list[WorkerConfig] = []
+    monkeypatch.setattr(launcher, "_launch", lambda config, lock, wait: asked.append(config))
+    launcher.start(WorkerConfig.build(model="model"))
+    assert asked[0].model == str(tmp_path / "model")
+    assert asked[0].name == "model"
+
+
+# Other settings ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": "scripted:step_ms=1"}, "model=scripted (asked: scripted:step_ms=1)"),
+        ({"max_concurrent": 8}, "max_concurrent=64 (asked: 8)"),
+        ({"quantization": "nf4"}, "quantization=none (asked: nf4)"),
+        ({"prefix_cache": False, "queue": 3}, "prefix_cache=True (asked: False), queue=512"),
+        ({"kv_cache": "1GiB"}, "kv_cache=65536 (asked: 1073741824)"),
+    ],
+    ids=range(5),
+)
+def test_a_worker_with_other_settings_is_a_conflict(start_worker, settings, said):
+    start_worker(name="one")
+    with pytest.raises(ConfigurationConflict) as caught:
+        launcher.start(WorkerConfig.build(**{"model": "scripted", "name": "one"} | settings))
+    assert said in str(caught.value)
+    assert set(caught.value.data["settings"]) == set(settings)
+
+
+def test_what_was_not_asked_for_or_came_out_the_same_is_no_conflict(start_worker):
+    first = start_worker(name="one", max_concurrent=8)
+    for settings in ({}, {"max_concurrent": 8}, {"device": "cpu"}, {"quantization": "none"}):
+        assert launcher.start(config(**settings), timeout=20) == first
+
+
+# Failures ------------------------------------------------------------------------
+
+
+def test_a_failed_load_arrives_as_what_it_is(runtime_dir):
+    with pytest.raises(ModelNotFound, match="told not to load"):
+        launcher.start(config("scripted:fail_load=model_not_found"), timeout=20)
+    nothing_left(runtime_dir)
+    with pytest.raises(NotEnoughMemory):
+        launcher.start(config("scripted:fail_load=not_enough_memory"), timeout=20)
+    nothing_left(runtime_dir)
+
+
+def test_a_failed_load_arrives_at_everybody_who_waits(runtime_dir):
+    failing = config("scripted:load_ms=1000,fail_load=model_gated")
+
+    def start(_: int) -> str:
+        with pytest.raises(StartFailed) as caught:
+            launcher.start(failing, timeout=30)
+        return caught.value.code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(start, range(8))) == {"model_gated"}
+    nothing_left(runtime_dir)
+    assert paths.log_path("one").read_text().count(" worker one: ") == 1
+
+
+def test_a_bad_setting_of_the_model_is_told(runtime_dir):
+    with pytest.raises(LLMKernelError, match="step_ms"):
+        launcher.start(config("scripted:step_sm=1"), timeout=20)
+    nothing_left(runtime_dir)
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("zmq", "raise RuntimeError('this environment is broken')"),
+        ("click", "raise RuntimeError('this environment is broken')"),
+        ("zmq", "import os, sys; print('this environment is broken', flush=True); os._exit(3)"),
+        ("zmq", "print('this environment is broken', flush=True); import os; os.abort()"),
+    ],
+    ids=["raises", "raises early", "exits", "crashes"],
+)
+def test_a_crash_before_the_socket_gives_its_log(runtime_dir, tmp_path, monkeypatch, module, code):
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    paths.log_path("one").write_text("of another time\n")
+    with pytest.raises(StartFailed, match="this environment is broken") as caught:
+        launcher.start(config(), timeout=20)
+    assert "of another time" not in str(caught.value)
+    assert str(paths.log_path("one")) in str(caught.value)
+    nothing_left(runtime_dir)
+
+
+def test_an_interpreter_that_cannot_be_run_is_told(runtime_dir, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(StartFailed, match="could not be started"):
+        launcher.start(config())
+    nothing_left(runtime_dir)
+
+
+def test_a_start_that_takes_too_long_ends_what_it_began(runtime_dir):
+    with pytest.raises(StartFailed, match=r"not ready within 1 s"):
+        launcher.start(config("scripted:load_ms=20000"), timeout=1)
+    nothing_left(runtime_dir)
+
+
+def test_an_attached_start_that_takes_too_long_leaves_the_worker_alone(runtime_dir):
+    slow = config("scripted:load_ms=3000")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(launcher.start, slow, timeout=30)
+        wait_until(lambda: files.running("one"), seconds=20, what="the connection file")
+        with pytest.raises(StartFailed, match="not ready"):
+            launcher.start(slow, timeout=0.3)
+        stop_worker(first.result())
+
+
+STARTER = """
+import sys
+from llmkernel import launcher
+from llmkernel.config import WorkerConfig
+def show(progress): print(progress.stage, flush=True)
+launcher.start(WorkerConfig.build(model="scripted:load_ms=20000", name="one"), on_progress=show)
+"""
+
+
+@pytest.mark.parametrize("after", ["spawn", "progress"])
+def test_an_interrupted_start_ends_what_it_began(runtime_dir, after):
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if after == "progress":
+        assert starter.stdout.readline()
+    else:
+        wait_until(paths.lock_path("one").exists, seconds=20, what="the lock")
+    starter.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in starter.communicate(timeout=20)[1]
+    nothing_left(runtime_dir)
+
+
+def test_an_error_of_the_caller_while_it_waits_ends_what_it_began(runtime_dir):
+    def show(progress: protocol.Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        launcher.start(config("scripted:load_ms=20000"), on_progress=show)
+    nothing_left(runtime_dir)
+
+
+def test_a_starter_that_is_killed_leaves_a_worker_that_others_find(runtime_dir):
+    starter = subprocess.Popen([sys.executable, "-c", STARTER.replace("20000", "1000")])
+    wait_until(lambda: files.running("one"), seconds=20, what="the connection file")
+    starter.kill()
+    starter.wait()
+    connection = launcher.start(config("scripted:load_ms=1000"), timeout=20)
+    assert answer(connection)
+    stop_worker(connection)
+
+
+# What dead workers leave ---------------------------------------------------------
+
+
+def killed(connection: Connection) -> Connection:
+    os.kill(connection.pid, signal.SIGKILL)
+    wait_until(lambda: not connection.alive, seconds=5, what="death")
+    return connection
+
+
+def test_a_killed_workers_file_is_recognised_and_replaced(start_worker, runtime_dir):
+    dead = killed(start_worker(name="one"))
+    assert dead.path.exists()
+    assert files.list_workers() == []
+    fresh = start_worker(name="one")
+    assert fresh.instance != dead.instance
+    assert files.find("one") == fresh
+    assert not Path(dead.endpoint.removeprefix("ipc://")).exists()
+    assert answer(fresh)
+
+
+def test_what_other_workers_left_is_swept_away(start_worker, runtime_dir):
+    dead = killed(start_worker(name="other"))
+    living = start_worker(name="living")
+    start_worker(name="one")
+    assert not dead.path.exists()
+    assert not paths.lock_path("other").exists()
+    assert [connection.name for connection in files.list_workers()] == ["living", "one"]
+    assert answer(living)
+
+
+def test_a_reused_process_id_is_neither_attached_to_nor_killed(start_worker, runtime_dir):
+    dead = killed(start_worker(name="one"))
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        start = processes.start_time(bystander.pid)
+        assert start is not None
+        reused = Identity(bystander.pid, start + 1, processes.boot_id())
+        files.write(msgspec.structs.replace(dead, process=reused))
+        launcher.stop(files.read("one"))
+        launcher.kill(files.read("one"))
+        fresh = start_worker(name="one")
+        assert fresh.pid != bystander.pid
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_worker_is_waited_for_that_is_on_its_way_out(start_worker, runtime_dir):
+    first = start_worker(SLOW, name="one")
+    with Watcher(first) as watcher:
+        submit(watcher, max_tokens=60)
+        until(watcher, protocol.Deltas)
+        os.kill(first.pid, signal.SIGTERM)
+        second = start_worker(SLOW, name="one")
+        finished = until(watcher, *protocol.TERMINAL)
+    assert isinstance(finished, protocol.Finished)
+    assert second.pid != first.pid
+    assert not first.alive
+
+
+def test_killing_a_worker_at_any_moment_leaves_nothing_that_hinders_the_next(runtime_dir):
+    """Around each of the moments in which the world changes, ten times."""
+    chance = random.Random(1)
+    reached = {
+        "process": lambda: processes_in(runtime_dir),
+        "lock": paths.lock_path("one").exists,
+        "log": lambda: "worker one" in paths.log_path("one").read_text(),
+        "file": lambda: files.running("one"),
+    }
+    for number in range(20):
+        paths.log_path("one").write_text("")
+        with ThreadPoolExecutor() as pool:
+            start = pool.submit(launcher.start, config("scripted:load_ms=50"), timeout=20)
+            moment = sorted(reached)[number % len(reached)]
+            wait_until(reached[moment], seconds=10, what=moment)
+            time.sleep(chance.uniform(0, 0.1))
+            for process in processes_in(runtime_dir):
+                process.kill()
+            error = start.exception()
+            assert error is None or isinstance(error, StartFailed), error
+        for process in processes_in(runtime_dir):  # one that had not been seen in time
+            process.kill()
+        wait_until(lambda: not processes_in(runtime_dir), seconds=5, what="the end")
+    survivor = launcher.start(config(), timeout=20)
+    assert answer(survivor)
+    stop_worker(survivor)
+    nothing_left(runtime_dir)
+
+
+# Hostile or broken surroundings ----------------------------------------------------
+
+
+@pytest.mark.parametrize("spoil", ["mode", "link", "torn", "foreign"])
+def test_a_file_that_cannot_be_trusted_is_told_and_nothing_started(
+    start_worker, runtime_dir, tmp_path, spoil
+):
+    dead = killed(start_worker(name="one"))
+    if spoil == "mode":
+        dead.path.chmod(0o644)
+    elif spoil == "link":
+        dead.path.rename(tmp_path / "elsewhere")
+        dead.path.symlink_to(tmp_path / "elsewhere")
+    elif spoil == "torn":
+        os.truncate(dead.path, 100)
+    elif os.geteuid() == 0:
+        os.chown(dead.path, 12345, -1)
+    else:
+        pytest.skip("giving a file away needs root")
+    with pytest.raises(ConnectionProblem, match="remove it and start again"):
+        launcher.start(config())
+    assert processes_in(runtime_dir) == []
+
+
+def test_modes_are_private_at_any_umask(runtime_dir, start_worker):
+    old = os.umask(0)
+    try:
+        connection = start_worker(name="one")
+    finally:
+        os.umask(old)
+    endpoint = Path(connection.endpoint.removeprefix("ipc://"))
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (runtime_dir, endpoint.parent)
+    }
+    assert set(modes.values()) == {0o700}
+    files_ = [connection.path, Path(connection.log), paths.lock_path("one")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files_} == {0o600}
+
+
+def test_secrets_are_in_no_argument_no_environment_and_no_log(start_worker, runtime_dir):
+    connection = start_worker("scripted:fail_at_step=8", name="one")
+    with Watcher(connection) as watcher:
+        submit(watcher, 20, prompt="my-private-prompt")
+        assert isinstance(until(watcher, *protocol.TERMINAL), protocol.Failed)
+    proc = Path(f"/proc/{connection.pid}")
+    seen = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+    seen += Path(connection.log).read_bytes()
+    assert b"scripted failure" in seen, "the log should have told of the failed step"
+    assert b"my-private-prompt" not in seen
+    for key in (connection.client_secret_key, connection.client_public_key):
+        assert key.encode() not in seen
+    assert json.dumps(connection.client_secret_key).encode() in connection.path.read_bytes()
+
+
+def test_tcp_listens_on_loopback_alone(start_worker, runtime_dir):
+    connection = start_worker(name="one", transport="tcp")
+    listening = [
+        c.laddr.ip
+        for c in psutil.Process(connection.pid).net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    ]
+    assert listening == ["127.0.0.1"]
+    assert connection.endpoint.startswith("tcp://127.0.0.1:")
+    assert answer(connection)
+
+
+def test_ipc_listens_on_no_port(start_worker):
+    connection = start_worker()
+    assert psutil.Process(connection.pid).net_connections("inet") == []
+
+
+def test_modules_beside_the_notebook_do_not_get_into_the_worker(
+    runtime_dir, tmp_path, monkeypatch, start_worker
+):
+    (tmp_path / "zmq.py").write_text("raise RuntimeError('a file of the notebook')")
+    (tmp_path / "logging.py").write_text("raise RuntimeError('a file of the notebook')")
+    monkeypatch.chdir(tmp_path)
+    assert answer(start_worker())
+
+
+def test_a_name_that_is_held_and_not_served_is_told(runtime_dir, monkeypatch):
+    monkeypatch.setattr(launcher, "_PATIENCE", 0.5)
+    lock = NameLock.take(paths.lock_path("one"))
+    assert lock is not None
+    with pytest.raises(StartFailed, match="has held the name 'one'"):
+        launcher.start(config())
+    lock.release()
+
+
+def test_a_frozen_worker_is_told_and_can_be_killed(start_worker, runtime_dir, monkeypatch):
+    monkeypatch.setattr(launcher, "_PATIENCE", 1.0)
+    monkeypatch.setattr(launcher, "_SILENCE", 0.4)
+    connection = start_worker(name="one")
+    os.kill(connection.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerUnresponsive, match="llmkernel stop --kill one"):
+        launcher.start(config())
+    with pytest.raises(WorkerUnresponsive, match="has not left"):
+        launcher.stop(connection, timeout=0.3)
+    launcher.kill(connection)
+    nothing_left(runtime_dir)
+
+
+def test_a_worker_that_was_frozen_goes_on(start_worker, runtime_dir, monkeypatch):
+    monkeypatch.setattr(launcher, "_SILENCE", 0.4)
+    connection = start_worker(name="one")
+    os.kill(connection.pid, signal.SIGSTOP)
+    timer = threading.Timer(1.0, os.kill, (connection.pid, signal.SIGCONT))
+    timer.start()
+    assert launcher.start(config(), timeout=20) == connection
+    timer.join()
+
+
+def test_another_version_is_told(start_worker, runtime_dir):
+    connection = start_worker(name="one")
+    data = connection.path.read_bytes()
+    assert b'"protocol": [\n  1,' in data
+    connection.path.write_bytes(data.replace(b'"protocol": [\n  1,', b'"protocol": [\n  2,'))
+    with pytest.raises(LLMKernelError, match=r"speaks protocol 2\.0"):
+        launcher.start(config())
