@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,9 +14,6 @@ from llmkernel.worker.engine import Engine, Runner
 from llmkernel.worker.scripted import load_scripted
 from llmkernel.worker.sequence import EngineEvent
 from llmkernel.worker.text import Tokenizer
-
-if TYPE_CHECKING:
-    import torch
 
 BLOCK_SIZE = 16
 """Tokens whose keys and values share a block."""
@@ -110,13 +107,15 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
 
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
-    from llmkernel.worker import loader
+    import torch
+
+    from llmkernel.worker import loader, memory
     from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
 
     loaded = loader.load(config, report)
     on_gpu = loaded.device.type == "cuda"
     block_bytes = kv_bytes_per_block(loaded, BLOCK_SIZE)
-    free = _free_bytes(loaded.device)
+    free = memory.free_bytes(loaded.device)
     blocks = blocks_for(config, loaded.context_length, block_bytes, free)
     runner = ModelRunner(
         loaded,
@@ -134,8 +133,8 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
         loaded.tokenizer,
         info,
         config,
-        int(on_gpu),
-        lambda: _taken_bytes(loaded.device),
+        depth=int(on_gpu),
+        device_bytes=lambda: torch.cuda.memory_reserved(loaded.device) if on_gpu else 0,
     )
 
 
@@ -164,21 +163,6 @@ def _with_cache(info: ModelInfo, config: WorkerConfig, blocks: int, block_bytes:
         max_concurrent=config.max_concurrent,
         queue=config.queue,
     )
-
-
-def _free_bytes(device: torch.device) -> int:
-    import psutil
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-def _taken_bytes(device: torch.device) -> int:
-    import torch
-
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 
 def _gib(size: int) -> str:
