@@ -1,0 +1,111 @@
+"""One request of a command: how it is asked, how its answer is written, what a script gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmkernel.cli import console
+from llmkernel.protocol import ChatMessage, Timings, Usage
+
+if TYPE_CHECKING:
+    from llmkernel.client import Client
+    from llmkernel.generation import Delta, Generation
+    from llmkernel.params import SamplingParams
+    from llmkernel.streams import Stream
+
+
+def has_chat_template(client: Client) -> bool:
+    """Whether the worker's model takes conversations; while it loads, that it does."""
+    model = client.status().model
+    return model is None or model.has_chat_template
+
+
+def as_turns(prompt: str, system: str | None) -> list[ChatMessage]:
+    """A prompt as a conversation of one turn."""
+    first = [ChatMessage(role="system", content=system)] if system is not None else []
+    return [*first, ChatMessage(role="user", content=prompt)]
+
+
+def write_stream(stream: Stream) -> None:
+    """Write an answer as it comes, and end the line. Leaves nothing half written on an interrupt."""
+    last = "\n"
+    try:
+        for delta in stream:
+            console.write(delta.text, untrusted=True)
+            last = delta.text or last
+    finally:
+        if not last.endswith("\n"):
+            console.line()
+
+
+def write_whole(answer: Generation) -> None:
+    """Write one answer, or several under their numbers."""
+    for number, sample in enumerate(answer.samples, 1):
+        if len(answer.samples) > 1:
+            console.line(f"[{number}]")
+        console.write(sample.text, untrusted=True)
+        if not sample.text.endswith("\n"):
+            console.line()
+
+
+def write_statistics(usage: Usage, timings: Timings) -> None:
+    """The quiet line under an answer, on standard error."""
+    console.line(console.dim(statistics(usage, timings)), err=True)
+
+
+def statistics(usage: Usage, timings: Timings) -> str:
+    """Tokens, speed and time to first token."""
+    facts = [f"{usage.completion_tokens} tokens"]
+    if timings.decode > 0 and usage.completion_tokens > 1:
+        # the first token comes out of the prefill
+        facts.append(f"{(usage.completion_tokens - 1) / timings.decode:.1f} tokens/s")
+    facts.append(f"first after {timings.time_to_first_token:.3f} s")
+    if usage.cached_tokens:
+        facts.append(f"{usage.cached_tokens} of {usage.prompt_tokens} prompt tokens from the cache")
+    return " · ".join(facts)
+
+
+def delta_record(delta: Delta) -> dict[str, Any]:
+    """A piece of an answer as one line of NDJSON."""
+    return {
+        "type": "delta",
+        "index": delta.index,
+        "text": delta.text,
+        "token_ids": delta.token_ids,
+        "logprobs": delta.logprobs,
+    }
+
+
+def record(answer: Generation, client: Client) -> dict[str, Any]:
+    """An answer as a script reads it. `samples` has all of them where there are several."""
+    first = _sample(answer)
+    several = [_sample(sample) for sample in answer.samples] if len(answer.samples) > 1 else None
+    return first | {
+        "samples": several,
+        "prompt_token_ids": answer.prompt_token_ids,
+        "prompt_logprobs": answer.prompt_logprobs,
+        "usage": answer.usage,
+        "timings": answer.timings,
+        "worker": client.name,
+        "model": client.connection.model,
+    }
+
+
+def ask(
+    client: Client, prompt: str, turns: list[ChatMessage] | None, params: SamplingParams
+) -> Stream:
+    """Begin a stream: a conversation where `turns` are given, else the prompt as it is."""
+    if turns is not None:
+        return client.stream_chat(turns, params)
+    return client.stream(prompt, params)
+
+
+def _sample(answer: Generation) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+        "logprobs": answer.logprobs,
+        "mean_logprob": answer.mean_logprob,
+    }
