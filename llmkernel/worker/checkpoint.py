@@ -53,7 +53,10 @@ class Checkpoint:
     @property
     def quantization(self) -> Mapping[str, Any] | None:
         """The stored quantization_config, where the weights are quantised."""
-        return self.config.get("quantization_config") or None
+        stored = self.config.get("quantization_config") or None
+        if stored is not None and not isinstance(stored, dict):
+            raise BrokenCheckpoint("quantization_config in config.json is no object.")
+        return stored
 
     @property
     def brings_code(self) -> bool:

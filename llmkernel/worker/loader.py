@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -35,6 +36,7 @@ from llmkernel.worker.tokenizer import HubTokenizer
 
 Report = Callable[[Progress], None]
 
+_log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -68,9 +70,9 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     asked = config.quantization
     if asked == "auto" and config.model == DEMO_MODEL:
         asked = "none"  # 4 bits of so few weights lose answers and save nothing
-    quantized = quantization.decide(asked, found.quantization, device)
+    quantized = quantization.decide(asked, found, device)
     quantization.compute_in(settings, dtype)
-    empty = memory.empty_model(settings)
+    empty = _empty_model(settings)
     needed = memory.peak_bytes(empty, quantized, dtype)
     if quantized.stored:
         needed = found.stored_bytes
@@ -164,7 +166,7 @@ def _settings(found: Checkpoint, config: WorkerConfig) -> Any:
     """transformers' configuration of a checkpoint."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    kind = found.config.get("model_type")
+    kind = str(found.config.get("model_type"))
     if kind not in CONFIG_MAPPING and not (found.brings_code and config.trust_remote_code):
         if found.brings_code:
             raise UnsafeCheckpoint(
@@ -181,10 +183,22 @@ def _settings(found: Checkpoint, config: WorkerConfig) -> Any:
             found.folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
     except Exception as error:  # each family's own checks, each with its own exception
-        raise BrokenCheckpoint(f"config.json does not hold together: {error}") from error
+        raise _broken_settings(error) from error
     # it may name other weight files than the ones that were looked at
     settings.transformers_weights = None
     return settings
+
+
+def _empty_model(settings: Any) -> nn.Module:
+    try:
+        return memory.empty_model(settings)
+    except Exception as error:  # whatever a family's code makes of impossible values
+        raise _broken_settings(error) from error
+
+
+def _broken_settings(error: Exception) -> BrokenCheckpoint:
+    text = " ".join(str(error).split())
+    return BrokenCheckpoint(f"config.json does not hold together: {type(error).__name__}: {text}")
 
 
 def _architecture(found: Checkpoint) -> str:
@@ -262,14 +276,13 @@ def _read(
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # then they are listed, and refused below
             )
     except (torch.OutOfMemoryError, MemoryError):
         gc.collect()  # what was read so far hangs in the traceback's cycle
         raise _not_enough(needed, device, quantized) from None
     except SafetensorError as error:
         raise BrokenCheckpoint(f"The weights cannot be read: {error}") from None
-    except RuntimeError as error:
-        raise BrokenCheckpoint(f"The weights do not fit the configuration: {error}") from error
     _check_complete(outcome)
     return model.eval()  # type: ignore[no-any-return]
 
@@ -280,8 +293,14 @@ def _check_complete(outcome: dict[str, Any]) -> None:
         raise BrokenCheckpoint(
             f"{len(missing)} tensors of the model are not in its files, {missing[0]} first."
         )
-    if wrong := sorted(map(str, outcome["mismatched_keys"])):
-        raise BrokenCheckpoint(f"{len(wrong)} tensors have another shape, {wrong[0]} first.")
+    if wrong := sorted(outcome["mismatched_keys"]):
+        name, stored, wanted = wrong[0]
+        raise BrokenCheckpoint(
+            f"{len(wrong)} tensors do not fit the configuration: {name} is {list(stored)} in the "
+            f"files, and {list(wanted)} by config.json."
+        )
+    if unused := sorted(outcome["unexpected_keys"]):
+        _log.warning("%d tensors in the files are not used, %s first", len(unused), unused[0])
 
 
 @contextlib.contextmanager
@@ -294,14 +313,14 @@ def _on(device: torch.device) -> Iterator[None]:
 @contextlib.contextmanager
 def _progress(stage: Any, report: Report) -> Iterator[None]:
     """Relay transformers' progress bar over the tensors as Progress."""
-    from transformers.utils import logging
+    from transformers.utils import logging as bars
 
     def bar(factory: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if positional:
             return _Counted(list(positional[0]), stage, report)
         return factory(*positional, **named)
 
-    hooks: Any = logging
+    hooks: Any = bars
     report(Progress(stage="read", unit="tensors"))
     before = hooks.set_tqdm_hook(bar)
     try:

@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 
-from llmkernel.errors import UnsupportedModel, missing
+from llmkernel.errors import BrokenCheckpoint, UnsupportedModel, missing
+from llmkernel.worker.checkpoint import Checkpoint
 
 BLOCK = 64
 """Weights that share a scale in the 4-bit formats."""
+_MARKS = {"nf4": ".bitsandbytes__nf4", "fp4": ".bitsandbytes__fp4", "int8": ".SCB"}
+"""How the tensors are called that bitsandbytes stores beside a quantised weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,20 @@ class Quantized:
         return self.bits is not None and not self.stored
 
 
-def decide(requested: str, stored: Mapping[str, Any] | None, device: torch.device) -> Quantized:
-    """What becomes of the weights: `requested` is a setting, `stored` a quantization_config.
+def decide(requested: str, found: Checkpoint, device: torch.device) -> Quantized:
+    """What becomes of the weights in `found`, by the setting `requested`.
 
     What a checkpoint is quantised to wins over "auto"; a setting that contradicts it,
     and a method that is not bitsandbytes', raise UnsupportedModel. Raises
+    BrokenCheckpoint where the files are not quantised as config.json says, and
     MissingDependency without bitsandbytes where it is needed.
     """
-    have = stored_name(stored) if stored else None
+    have = stored_name(found.quantization) if found.quantization else None
+    if have and not any(name.endswith(_MARKS[have]) for name in found.tensors):
+        raise BrokenCheckpoint(
+            f"config.json says that the weights are quantised to {have}, and the files hold none "
+            "that are."
+        )
     if have and requested not in ("auto", have):
         raise UnsupportedModel(
             f"The checkpoint is quantised to {have} and cannot be loaded as {requested}. "
@@ -68,9 +77,10 @@ def stored_name(stored: Mapping[str, Any]) -> str:
             f"The checkpoint is quantised by {method}, which is not supported. Use the unquantised "
             "model, or one quantised by bitsandbytes."
         )
-    if stored.get("load_in_8bit"):
-        return "int8"
-    return str(stored.get("bnb_4bit_quant_type", "fp4"))
+    name = "int8" if stored.get("load_in_8bit") else stored.get("bnb_4bit_quant_type", "fp4")
+    if name not in _MARKS:
+        raise UnsupportedModel(f"The checkpoint is quantised to {name}, which is not supported.")
+    return str(name)
 
 
 def settings(decided: Quantized, dtype: torch.dtype) -> Any:

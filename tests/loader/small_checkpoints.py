@@ -1,0 +1,72 @@
+"""Small checkpoints in the hub's layout, made on the spot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import small_tokenizers
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llmkernel.config import WorkerConfig
+from llmkernel.protocol import Progress
+from llmkernel.worker.checkpoint import INDEX, SINGLE
+from llmkernel.worker.loader import LoadedModel, load
+
+
+def config(**changes: Any) -> LlamaConfig:
+    """A Llama of some 70,000 weights that knows the small tokenizers' ids."""
+    values: dict[str, Any] = {
+        "vocab_size": 404,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "architectures": ["LlamaForCausalLM"],
+    }
+    return LlamaConfig(**(values | changes))
+
+
+def save(folder: Path, *, tokenizer: bool = True, **changes: Any) -> LlamaForCausalLM:
+    """Save a model with random weights into `folder`; returns it."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config(**changes)).eval()
+    model.save_pretrained(folder)
+    if tokenizer:
+        small_tokenizers.fast().save_pretrained(folder)
+    return model
+
+
+def shard(folder: Path, parts: int = 3) -> list[str]:
+    """Cut the single weight file into shards with an index; returns their names."""
+    tensors = load_file(folder / SINGLE)
+    (folder / SINGLE).unlink()
+    names = [f"model-{part + 1:05}-of-{parts:05}.safetensors" for part in range(parts)]
+    places = {key: names[i % parts] for i, key in enumerate(sorted(tensors))}
+    for name in names:
+        kept = {key: tensor for key, tensor in tensors.items() if places[key] == name}
+        save_file(kept, folder / name, metadata={"format": "pt"})
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return names
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file; None removes one."""
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def load_quietly(folder: Path | str, **settings: Any) -> tuple[LoadedModel, list[Progress]]:
+    """Load on the CPU; the model and what was reported."""
+    reported: list[Progress] = []
+    built = WorkerConfig.build(model=str(folder), **({"device": "cpu"} | settings))
+    loaded = load(built, reported.append)
+    loaded.tokenizer.close()
+    return loaded, reported
