@@ -188,6 +188,11 @@ class Front:
         self._soon(lambda: self._deliver(events))
 
     @property
+    def refused(self) -> Tally:
+        """Connections with a key that is not on the list."""
+        return self._exchange.refused
+
+    @property
     def busy(self) -> bool:
         """Whether any request is in flight."""
         desks = (self._desk, self._texts)

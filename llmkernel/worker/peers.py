@@ -80,6 +80,7 @@ class Exchange:
         self._pump: Pump | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._allowed = AllowList(self._context, {keys.client_public: keys.client_public})
+        self.refused = self._allowed.refused
         self._socket = _server_socket(self._context, keys)
 
     def bind(self, config: WorkerConfig, instance: str) -> str:
