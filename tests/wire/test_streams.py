@@ -6,10 +6,12 @@ import itertools
 import random
 import time
 
+import psutil
 import pytest
 
 from llmkernel import protocol
 from llmkernel.errors import SlowConsumer
+from llmkernel.worker.peers import MAX_OUTBOX_BYTES
 from tests.conftest import wait_until
 from tests.wire.raw import RawClient
 from tests.wire.serving import serving
@@ -128,12 +130,12 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown(endless):
 
 
 def test_usage_and_timings_are_those_of_the_request(runtime_dir):
-    with serving("scripted:step_ms=10,eos_after=100000") as served:
-        with RawClient(served.connection) as raw:
-            raw.submit(key=1, prompt="x" * 40, max_tokens=20)
-            first = raw.terminal()
-            raw.submit(key=2, prompt="x" * 40, max_tokens=20)
-            again = raw.terminal()
+    model = "scripted:step_ms=10,eos_after=100000"
+    with serving(model) as served, RawClient(served.connection) as raw:
+        raw.submit(key=1, prompt="x" * 40, max_tokens=20)
+        first = raw.terminal()
+        raw.submit(key=2, prompt="x" * 40, max_tokens=20)
+        again = raw.terminal()
     assert (first.usage.prompt_tokens, first.usage.completion_tokens) == (41, 20)
     assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 32)
     assert 0.15 < first.timings.decode < 1.5
@@ -223,15 +225,33 @@ def test_a_client_that_takes_nothing_at_all_is_dropped_without_harm(runtime_dir)
         stuck.close()
 
 
+def test_a_client_that_asks_and_never_reads_is_dropped_before_it_fills_the_memory(served):
+    small = {"rcvhwm": 1, "rcvbuf": 4096, "heartbeat_ivl": 0, "sndhwm": 0}
+    stuck, quick = RawClient(served.connection, **small), RawClient(served.connection)
+    with stuck, quick:
+        quick.send(protocol.GetStatus(id=1))
+        assert quick.receive().clients == 2
+        before = psutil.Process().memory_info().rss
+        for number in range(60_000):
+            stuck.send(protocol.GetStatus(id=number))
+
+        def dropped():
+            quick.send(protocol.GetStatus(id=1))
+            return quick.receive().clients == 1
+
+        wait_until(dropped, seconds=20, what="the stuck client to be dropped")
+        assert psutil.Process().memory_info().rss - before < 3 * MAX_OUTBOX_BYTES
+
+
 def test_a_row_of_nan_fails_its_own_request(runtime_dir):
-    with serving("scripted:nan_for=poison,step_ms=1") as served:
-        with RawClient(served.connection) as raw:
-            raw.submit(key=1, prompt="good", max_tokens=20)
-            raw.submit(key=2, prompt="poison", max_tokens=20)
-            ended = {one.id: one for one in (raw.terminal(), raw.terminal())}
-            assert isinstance(ended[1], protocol.Finished)
-            assert isinstance(ended[2], protocol.Failed)
-            assert ended[2].code == "numerical_error"
+    model = "scripted:nan_for=poison,step_ms=1"
+    with serving(model) as served, RawClient(served.connection) as raw:
+        raw.submit(key=1, prompt="good", max_tokens=20)
+        raw.submit(key=2, prompt="poison", max_tokens=20)
+        ended = {one.id: one for one in (raw.terminal(), raw.terminal())}
+        assert isinstance(ended[1], protocol.Finished)
+        assert isinstance(ended[2], protocol.Failed)
+        assert ended[2].code == "numerical_error"
 
 
 def test_tokens_that_cannot_be_made_text_fail_their_own_request(served, client, caplog):
@@ -252,12 +272,11 @@ def test_tokens_that_cannot_be_made_text_fail_their_own_request(served, client, 
 
 def test_an_answer_larger_than_a_message_fails_in_words(runtime_dir):
     model = "scripted:eos_after=1000000,context_length=20000,blocks=20000"
-    with serving(model, max_concurrent=8) as served:
-        with RawClient(served.connection) as raw:
-            raw.submit(
-                key=1, prompt="x", max_tokens=9_000, n=3, temperature=1.0, logprobs=20, stream=False
-            )
-            failed = raw.terminal(30.0)
+    with serving(model, max_concurrent=8) as served, RawClient(served.connection) as raw:
+        raw.submit(
+            key=1, prompt="x", max_tokens=9_000, n=3, temperature=1.0, logprobs=20, stream=False
+        )
+        failed = raw.terminal(30.0)
     assert isinstance(failed, protocol.Failed)
     assert "Stream the answer" in failed.message
 
@@ -265,28 +284,31 @@ def test_an_answer_larger_than_a_message_fails_in_words(runtime_dir):
 def test_whatever_happens_each_request_has_one_terminal_message(runtime_dir):
     """Streamed or not, cancelled, stopped, refused, too wide for the batch: one end each."""
     draw = random.Random(3)
-    with serving("scripted:step_ms=0.2,nan_for=poison", max_concurrent=8, queue=64) as served:
-        with RawClient(served.connection) as raw:
-            for key in range(400):
-                raw.submit(
-                    key=key,
-                    prompt=draw.choice(["a", "poison", "", "x" * 3000, "hello there", [999]]),
-                    max_tokens=draw.randrange(1, 40),
-                    temperature=1.0,
-                    n=draw.choice([1, 1, 1, 3]),
-                    stream=draw.random() < 0.5,
-                    stop=draw.choice([[], ["e"], ["zzz"]]),
-                    credit=draw.choice([1, 1024]),
-                )
-                if draw.random() < 0.3:
-                    raw.send(protocol.Cancel(id=draw.randrange(key + 1)))
-                raw.send(protocol.Credit(id=draw.randrange(key + 1), tokens=50))
-                if draw.random() < 0.3:
-                    raw.listen(0.01)
-            wait_until(lambda: _granting(raw, served), seconds=30, what="everything to end")
-            while raw.listen(0.3):
-                pass
-            ends = [one.id for one in raw.seen if isinstance(one, protocol.TERMINAL)]
+    model = "scripted:step_ms=0.2,nan_for=poison"
+    with (
+        serving(model, max_concurrent=8, queue=64) as served,
+        RawClient(served.connection) as raw,
+    ):
+        for key in range(400):
+            raw.submit(
+                key=key,
+                prompt=draw.choice(["a", "poison", "", "x" * 3000, "hello there", [999]]),
+                max_tokens=draw.randrange(1, 40),
+                temperature=1.0,
+                n=draw.choice([1, 1, 1, 3]),
+                stream=draw.random() < 0.5,
+                stop=draw.choice([[], ["e"], ["zzz"]]),
+                credit=draw.choice([1, 1024]),
+            )
+            if draw.random() < 0.3:
+                raw.send(protocol.Cancel(id=draw.randrange(key + 1)))
+            raw.send(protocol.Credit(id=draw.randrange(key + 1), tokens=50))
+            if draw.random() < 0.3:
+                raw.listen(0.01)
+        wait_until(lambda: _granting(raw, served), seconds=30, what="everything to end")
+        while raw.listen(0.3):
+            pass
+        ends = [one.id for one in raw.seen if isinstance(one, protocol.TERMINAL)]
     assert sorted(ends) == list(range(400))
 
 
