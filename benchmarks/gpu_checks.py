@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import llmkernel
 from llmkernel.client import Client
 
@@ -180,7 +182,9 @@ def check_large(layers: int) -> dict[str, Any]:
         report["stages_begin_s"] = {stage: round(at, 1) for stage, at in stages.items()}
         try:
             report |= measure(llm)
-            report["model"] = str(llm.status().model)
+            took = llm.status().model
+            assert took is not None
+            report["model"] = msgspec.to_builtins(took) | {"model": folder.name}
             report["device_bytes_used"] = gpu_used() - before
         finally:
             llm.stop()

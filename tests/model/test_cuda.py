@@ -54,6 +54,7 @@ def test_half_precision_runs_mixed_steps(name, dtype):
     assert all(min(sequence.output_ids) >= 0 for sequence in sequences)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", [n for n in tiny_models.VARIANTS if n not in EXPERTS])
 def test_launching_a_step_does_not_wait_for_the_device(name):
     driver = decoding(cuda_runner(name, copies=4), depth=3)
