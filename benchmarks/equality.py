@@ -247,9 +247,13 @@ def _submit(
 
 
 def _blocks(condition: Condition, wanted: list[Reference]) -> int:
-    """Blocks for `width` of the prompts at once, or the share of them; the largest fits alone."""
+    """Blocks for `width` of the prompts at once, or the share of them; the largest fits alone.
+
+    With a cache and all of its blocks, for every prompt: what is cached should stay.
+    """
     sizes = sorted(-(-(len(r.prompt) + len(r.answer)) // BLOCK) for r in wanted)
-    together = sum(sizes[-condition.width :])
+    keeps = condition.prefix_cache and condition.share_of_blocks == 1.0
+    together = sum(sizes if keeps else sizes[-condition.width :])
     return 1 + max(sizes[-1] + 1, int(together * condition.share_of_blocks))
 
 

@@ -4,6 +4,7 @@ Float32, two or three layers, a vocabulary of 384. Between them they cover what 
 family can ask of attention: grouped, single and equal key heads, head sizes 64 to 256,
 sliding windows shorter than the prompts, soft-capping, sinks, qk-norm, partial
 and scaled rotary embeddings, learned positions, tied and untied embeddings, experts.
+Every inner dimension is a multiple of 64, so that they can be quantised.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CONTEXT = 512
 _BASE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -130,8 +131,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neox": (
         "gpt_neox",
         {
-            "hidden_size": 160,
-            "num_attention_heads": 2,
+            "hidden_size": 320,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,

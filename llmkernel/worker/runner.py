@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from llmkernel.errors import DeviceOutOfMemory, EngineDied
+from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.models import PagedState, kv_shape, make_paged, split_model
@@ -30,10 +30,21 @@ _CPU_MEMORY = "can't allocate memory"
 class Loaded(Protocol):
     """What the runner needs of a loaded model."""
 
-    model: Any
-    device: torch.device
-    dtype: torch.dtype
-    context_length: int
+    @property
+    def model(self) -> Any:
+        """A transformers model of a supported family, in evaluation mode."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, and keeps keys and values in."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a prompt and its answer at most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +63,7 @@ class ModelRunner:
     Slots are 0..`max_concurrent`-1; a step has at most `max_batch_tokens` tokens of
     prompts and one of each running sequence. `copies` is one more than the number of
     steps that may be launched before the first is collected. One thread calls it.
+    Raises NotEnoughMemory where the blocks do not fit, and what `make_paged` raises.
     """
 
     def __init__(
@@ -67,14 +79,15 @@ class ModelRunner:
         self._loaded = loaded
         self._device = torch.device(loaded.device)
         self._max_batch_tokens = max_batch_tokens
-        self._state = PagedState(
-            loaded.model.config,
-            num_blocks=num_blocks,
-            block_size=block_size,
-            context_length=loaded.context_length,
-            dtype=loaded.dtype,
-            device=self._device,
-        )
+        with _start_memory("for keys and values"):
+            self._state = PagedState(
+                loaded.model.config,
+                num_blocks=num_blocks,
+                block_size=block_size,
+                context_length=loaded.context_length,
+                dtype=loaded.dtype,
+                device=self._device,
+            )
         make_paged(loaded.model, self._state)
         self._backbone, self._head = split_model(loaded.model)
         self._inputs = StepInputs(
@@ -93,8 +106,8 @@ class ModelRunner:
         """Enqueue a step and return without waiting for the device.
 
         The blocks of each sequence cover the step. Raises DeviceOutOfMemory or what the
-        model raised; then the step's sequences have to be released, others can go on.
-        Raises EngineDied where the device is lost.
+        model raised: the step's sequences are to be released or launched again, others go
+        on. Raises EngineDied where the device is lost.
         """
         with _device_errors():
             try:
@@ -124,13 +137,14 @@ class ModelRunner:
     def warm_up(self) -> None:
         """Run the largest steps once, so that the first request does not pay for set-up.
 
-        Shows too whether they fit: raises DeviceOutOfMemory if not. On the CPU, where
+        Shows too whether they fit: raises NotEnoughMemory if not. On the CPU, where
         nothing is set up and memory is not claimed, the steps are small.
         """
         large = self._device.type == "cuda"
         longest = min(self._max_batch_tokens, self._loaded.context_length - 1)
-        self._try_out(1, longest if large else 2)
-        self._try_out(len(self._owners) if large else 1, 1)
+        with _start_memory("for the largest step"):
+            self._try_out(1, longest if large else 2)
+            self._try_out(len(self._owners) if large else 1, 1)
 
     def _try_out(self, width: int, count: int) -> None:
         """Run one step of `width` rows with `count` tokens each, in the block of the padding."""
@@ -231,4 +245,17 @@ def _device_errors() -> Iterator[None]:
             raise
         raise DeviceOutOfMemory(
             "The device had no memory for a step; its requests were dropped, others go on."
+        ) from error
+
+
+@contextmanager
+def _start_memory(purpose: str) -> Iterator[None]:
+    """Running out of memory while a worker starts is no failed step but a failed start."""
+    try:
+        with _device_errors():
+            yield
+    except DeviceOutOfMemory as error:
+        raise NotEnoughMemory(
+            f"The device has no memory left {purpose}. Start with a smaller kv_cache or a"
+            f" smaller max_batch_tokens."
         ) from error

@@ -124,7 +124,7 @@ def test_learned_positions_are_a_hard_end():
         ("falcon-new", (2, 2, 64)),
         ("falcon-rw", (2, 4, 64)),
         ("gpt2", (3, 2, 64)),
-        ("gpt-neox", (2, 2, 80)),
+        ("gpt-neox", (2, 4, 80)),
         ("gemma3", (3, 1, 256)),
         ("phi3-window", (2, 1, 96)),
     ],

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.errors import DeviceOutOfMemory, EngineDied
+from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.worker.sequence import NO_TOKEN, Row, StepBatch
 from tests.model.driving import BLOCK, Driver, make_prompt, make_runner
 
@@ -193,6 +193,22 @@ def test_what_the_device_says_is_told_in_our_words(raised, seen):
     assert type(error.value) is seen
     handle.remove()
     driver.run()
+
+
+def test_too_many_blocks_are_a_failed_start():
+    with pytest.raises(NotEnoughMemory, match="kv_cache"):
+        make_runner(num_blocks=2**50 // (BLOCK * 1024))
+
+
+def test_a_step_that_does_not_fit_while_warming_up_is_a_failed_start():
+    runner = make_runner()
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runner._loaded.model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(NotEnoughMemory, match="max_batch_tokens"):
+        runner.warm_up()
 
 
 def test_warming_up_leaves_no_trace(llama):

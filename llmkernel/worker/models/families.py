@@ -13,6 +13,9 @@ _LENGTH_ROPE = frozenset({"dynamic", "longrope"})
 """Frequencies that depend on how long a text is; `rope.py` fixes them for a worker."""
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
+_ONE_KEY_HEAD_EACH = frozenset({"gpt2", "gpt_neox"})
+"""Families whose query heads never share keys, whatever a configuration says besides."""
+
 
 def _nothing(_: Any) -> str | None:
     return None
@@ -152,10 +155,13 @@ def natural_context(config: Any) -> int:
 def kv_shape(config: Any) -> KVShape:
     """Layers, key heads and head size of a supported configuration."""
     queries = config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or queries
+    heads = queries
     if config.model_type == "falcon":
-        heads = config.num_kv_heads or queries
-        if not config.new_decoder_architecture:
-            heads = 1 if config.multi_query else queries
+        if config.new_decoder_architecture:
+            heads = config.num_kv_heads or queries
+        elif config.multi_query:
+            heads = 1
+    elif config.model_type not in _ONE_KEY_HEAD_EACH:
+        heads = getattr(config, "num_key_value_heads", None) or queries
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
     return KVShape(config.num_hidden_layers, int(heads), int(head_dim))
