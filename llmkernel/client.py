@@ -12,6 +12,7 @@ from llmkernel.connection import Connection
 from llmkernel.core import STOP_SECONDS, Core
 from llmkernel.generation import Generation, Score
 from llmkernel.link import Link
+from llmkernel.mapping import Progress
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
 from llmkernel.questions import Messages, Prompt
@@ -140,7 +141,7 @@ class Client(_Face):
         prompts: Iterable[Any],
         params: SamplingParams | None = None,
         *,
-        progress: bool = True,
+        progress: Progress = True,
         concurrency: int | None = None,
         timeout: float | None = None,
         add_special_tokens: bool = True,
@@ -152,7 +153,7 @@ class Client(_Face):
         exception in its place; one that the worker has no room for yet is sent again.
         Returns a list, or a pandas Series with the same index for a Series. `concurrency`
         is how many are in flight (default: twice the worker's batch), `timeout` is for
-        each. An interrupt cancels all, and its `partial` is the list so far.
+        each; `progress` may be a function that is called with each result as it comes. An interrupt cancels all, and its `partial` is the list so far.
         """
         return run(
             self._core.map(
@@ -292,7 +293,7 @@ class AsyncClient(_Face):
         prompts: Iterable[Any],
         params: SamplingParams | None = None,
         *,
-        progress: bool = True,
+        progress: Progress = True,
         concurrency: int | None = None,
         timeout: float | None = None,
         add_special_tokens: bool = True,

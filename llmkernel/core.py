@@ -89,7 +89,7 @@ class Core:
         values: Iterable[Any],
         params: SamplingParams,
         *,
-        progress: bool,
+        progress: mapping.Progress,
         concurrency: int | None,
         timeout: float | None,
         add_special_tokens: bool,
@@ -103,7 +103,7 @@ class Core:
             return questions.any_prompt(prompt, params, add_special_tokens=add_special_tokens)
 
         in_flight = concurrency or await self._sensible_concurrency()
-        bar = mapping.Bar(items, shown=progress)
+        bar = mapping.Bar(items, shown=progress is True)
         try:
             batch = mapping.Batch(
                 self.link,
@@ -112,7 +112,7 @@ class Core:
                 ask,
                 concurrency=in_flight,
                 timeout=timeout,
-                on_result=bar.step,
+                on_result=progress if callable(progress) else bar.step,
             )
             return mapping.like(values, await batch.run())
         finally:

@@ -16,6 +16,8 @@ from llmkernel.link import Link
 from llmkernel.reading import FAREWELL_SECONDS, InFlight, farewell
 
 Result = Generation | LLMKernelError
+Progress = bool | Callable[[Result], None]
+"""Whether a bar is shown, or who is told of each result instead."""
 _PAUSE_SECONDS = 0.2
 """How long to wait where the worker's queue is full of the requests of others."""
 
