@@ -53,6 +53,13 @@ def load_ipython_extension(shell: Any) -> None:
     load(shell)
 
 
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext llmkernel`: workers stay."""
+    from llmkernel.notebook.magics import unload
+
+    unload(shell)
+
+
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return importlib.import_module("llmkernel.errors")
