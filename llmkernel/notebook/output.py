@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
+from llmkernel import environment
 from llmkernel.notebook import publisher
 from llmkernel.notebook.pace import Pace
 from llmkernel.notebook.rendering import Shown, answers
@@ -20,8 +21,8 @@ from llmkernel.notebook.untrusted import printable
 _AS_IT_COMES = ("markdown", "text")
 
 
-class Output(Protocol):
-    """Where the text of a generation goes."""
+class Output:
+    """Where the text of a generation goes; this one shows nothing."""
 
     def add(self, index: int, text: str) -> None:
         """The answer `index` goes on with `text`."""
@@ -29,42 +30,33 @@ class Output(Protocol):
     def finish(self, shown: Shown) -> None:
         """Show this instead of everything before; nothing is added after."""
 
+    def abandon(self) -> None:
+        """There was nothing to show, and there will not be."""
+
 
 def make(shell: Any, form: str, count: int) -> Output:
     """The output that fits this shell, for `count` answers in a format."""
     mode = publisher.mode(shell)
     if mode == "live":
         return Live(shell, form, count)
-    if mode == "terminal" and count == 1 and form in _AS_IT_COMES:
+    streamed = environment.stream() is not False
+    if mode == "terminal" and streamed and count == 1 and form in _AS_IT_COMES:
         return Terminal()
     return Once(shell)
 
 
-class Silent:
-    """Shows nothing."""
-
-    def add(self, index: int, text: str) -> None:
-        """Take no notice."""
-
-    def finish(self, shown: Shown) -> None:
-        """Show nothing."""
-
-
-class Once:
+class Once(Output):
     """One output at the end."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
-
-    def add(self, index: int, text: str) -> None:
-        """Wait for the end."""
 
     def finish(self, shown: Shown) -> None:
         """Publish."""
         publisher.show(self._shell, shown.bundle, shown.metadata)
 
 
-class Terminal:
+class Terminal(Output):
     """Text as it comes, written to standard output."""
 
     def add(self, index: int, text: str) -> None:  # noqa: ARG002 - there is one answer
@@ -76,7 +68,7 @@ class Terminal:
         publisher.write(f"\n\n{shown.notes[PLAIN]}\n")
 
 
-class Live:
+class Live(Output):
     """A display that is updated from a thread of its own, so that it lags behind no token.
 
     The thread only waits and publishes: the last piece of text is shown in time even while
@@ -95,10 +87,11 @@ class Live:
         self._thread = threading.Thread(
             target=context.run, args=(self._update,), name="llmkernel-display", daemon=True
         )
-        self._thread.start()
 
     def add(self, index: int, text: str) -> None:
         """Note it; the thread shows it when it is time."""
+        if self._thread.ident is None:
+            self._thread.start()
         with self._changed:
             self._texts[index] += text
             self._fresh = True
@@ -106,11 +99,16 @@ class Live:
 
     def finish(self, shown: Shown) -> None:
         """Publish after the last update."""
+        self.abandon()
+        self._display.publish(shown.bundle, shown.metadata)
+
+    def abandon(self) -> None:
+        """End the thread."""
         with self._changed:
             self._ended = True
             self._changed.notify()
-        self._thread.join()
-        self._display.publish(shown.bundle, shown.metadata)
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _update(self) -> None:
         pace = Pace()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from llmkernel.generation import Generation
+from llmkernel.notebook.inline import escape
 from llmkernel.notebook.markdown import code_blocks, fence, safe
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Code, stack, table
 from llmkernel.notebook.untrusted import plain
-from llmkernel.protocol import Output, Timings, TokenLogprob, Usage
+from llmkernel.protocol import TokenLogprob
 
 MAX_LOGPROB_ROWS = 200
 _ENDS = {"length": "stopped at max_tokens", "cancelled": "interrupted", "error": "broken off"}
@@ -20,6 +22,9 @@ _ENDS = {"length": "stopped at max_tokens", "cancelled": "interrupted", "error":
 
 class NotJson(ValueError):
     """The model's answer is no JSON; it is shown above the error as it came."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"NotJson: {self}", "Ask for JSON alone, allow more tokens, or try another seed."]
 
 
 def answers(texts: Sequence[str], form: str) -> Bundle:
@@ -48,46 +53,41 @@ class Shown(NamedTuple):
         return whole if MARKDOWN in self.body else {PLAIN: whole[PLAIN]}
 
 
-def notes(outputs: Sequence[Output], usage: Usage, timings: Timings, *, timed: bool) -> Bundle:
-    """What stands under the answers: log-probabilities where asked for, and the quiet line.
+def notes(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
+    """What stands under an answer: log-probabilities where asked for, and the quiet line.
 
-    Without `timed` nothing in it depends on the speed of the machine.
+    Without `timed` nothing in it depends on the speed of the machine. `ended` says why it
+    is not whole where the answer itself does not.
     """
-    tables = [logprob_table(output.logprobs) for output in outputs if output.logprobs]
-    return stack(*tables, quiet_line(outputs, usage, timings, timed=timed))
+    tables = [logprob_table(sample.logprobs) for sample in answer.samples if sample.logprobs]
+    return stack(*tables, quiet_line(answer, timed=timed, ended=ended))
 
 
-def quiet_line(outputs: Sequence[Output], usage: Usage, timings: Timings, *, timed: bool) -> Bundle:
+def quiet_line(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
     """Tokens, speed, and how it ended where it did not end by itself."""
-    facts = [_count(usage.completion_tokens, "token")]
-    if timed and timings.decode > 0 and usage.completion_tokens > 1:
-        facts.append(f"{usage.completion_tokens / timings.decode:.1f} tokens/s")
-    if timed:
+    tokens, timings = answer.usage.completion_tokens, answer.timings
+    facts = [_count(tokens, "token")]
+    later = tokens - len(answer.samples)  # the first token of each comes out of the prefill
+    if timed and timings.decode > 0 and later > 0:
+        facts.append(f"{later / timings.decode:.1f} tokens/s")
+    if timed and timings.prefill > 0:
         facts.append(f"first after {timings.time_to_first_token:.2f} s")
-    facts += dict.fromkeys(
-        _ENDS[output.finish_reason] for output in outputs if output.finish_reason in _ENDS
-    )
+    reasons = [ended] if ended else [_ENDS.get(each.finish_reason) for each in answer.samples]
+    facts += dict.fromkeys(reason for reason in reasons if reason)
     line = " · ".join(facts)
-    return {MARKDOWN: f"<small>{line}</small>", PLAIN: f"({line})"}
+    return {MARKDOWN: f"<small>{escape(line)}</small>", PLAIN: f"({line})"}
 
 
-def metadata(
-    worker: str,
-    parameters: dict[str, Any],
-    outputs: Sequence[Output],
-    usage: Usage,
-    timings: Timings,
-) -> dict[str, Any]:
+def metadata(worker: str, parameters: Mapping[str, Any], answer: Generation) -> dict[str, Any]:
     """What the output's metadata say under "llmkernel": plain values, seconds and tokens."""
+    given = {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()}
     return {
         "llmkernel": {
             "worker": worker,
-            "parameters": {
-                key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()
-            },
-            "finish_reasons": [output.finish_reason for output in outputs],
-            "usage": _all_fields(usage),
-            "timings": _all_fields(timings),
+            "parameters": given,
+            "finish_reasons": [sample.finish_reason for sample in answer.samples],
+            "usage": _all_fields(answer.usage),
+            "timings": _all_fields(answer.timings),
         }
     }
 

@@ -23,6 +23,7 @@ class Session:
         self.shell = shell
         self.worker: str | None = None
         self.defaults: dict[str, Any] = {}
+        self._clients: dict[str, Client] = {}
 
     def find(self, name: str | None = None) -> Connection:
         """The worker `name`, else the chosen one, else the only one that runs.
@@ -39,10 +40,22 @@ class Session:
             raise
 
     def client(self, name: str | None = None) -> Client:
-        """A client of the worker that `find` finds; one is kept for each by the package."""
+        """A client of the worker that `find` finds; one is kept for each name.
+
+        It finds a worker that was started again by itself.
+        """
         from llmkernel.client import Client
 
-        return Client(self.find(name))
+        worker = self.find(name)
+        if worker.name not in self._clients:
+            self._clients[worker.name] = Client(worker)
+        return self._clients[worker.name]
+
+    def close(self) -> None:
+        """End the connections, not the workers."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
 
     def variable(self, name: str, value: Any) -> None:
         """Put a value into the notebook's namespace."""

@@ -1,0 +1,70 @@
+"""`--background`: a generation that goes on while the notebook does something else."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import TYPE_CHECKING, Any
+
+from llmkernel.errors import LLMKernelError
+from llmkernel.notebook.generating import Asked, value
+
+if TYPE_CHECKING:
+    from llmkernel.generation import Generation
+
+
+class Job:
+    """A handle on a generation in the background: `result()`, `cancel()`, `done`.
+
+    It ends with the kernel; interrupting a cell does not touch it.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._over = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        # the copy holds which cell the output belongs to
+        context = contextvars.copy_context()
+        threading.Thread(
+            target=context.run, args=(self._read,), name="llmkernel-background", daemon=True
+        ).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._over.is_set()
+
+    @property
+    def generation(self) -> Generation:
+        """The answer so far."""
+        return self._asked.stream.generation
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the answer; with --format json for what it says.
+
+        Of a cancelled one it is what had come. Raises TimeoutError after `timeout` seconds,
+        and the error that ended the generation.
+        """
+        if not self._over.wait(timeout):
+            raise TimeoutError(f"The answer is not complete after {timeout:g} s.")
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def cancel(self) -> None:
+        """Stop it; what has come stays. Nothing happens where it has ended."""
+        self._asked.stream.close()
+
+    def __repr__(self) -> str:
+        state = "running" if not self.done else "failed" if self._error else "done"
+        return f"<{type(self).__name__} in the background: {state}>"
+
+    def _read(self) -> None:
+        try:
+            answer = self._asked.read()
+            self._result = value(self._asked.request, answer)
+        except (LLMKernelError, ValueError) as error:  # ValueError: it is no JSON
+            self._error = error
+        finally:
+            self._over.set()

@@ -1,0 +1,122 @@
+"""`%llm`, `%generate` and `%%generate`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import click
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook import batch, completion, failures
+from llmkernel.notebook.arguments import refusal
+from llmkernel.notebook.commands import LLM, help_text
+from llmkernel.notebook.generating import Asked, hand_over_code, value
+from llmkernel.notebook.jobs import Job
+from llmkernel.notebook.request import Request, read
+from llmkernel.notebook.session import Session
+from llmkernel.notebook.words import words
+
+_MATCHER = "llmkernel"
+
+
+def load(shell: Any) -> None:
+    """Give a shell the magics, their completion and short errors."""
+    magics = LLMMagics(shell)
+    shell.register_magics(magics)
+    failures.install()
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(completion.matcher(shell, LLM))
+
+
+def unload(shell: Any) -> None:
+    """Take everything back that `load` gave. Workers and running generations stay."""
+    for kind, name in (("line", "llm"), ("line", "generate"), ("cell", "generate")):
+        shell.magics_manager.magics[kind].pop(name, None)
+    magics = shell.magics_manager.registry.pop(LLMMagics.__name__, None)
+    if magics is not None:
+        magics.session.close()
+    failures.uninstall()
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers[:] = [
+            matcher
+            for matcher in shell.Completer.custom_matchers
+            if getattr(matcher, "matcher_identifier", "") != _MATCHER
+        ]
+
+
+@magics_class
+class LLMMagics(Magics):  # type: ignore[misc]
+    """The magics of one shell and what it has chosen."""
+
+    shell: Any
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self.session = Session(shell)
+
+    @no_var_expand
+    @line_magic
+    def llm(self, line: str) -> None:
+        """Start, list, choose and stop workers; the page of `%llm help`."""
+        name, *arguments = words(line) or ["help"]
+        command = LLM.commands.get(name)
+        if command is None:
+            near = difflib.get_close_matches(name, LLM.commands, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(LLM.commands)}."
+            raise InvalidRequest(f"There is no %llm {name}. {hint}")
+        title = f"%llm {name}"
+        try:
+            with command.make_context(title, arguments, obj=self.session) as context:
+                command.invoke(context)
+        except click.UsageError as error:
+            raise refusal(error, title) from None
+
+    @no_var_expand
+    @line_cell_magic
+    def generate(self, line: str, cell: str | None = None) -> Job | None:
+        """Generate text from the prompt; the page of `%llm help generate`."""
+        title = "%generate" if cell is None else "%%generate"
+        session, names = self.session, self.shell.user_ns
+        request = read(title, line, cell, session.defaults, names)
+        client = session.client(request.worker)
+        if "loop" in request.options:
+            self._batch(client, request)
+            return None
+        asked = Asked(self.shell, client, request)
+        if request.options.get("background"):
+            return self._background(asked)
+        self._foreground(asked)
+        return None
+
+    def _foreground(self, asked: Asked) -> None:
+        try:
+            answer = asked.read()
+        except KeyboardInterrupt:
+            self._store(asked.request, asked.stream.generation)
+            raise
+        self._store(asked.request, value(asked.request, answer))
+        if asked.request.form == "code":
+            hand_over_code(self.shell, answer)
+
+    def _background(self, asked: Asked) -> Job | None:
+        job = Job(asked)
+        self._store(asked.request, job)
+        return None if asked.request.output else job
+
+    def _batch(self, client: Any, request: Request) -> None:
+        try:
+            results = batch.run(self.shell, client, request)
+        except KeyboardInterrupt as stop:
+            self._store(request, getattr(stop, "partial", []))
+            raise
+        self._store(request, results)
+
+    def _store(self, request: Request, result: Any) -> None:
+        if request.output:
+            self.session.variable(request.output, result)
+
+
+LLMMagics.llm.__doc__ = help_text()
+LLMMagics.generate.__doc__ = help_text("generate")
