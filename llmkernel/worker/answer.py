@@ -37,7 +37,6 @@ class Answer:
         index: int,
         params: SamplingParams,
         tokenizer: Tokenizer,
-        token_text: TokenText,
         *,
         eager: bool,
     ) -> None:
@@ -51,7 +50,7 @@ class Answer:
         self._fresh: list[Sampled] = []
         self._ended: EndEvent | None = None
         self._stream = TextStream(tokenizer, params.stop, params.skip_special_tokens)
-        self._token_text = token_text
+        self._token_text = tokenizer.token_text
         self._eager = eager
 
     @property

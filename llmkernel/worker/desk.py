@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 
 from llmkernel import protocol
 from llmkernel.errors import (
@@ -32,7 +32,6 @@ from llmkernel.worker.text import Tokenizer
 
 MAX_PREPARING_BYTES = 64 * 2**20
 """Prompts that wait for a thread, in all."""
-_CACHED_TEXTS = 65536
 _TOKENIZER_BROKE = "The tokenizer failed on this prompt; the worker's log says how."
 _STREAM_IT = "Stream the answer, or ask for fewer tokens, answers or logprobs."
 _log = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ class Desk:
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._token_text = lru_cache(_CACHED_TEXTS)(tokenizer.token_text)
         self._info = info
         self._queue = queue
         self._patience = patience
@@ -176,9 +174,7 @@ class Desk:
             seed=random.getrandbits(63) if params.seed is None else params.seed,
             arrived=preparing.arrived,
         )
-        return Stream(
-            preparing.peer, submit, request, self._engine, self._tokenizer, self._token_text
-        )
+        return Stream(preparing.peer, submit, request, self._engine, self._tokenizer)
 
     def _begin(self, preparing: Preparing, stream: Stream) -> None:
         position = len(self._waiting)

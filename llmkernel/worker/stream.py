@@ -11,7 +11,7 @@ import msgspec
 
 from llmkernel import protocol
 from llmkernel.errors import LLMKernelError
-from llmkernel.worker.answer import Added, Answer, TokenText, logprob_entry
+from llmkernel.worker.answer import Added, Answer, logprob_entry
 from llmkernel.worker.peers import Peer
 from llmkernel.worker.sequence import EndEvent, EngineEvent, Request
 from llmkernel.worker.text import Tokenizer
@@ -81,7 +81,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_answers", "_engine", "_error", "_seq", "_submit", "_token_text",
+        "_answers", "_engine", "_error", "_seq", "_submit", "_tokenizer",
         "cancelled", "live", "open", "peer", "request", "window",
     )  # fmt: skip
 
@@ -92,7 +92,6 @@ class Stream:
         request: Request,
         engine: EngineLike,
         tokenizer: Tokenizer,
-        token_text: TokenText,
     ) -> None:
         params = submit.params
         self.peer = peer
@@ -103,13 +102,12 @@ class Stream:
         self.window = Window(submit.credit)
         self._submit = submit
         self._engine = engine
-        self._token_text = token_text
+        self._tokenizer = tokenizer
         self._seq = 0
         self._error: LLMKernelError | None = None
         eager = self.live or bool(params.stop)
         self._answers = [
-            Answer(index, params, tokenizer, token_text, eager=eager)
-            for index in range(params.width)
+            Answer(index, params, tokenizer, eager=eager) for index in range(params.width)
         ]
         self.open = params.width
         """Answers that have not ended."""
@@ -225,7 +223,7 @@ class Stream:
     def _prompt(self) -> dict[str, Any]:
         if self._submit.params.prompt_logprobs is None:
             return {}
-        first, text = self.request.prompt[0], self._token_text
+        first, text = self.request.prompt[0], self._tokenizer.token_text
         entries = [protocol.TokenLogprob(token_id=first, text=text(first))]
         entries += [logprob_entry(sampled, text) for sampled in self.request.prompt_logprobs]
         return {"prompt_token_ids": list(self.request.prompt), "prompt_logprobs": entries}
