@@ -11,11 +11,12 @@ changes nothing.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import math
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 
 from llmkernel import connection as files
@@ -153,13 +154,22 @@ async def guard_steps(
     `step_seconds` is how long the present step has been going on, 0 between steps.
     """
     reported = False
-    while True:
-        taken = step_seconds()
-        if taken >= limit:
-            faulthandler.dump_traceback(sys.stderr)
-            return give_up(taken)
-        if taken >= SLOW_STEP_SECONDS and not reported:
-            _log.warning("one step has been going on for %.0f s", taken)
-            faulthandler.dump_traceback(sys.stderr)
-        reported = taken >= SLOW_STEP_SECONDS
+    while (taken := step_seconds()) < limit:
+        if taken < SLOW_STEP_SECONDS:
+            reported = False
+        elif not reported:
+            reported = True
+            _log.warning("one step has been going on for %.0f s\n%s", taken, _stacks())
         await asyncio.sleep(1.0)
+    _log.error("one step has not come back\n%s", _stacks())
+    give_up(taken)
+
+
+def _stacks() -> str:
+    """Where each thread is: lines of code, no values."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        parts.append(f"thread {names.get(ident, ident)}:\n")
+        parts += traceback.format_stack(frame)
+    return "".join(parts)

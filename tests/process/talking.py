@@ -31,6 +31,7 @@ def until(watcher: Watcher, *kinds: type, seconds: float = 20.0) -> protocol.Wor
         message = watcher.receive(0.1)
         if isinstance(message, kinds):
             return message
+        assert not isinstance(message, protocol.Refused), message
     raise AssertionError(f"no {kinds} within {seconds} s")
 
 
