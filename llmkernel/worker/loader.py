@@ -262,9 +262,13 @@ def _read(
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    quantization.quiet()
+    stage = "quantise" if quantized.on_the_fly else "read"
+    surroundings = contextlib.ExitStack()
+    if quantized.bits is not None:
+        quantization.quiet()
+        surroundings.enter_context(quantization.convertible(settings))
     try:
-        with _on(device), _progress("quantise" if quantized.on_the_fly else "read", report):
+        with surroundings, _on(device), _progress(stage, report):
             model, outcome = auto.from_pretrained(
                 found.folder,
                 config=settings,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,26 @@ def compute_in(config: Any, dtype: torch.dtype) -> None:
     stored = getattr(config, "quantization_config", None)
     if isinstance(stored, dict) and stored.get("load_in_4bit"):
         stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+
+
+@contextlib.contextmanager
+def convertible(config: Any) -> Iterator[None]:
+    """Within this, models are built of linear layers that bitsandbytes' integration converts.
+
+    It converts nn.Linear itself and no subclass. Falcon's layers are one, with the same
+    result, and would be left at 16 bits without a word.
+    """
+    if config.model_type != "falcon":
+        yield
+        return
+    from transformers.models.falcon import modeling_falcon
+
+    library: Any = modeling_falcon
+    own, library.FalconLinear = library.FalconLinear, torch.nn.Linear
+    try:
+        yield
+    finally:
+        library.FalconLinear = own
 
 
 def quiet() -> None:

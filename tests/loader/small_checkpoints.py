@@ -9,12 +9,13 @@ from typing import Any
 import small_tokenizers
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from llmkernel.config import WorkerConfig
 from llmkernel.protocol import Progress
 from llmkernel.worker.checkpoint import INDEX, SINGLE
 from llmkernel.worker.loader import LoadedModel, load
+from llmkernel.worker.models import FAMILIES
 
 
 def config(**changes: Any) -> LlamaConfig:
@@ -32,6 +33,35 @@ def config(**changes: Any) -> LlamaConfig:
         "architectures": ["LlamaForCausalLM"],
     }
     return LlamaConfig(**(values | changes))
+
+
+def families() -> dict[str, Any]:
+    """A small configuration of every supported family, by model type."""
+    common: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    special: dict[str, dict[str, Any]] = {
+        "mixtral": {"num_local_experts": 4},
+        "gpt_oss": {"num_local_experts": 4, "layer_types": ["sliding_attention", "full_attention"]},
+        "qwen3": {"head_dim": 16},
+        "gemma2": {"head_dim": 16},
+        "gemma3_text": {"head_dim": 16},
+        "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+        "falcon": {"alibi": False, "ffn_hidden_size": 96},
+    }
+    made = {}
+    for kind in FAMILIES:
+        values = {} if kind == "gpt2" else common
+        if kind in ("falcon", "gpt_neox"):
+            values = {name: value for name, value in values.items() if "key_value" not in name}
+        ids = {"vocab_size": 404, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+        made[kind] = AutoConfig.for_model(kind, **(values | ids | special.get(kind, {})))
+    return made
 
 
 def save(folder: Path, *, tokenizer: bool = True, **changes: Any) -> LlamaForCausalLM:

@@ -64,9 +64,10 @@ def fetch(
     """What `resolve` does in a fresh process, which reads its environment as a worker does."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home), "NO_PROXY": "*", "HOME": str(home)}
+    settings["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", FETCH, model, revision],
-        env=kept | settings | {"PYTHONPATH": str(Path(hub.__file__).parents[2])} | variables,
+        env=kept | settings | variables,
         capture_output=True,
         text=True,
         timeout=50,

@@ -27,7 +27,7 @@ from llmkernel.errors import (
 from llmkernel.worker import memory
 from llmkernel.worker.checkpoint import SINGLE
 from llmkernel.worker.loader import choose_device, longest_context
-from llmkernel.worker.models import ATTENTION
+from llmkernel.worker.models import ATTENTION, FAMILIES
 
 # bitsandbytes brings torch's deprecated script methods; int8 casts to float16 and says so
 QUANTISED = pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
@@ -108,6 +108,23 @@ def test_weights_are_quantised_while_they_are_read(folder: Path, name: str) -> N
         memory.empty_model(loaded.model.config), quantised(name), torch.float32
     )
     assert loaded.info.weights_bytes == pytest.approx(expected, rel=0.05)
+
+
+@QUANTISED
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_every_family_loads_quantised_and_takes_what_was_expected(
+    tmp_path: Path, kind: str
+) -> None:
+    model = AutoModelForCausalLM.from_config(small_checkpoints.families()[kind])
+    model.save_pretrained(tmp_path)
+    small_tokenizers.fast().save_pretrained(tmp_path)
+    for name in ("none", "nf4", "int8"):
+        info = load_quietly(tmp_path, quantization=name)[0].info
+        assert info.architecture == FAMILIES[kind].architecture
+        assert info.parameters == sum(parameter.numel() for parameter in model.parameters())
+        empty = memory.empty_model(model.config)
+        expected = memory.expected_bytes(empty, quantised(name), torch.float32)
+        assert info.weights_bytes == pytest.approx(expected, rel=0.01)
 
 
 @QUANTISED
