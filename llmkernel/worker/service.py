@@ -105,7 +105,7 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            parts = await in_thread(lambda: assemble(self._config, _Relay(self._show)))
+            parts = await in_thread(lambda: assemble(self._config, Relay(self._show)))
         except LLMKernelError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - of any library; whoever waits must hear of it
@@ -187,7 +187,7 @@ class Service:
             await asyncio.sleep(0.01)
 
 
-class _Relay:
+class Relay:
     """Passes on the progress of loading, not more often than anybody can look."""
 
     def __init__(self, show: Callable[[protocol.Progress], None]) -> None:
@@ -196,6 +196,7 @@ class _Relay:
         self._next = 0.0
 
     def __call__(self, progress: protocol.Progress) -> None:
+        """Pass on the first and the last of each stage, and some between."""
         now = time.monotonic()
         complete = progress.total and progress.done >= progress.total
         if progress.stage != self._stage or complete or now >= self._next:
