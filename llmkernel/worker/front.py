@@ -122,6 +122,8 @@ class Front:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        if self.busy:
+            self._last_work = now
         if self._desk is not None:
             self._desk.cut_slow(now)
         for peer in list(self._peers.values()):
@@ -312,6 +314,7 @@ class Front:
                 self._desk.submit(peer, message, size)
             else:
                 self._texts.ask(peer, message)
+            self._last_work = time.monotonic()
         except LLMKernelError as error:
             self._refuse(peer, message.id, error)
 
