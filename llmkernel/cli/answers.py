@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.cli import console
+from llmkernel.cli.failure import answer_record
 from llmkernel.protocol import ChatMessage, Timings, Usage
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def as_turns(prompt: str, system: str | None) -> list[ChatMessage]:
     """A prompt as a conversation of one turn."""
     first = [ChatMessage(role="system", content=system)] if system is not None else []
     return [*first, ChatMessage(role="user", content=prompt)]
+
+
+def plain(turns: list[ChatMessage]) -> list[dict[str, str]]:
+    """Turns as the client takes them from anybody, so that it checks them."""
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def write_stream(stream: Stream) -> None:
@@ -78,8 +84,10 @@ def delta_record(delta: Delta) -> dict[str, Any]:
 
 def record(answer: Generation, client: Client) -> dict[str, Any]:
     """An answer as a script reads it. `samples` has all of them where there are several."""
-    first = _sample(answer)
-    several = [_sample(sample) for sample in answer.samples] if len(answer.samples) > 1 else None
+    first = answer_record(answer)
+    several = (
+        [answer_record(sample) for sample in answer.samples] if len(answer.samples) > 1 else None
+    )
     return first | {
         "samples": several,
         "prompt_token_ids": answer.prompt_token_ids,
@@ -96,16 +104,5 @@ def ask(
 ) -> Stream:
     """Begin a stream: a conversation where `turns` are given, else the prompt as it is."""
     if turns is not None:
-        return client.stream_chat(turns, params)
+        return client.stream_chat(plain(turns), params)
     return client.stream(prompt, params)
-
-
-def _sample(answer: Generation) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "token_ids": answer.token_ids,
-        "finish_reason": answer.finish_reason,
-        "stop_reason": answer.stop_reason,
-        "logprobs": answer.logprobs,
-        "mean_logprob": answer.mean_logprob,
-    }

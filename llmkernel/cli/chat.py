@@ -146,7 +146,8 @@ class Talk:
 
     def ask(self, question: str) -> None:
         """Ask and write the answer; an interrupted or broken one is kept as far as it came."""
-        stream = self.client.stream_chat(self.conversation.asking(question), self.params)
+        turns = answers.plain(self.conversation.asking(question))
+        stream = self.client.stream_chat(turns, self.params)
         try:
             if self._as_json:
                 for _ in stream:

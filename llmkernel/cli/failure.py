@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from llmkernel.errors import (
     Unavailable,
     WorkerNotFound,
 )
+
+if TYPE_CHECKING:
+    from llmkernel.generation import Generation
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -68,10 +71,24 @@ def report(error: LLMKernelError, *, as_json: bool = False) -> None:
 
 
 def record(error: LLMKernelError) -> dict[str, Any]:
-    """The error as a script reads it."""
-    return {
+    """The error as a script reads it; `partial` has the answer so far where there is one."""
+    found = {
         "code": error.code,
         "message": error.message,
         "hint": hint(error),
         "data": error.data,
+    }
+    partial = getattr(error, "partial", None)
+    return found if partial is None else found | {"partial": answer_record(partial)}
+
+
+def answer_record(answer: Generation) -> dict[str, Any]:
+    """One answer as a script reads it, without what it shares with others of its request."""
+    return {
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+        "logprobs": answer.logprobs,
+        "mean_logprob": answer.mean_logprob,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -48,7 +49,17 @@ class ProgressBar:
         size = progress.unit == "bytes"
         unit = "B" if size else f" {progress.unit or 'steps'}"
         title = _TITLES.get(progress.stage, progress.stage)
-        self._bar = tqdm(desc=title, unit=unit, unit_scale=size, leave=False, file=sys.stderr)
+        self._bar = tqdm(
+            desc=title,
+            total=progress.total or None,
+            unit=unit,
+            unit_scale=size,
+            leave=False,
+            file=sys.stderr,
+            # tqdm itself writes nothing where a terminal does not know its size
+            ncols=min(100, shutil.get_terminal_size().columns),
+            nrows=shutil.get_terminal_size().lines,
+        )
         self._stage = progress.stage
 
     def _end(self) -> None:
