@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmkernel.errors import (
@@ -25,6 +24,7 @@ from llmkernel.errors import (
 )
 from llmkernel.protocol import Load
 from llmkernel.worker.blocks import BlockPool
+from llmkernel.worker.counters import Counters
 from llmkernel.worker.scheduler import Scheduler
 from llmkernel.worker.sequence import (
     NO_TOKEN,
@@ -41,7 +41,6 @@ from llmkernel.worker.sequence import (
 
 _FAILURES_IN_A_ROW = 3
 """Failed steps after which the device, not the requests, is taken to be broken."""
-_RATE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -56,16 +55,6 @@ class Runner(Protocol):
 
     def release(self, slot: int) -> None:
         """Nobody uses this slot any more."""
-
-
-@dataclass(slots=True)
-class _Counters:
-    steps: int = 0
-    generated: int = 0
-    prompt: int = 0
-    cached: int = 0
-    finished: int = 0
-    failed: int = 0
 
 
 class Engine:
@@ -110,8 +99,7 @@ class Engine:
         self._ended: set[tuple[int, int]] = set()
         self._events: list[EngineEvent] = []
         self._failures = 0
-        self._count = _Counters()
-        self._rates: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=4096)
+        self._count = Counters()
         self._step_began = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -179,7 +167,7 @@ class Engine:
             tokens_generated=count.generated,
             prompt_tokens=count.prompt,
             cached_tokens=count.cached,
-            tokens_per_second=self._rate(),
+            tokens_per_second=count.tokens_per_second(),
             requests_finished=count.finished,
             requests_failed=count.failed,
         )
@@ -270,7 +258,6 @@ class Engine:
             self._step_failed(batch, error)
             return
         self._failures = 0
-        self._count.steps += 1
         self._step_began = 0.0
         now = time.monotonic()
         rows = zip(batch.rows, result.sampled, result.prompt_logprobs, strict=True)
@@ -278,7 +265,7 @@ class Engine:
             row.sequence.in_flight -= row.samples
             if not row.sequence.ended:
                 self._deliver_row(row, sampled, scores, now)
-        self._rates.append((now, self._count.generated))
+        self._count.step_done(now)
 
     def _deliver_row(
         self, row: Row, sampled: Sampled | None, scores: list[Sampled], now: float
@@ -292,7 +279,7 @@ class Engine:
         elif request.max_tokens == 0 and row.start + row.count >= sequence.output_start:
             self._end(sequence, "length")
         if not sequence.ended and sequence.slot >= 0:
-            self._register(sequence, min(row.start + row.count, sequence.computed))
+            self.scheduler.remember(sequence, min(row.start + row.count, sequence.computed))
 
     def _gain(self, sequence: Sequence, sampled: Sampled, now: float) -> None:
         request = sequence.request
@@ -317,23 +304,6 @@ class Engine:
             self._end(sequence, "stop")
         elif produced >= request.max_tokens:
             self._end(sequence, "length")
-
-    def _register(self, sequence: Sequence, computed: int) -> None:
-        """Let the blocks be found whose tokens are computed and read back."""
-        if not self.blocks.prefix_cache:
-            return
-        size = self.blocks.block_size
-        full = min(computed, len(sequence.token_ids)) // size
-        while sequence.registered < full:
-            index = sequence.registered
-            tokens = sequence.token_ids[index * size : (index + 1) * size]
-            parent = (
-                sequence.digests[index - 1] if index else self.blocks.root(sequence.request.salt)
-            )
-            if index == len(sequence.digests):
-                sequence.digests.append(self.blocks.extend(parent, tokens))
-            self.blocks.register(sequence.blocks[index], sequence.digests[index], tokens)
-            sequence.registered += 1
 
     # Ends ----------------------------------------------------------------------------
 
@@ -420,10 +390,3 @@ class Engine:
         if youngest.slot >= 0:
             self.scheduler.preempt(youngest)
         return True
-
-    def _rate(self) -> float:
-        now = time.monotonic()
-        while len(self._rates) > 1 and self._rates[0][0] < now - _RATE_SECONDS:
-            self._rates.popleft()
-        then, count = self._rates[0]
-        return (self._count.generated - count) / max(now - then, 1e-3) if now - then > 1e-3 else 0.0

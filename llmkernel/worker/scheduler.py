@@ -209,6 +209,21 @@ class Scheduler:
         sequence.computed = 0
         self.preempted.appendleft(sequence)
 
+    def remember(self, sequence: Sequence, computed: int) -> None:
+        """Let the blocks be found whose tokens are computed and read back."""
+        if not self.blocks.prefix_cache:
+            return
+        size, digests = self.blocks.block_size, sequence.digests
+        full = min(computed, len(sequence.token_ids)) // size
+        for index in range(sequence.registered, full):
+            tokens = sequence.token_ids[index * size : (index + 1) * size]
+            if index == len(digests):
+                salt = sequence.request.salt
+                parent = digests[-1] if digests else self.blocks.root(salt)
+                digests.append(self.blocks.extend(parent, tokens))
+            self.blocks.register(sequence.blocks[index], digests[index], tokens)
+        sequence.registered = max(sequence.registered, full)
+
     def _give_back(self, sequence: Sequence) -> None:
         self.blocks.release(sequence.blocks)
         sequence.blocks = []

@@ -1,0 +1,37 @@
+"""What the engine has done so far, and how fast it is now."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+RATE_SECONDS = 10.0
+"""The window of the reported tokens/s."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start. The engine's thread writes, any thread reads."""
+
+    steps: int = 0
+    generated: int = 0
+    prompt: int = 0
+    cached: int = 0
+    finished: int = 0
+    failed: int = 0
+    _marks: deque[tuple[float, int]] = field(
+        default_factory=lambda: deque([(time.monotonic(), 0)], maxlen=4096)
+    )
+
+    def step_done(self, now: float) -> None:
+        """One more step was read back at `now`."""
+        self.steps += 1
+        self._marks.append((now, self.generated))
+
+    def tokens_per_second(self) -> float:
+        """Tokens generated in the last RATE_SECONDS, a second."""
+        now = time.monotonic()
+        marks = list(self._marks)
+        then, count = next((m for m in marks if m[0] >= now - RATE_SECONDS), (now, self.generated))
+        return (self.generated - count) / (now - then) if now - then > 1e-3 else 0.0
