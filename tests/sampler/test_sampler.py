@@ -331,6 +331,7 @@ def test_cpu_and_gpu_draw_the_same_tokens() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_step_waits_for_the_gpu() -> None:
     values = logits(8, 50_000).cuda()
     rows = [
