@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from llmkernel.errors import TABLE, LLMKernelError
+from llmkernel.errors import TABLE, InvalidRequest, LLMKernelError
 
 _MAGIC_CALLS = ("run_cell_magic", "run_line_magic")
 _HOOK = "_render_traceback_"
@@ -36,9 +36,9 @@ def shorten(error: BaseException) -> None:
 
 
 def hint(error: LLMKernelError) -> str:
-    """What to do next; "" where the table knows nothing."""
+    """What to do next; "" where the table knows nothing, or the message says it all."""
     outcome = TABLE.get(error.code)
-    return outcome.hint if outcome else ""
+    return outcome.hint if outcome and type(error) is not InvalidRequest else ""
 
 
 def _render(error: LLMKernelError) -> list[str]:

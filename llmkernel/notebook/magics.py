@@ -47,7 +47,7 @@ def unload(shell: Any) -> None:
 
 
 @magics_class
-class LLMMagics(Magics):  # type: ignore[misc]
+class LLMMagics(Magics):
     """The magics of one shell and what it has chosen."""
 
     shell: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from llmkernel.generation import Generation
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.markdown import code_blocks, fence, safe
-from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Code, stack, table
+from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Marked, stack, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.protocol import TokenLogprob
 
@@ -31,10 +31,7 @@ def answers(texts: Sequence[str], form: str) -> Bundle:
     """The answers in their format, numbered where there are several. Any text will do."""
     if len(texts) == 1:
         return _answer(texts[0], form)
-    numbered = []
-    for number, text in enumerate(texts, 1):
-        numbered += [{MARKDOWN: f"**{number}**", PLAIN: f"[{number}]"}, _answer(text, form)]
-    whole = stack(*numbered)
+    whole = stack(*_numbered([_answer(text, form) for text in texts]))
     # front ends prefer Markdown where both are there
     return {PLAIN: whole[PLAIN]} if form == "text" else whole
 
@@ -60,6 +57,8 @@ def notes(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
     is not whole where the answer itself does not.
     """
     tables = [logprob_table(sample.logprobs) for sample in answer.samples if sample.logprobs]
+    if len(tables) > 1:
+        tables = _numbered(tables)
     return stack(*tables, quiet_line(answer, timed=timed, ended=ended))
 
 
@@ -122,6 +121,13 @@ def code_of(text: str) -> str:
     return "\n".join(blocks).strip("\n") if blocks else text.strip("\n")
 
 
+def _numbered(bundles: Iterable[Bundle]) -> list[Bundle]:
+    numbered = []
+    for number, bundle in enumerate(bundles, 1):
+        numbered += [{MARKDOWN: f"**{number}**", PLAIN: f"[{number}]"}, bundle]
+    return numbered
+
+
 def _answer(text: str, form: str) -> Bundle:
     if form == "text":
         return {PLAIN: plain(text)}
@@ -142,19 +148,26 @@ def _json(text: str) -> Bundle:
 
 def _logprob_row(token: TokenLogprob, others: bool) -> list[str]:
     row = [_token(token.text), *_chance(token.logprob)]
-    if others:
-        row.append(", ".join(f"{_token(top.text)} {_chance(top.logprob)[1]}" for top in token.top))
-    return row
+    return [*row, _likeliest(token)] if others else row
+
+
+def _likeliest(token: TokenLogprob) -> str:
+    parts = [(_token(top.text), _chance(top.logprob)[1]) for top in token.top]
+    return Marked.of(
+        ", ".join(f"{text} {chance}" for text, chance in parts),
+        ", ".join(f"{text.markdown} {chance}" for text, chance in parts),
+    )
 
 
 def _chance(logprob: float | None) -> tuple[str, str]:
     if logprob is None:
         return "", ""
-    return f"{logprob:.3f}", f"{math.exp(logprob):.1%}"
+    return f"{round(logprob, 3) + 0.0:.3f}", f"{math.exp(logprob):.1%}"  # + 0.0: no minus zero
 
 
-def _token(text: str) -> str:
-    return Code(json.dumps(text, ensure_ascii=False))
+def _token(text: str) -> Marked:
+    # as JSON: blanks show, and control characters cannot do anything
+    return Marked.code(plain(json.dumps(text, ensure_ascii=False)))
 
 
 def _count(number: int, what: str) -> str:

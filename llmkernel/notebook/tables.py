@@ -13,10 +13,23 @@ Bundle = dict[str, str]
 MARKDOWN, PLAIN = "text/markdown", "text/plain"
 
 
-class Code(str):
-    """A cell that is shown as code."""
+class Marked(str):
+    """A cell whose Markdown is not just its text escaped. Who makes one answers for its safety."""
 
-    __slots__ = ()
+    __slots__ = ("markdown",)
+    markdown: str
+
+    @classmethod
+    def code(cls, text: str) -> Marked:
+        """Text that is shown as code."""
+        return cls.of(text, code(text))
+
+    @classmethod
+    def of(cls, text: str, markdown: str) -> Marked:
+        """Text, and the Markdown of one line that shows it."""
+        cell = cls(text)
+        cell.markdown = markdown
+        return cell
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Bundle:
@@ -59,11 +72,8 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _markdown(cell: str) -> str:
-    if isinstance(cell, Code):
-        return code(cell)
-    return escape(cell)
+    return cell.markdown if isinstance(cell, Marked) else escape(cell)
 
 
 def _one_line(cell: str) -> str:
-    text = " ".join(plain(cell).split())
-    return Code(text) if isinstance(cell, Code) else text
+    return cell if isinstance(cell, Marked) else " ".join(plain(cell).split())

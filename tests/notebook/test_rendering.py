@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmkernel.generation import Generation, generation
 from llmkernel.notebook.rendering import (
     NotJson,
     Shown,
@@ -21,6 +22,10 @@ from tests.notebook.page import as_commonmark
 
 USAGE = Usage(prompt_tokens=12, cached_tokens=8, completion_tokens=20)
 TIMINGS = Timings(queue=0.01, prefill=0.09, decode=0.5)
+
+
+def answer(*outputs: Output, timings: Timings = TIMINGS) -> Generation:
+    return generation(outputs or [Output(text="x")], USAGE, timings)
 
 
 def test_markdown_comes_with_its_text():
@@ -60,14 +65,14 @@ def test_what_is_no_json_is_shown_as_it_came_and_refused(text):
 
 
 def test_the_quiet_line_has_tokens_and_speed():
-    line = quiet_line([Output(finish_reason="stop")], USAGE, TIMINGS, timed=True)
-    assert line[MARKDOWN] == "<small>20 tokens · 40.0 tokens/s · first after 0.10 s</small>"
-    assert line[PLAIN] == "(20 tokens · 40.0 tokens/s · first after 0.10 s)"
+    line = quiet_line(answer(), timed=True)
+    assert line[MARKDOWN] == "<small>20 tokens · 38.0 tokens/s · first after 0.10 s</small>"
+    assert line[PLAIN] == "(20 tokens · 38.0 tokens/s · first after 0.10 s)"
 
 
 def test_an_output_that_is_compared_has_no_times_in_it():
-    one = quiet_line([Output()], USAGE, TIMINGS, timed=False)
-    other = quiet_line([Output()], USAGE, Timings(decode=9.0), timed=False)
+    one = quiet_line(answer(), timed=False)
+    other = quiet_line(answer(timings=Timings(decode=9.0)), timed=False)
     assert one == other == {MARKDOWN: "<small>20 tokens</small>", PLAIN: "(20 tokens)"}
 
 
@@ -76,12 +81,12 @@ def test_an_output_that_is_compared_has_no_times_in_it():
     [("length", "stopped at max_tokens"), ("cancelled", "interrupted"), ("error", "broken off")],
 )
 def test_the_quiet_line_says_when_an_answer_did_not_end_by_itself(reason, words):
-    line = quiet_line([Output(finish_reason=reason)], USAGE, TIMINGS, timed=False)
+    line = quiet_line(answer(Output(finish_reason=reason)), timed=False)
     assert line[PLAIN] == f"(20 tokens · {words})"
 
 
 def test_the_metadata_have_the_whole_statistics():
-    facts = metadata("demo", {"stop": ("a",), "n": 1}, [Output()], USAGE, TIMINGS)["llmkernel"]
+    facts = metadata("demo", {"stop": ("a",), "n": 1}, answer())["llmkernel"]
     assert facts["worker"] == "demo"
     assert facts["parameters"] == {"stop": ["a"], "n": 1}
     assert facts["finish_reasons"] == ["stop"]
@@ -112,6 +117,15 @@ def test_a_long_table_says_how_much_it_left_out():
     assert "… 50 more in .logprobs" in logprob_table(tokens)[PLAIN]
 
 
+def test_the_tables_of_several_answers_are_numbered_too():
+    token = TokenLogprob(token_id=1, text="a", logprob=-1e-9)
+    both = answer(*(Output(index=i, text="a", logprobs=[token]) for i in range(2)))
+    under = notes(both, timed=False)[PLAIN]
+    assert under.startswith("[1]\n\ntoken")
+    assert "[2]\n\ntoken" in under
+    assert "-0.000" not in under
+
+
 def test_what_stands_under_text_is_text():
-    shown = Shown(answers(["x"], "text"), notes([Output()], USAGE, TIMINGS, timed=False), {})
+    shown = Shown(answers(["x"], "text"), notes(answer(), timed=False), {})
     assert shown.bundle == {PLAIN: "x\n\n(20 tokens)"}
