@@ -78,7 +78,7 @@ class Child:
 
     def _run(self, lock: NameLock, log: int) -> None:
         # -P: the folder that a notebook is in must not shadow what the worker imports
-        command = [sys.executable, "-P", "-m", "llmkernel.worker", "--detach"]
+        command = [sys.executable, "-P", "-m", "llmkernel.worker"]
         command += ["--lock-fd", str(lock.fd), "--report-fd", str(self._writing)]
         starter = subprocess.Popen(
             command,

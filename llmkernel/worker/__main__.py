@@ -1,8 +1,8 @@
 """The process of a worker: `python -m llmkernel.worker [MODEL] [OPTIONS]`.
 
 Started by hand it stays in the foreground and logs to the terminal as well. The
-launcher starts it with --detach: it reads its configuration from standard input,
-leaves its parent and session, and goes on holding the lock that it was handed.
+launcher hands it the lock on its name: then it reads its configuration from standard
+input, leaves its parent and session, and goes on holding that lock.
 
 Exit codes: 0 left when asked, 1 not started, 70 the engine is lost, 75 a worker of that
 name runs already.
@@ -25,7 +25,7 @@ from llmkernel import connection as files
 from llmkernel import paths, protocol
 from llmkernel.child import Report
 from llmkernel.config import WorkerConfig
-from llmkernel.errors import LLMKernelError
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.lock import NameLock
 from llmkernel.options import build_config, worker_options
 from llmkernel.processes import own_identity
@@ -58,16 +58,15 @@ class Reporter:
 
 @click.command()
 @worker_options
-@click.option("--detach", is_flag=True, hidden=True, help="Configuration from standard input.")
 @click.option("--lock-fd", type=int, hidden=True)
 @click.option("--report-fd", type=int, hidden=True)
-def main(detach: bool, lock_fd: int, report_fd: int | None, **values: Any) -> NoReturn:
+def main(lock_fd: int | None, report_fd: int | None, **values: Any) -> NoReturn:
     """Serve MODEL in the foreground; `llmkernel start` serves it in the background.
 
     Ctrl-C finishes what runs, 30 s at most; again, it does not wait.
     """
     try:
-        if detach:
+        if lock_fd is not None:
             config = _read_config()
             _detach()
             lock = NameLock.inherit(paths.lock_path(config.name), lock_fd)
@@ -76,7 +75,7 @@ def main(detach: bool, lock_fd: int, report_fd: int | None, **values: Any) -> No
             lock = _take(config.name)
     except LLMKernelError as error:
         raise click.ClickException(error.message) from None
-    _leave(_serve(config, lock, Reporter(report_fd), foreground=not detach))
+    _leave(_serve(config, lock, Reporter(report_fd), foreground=lock_fd is None))
 
 
 def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground: bool) -> int:
@@ -106,9 +105,7 @@ def _read_config() -> WorkerConfig:
     try:
         values = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise click.UsageError(
-            f"--detach takes settings as JSON from standard input: {error}"
-        ) from None
+        raise InvalidRequest(f"Settings come as JSON from standard input: {error}") from None
     return WorkerConfig.build(**values)
 
 

@@ -26,6 +26,7 @@ from llmkernel.errors import (
     ConfigurationConflict,
     ConnectionProblem,
     LLMKernelError,
+    MissingDependency,
     ModelNotFound,
     NotEnoughMemory,
     StartFailed,
@@ -220,6 +221,21 @@ def test_a_failed_load_arrives_at_everybody_who_waits(runtime_dir):
         assert set(pool.map(start, range(8))) == {"model_gated"}
     nothing_left(runtime_dir)
     assert paths.log_path("one").read_text().count(" worker one: ") == 1
+
+
+def test_a_folder_without_a_model_is_told_by_the_real_loader(runtime_dir, tmp_path):
+    with pytest.raises(ModelNotFound, match=r"config\.json"):
+        launcher.start(config(str(tmp_path)), timeout=50)
+    nothing_left(runtime_dir)
+
+
+def test_a_missing_package_is_told_with_its_extra(runtime_dir, tmp_path, monkeypatch):
+    code = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"
+    (tmp_path / "torch.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MissingDependency, match=r"pip install 'llmkernel\[worker\]'"):
+        launcher.start(config("demo"), timeout=20)
+    nothing_left(runtime_dir)
 
 
 def test_a_bad_setting_of_the_model_is_told(runtime_dir):
