@@ -119,8 +119,12 @@ class StepInputs:
         self._turn = 0
 
     def fill(self, batch: StepBatch) -> StepTensors:
-        """Send a batch to the device without waiting for it; the tables follow its sequences."""
-        assert batch.tokens <= self._max_tokens, "a step is larger than the buffers"
+        """Send a batch to the device without waiting for it; the tables follow its sequences.
+
+        Raises ValueError for a step with more tokens than there is room for.
+        """
+        if batch.tokens > self._max_tokens:
+            raise ValueError(f"A step of {batch.tokens} tokens is larger than {self._max_tokens}.")
         host = self._hosts[self._turn]
         self._turn = (self._turn + 1) % len(self._hosts)
         if host.sent is not None:

@@ -165,7 +165,7 @@ def test_a_step_larger_than_the_buffers_is_no_step():
     runner = make_runner(max_batch_tokens=16, max_concurrent=2)
     driver = Driver(runner)
     driver.add(make_prompt(60), 2)
-    with pytest.raises(AssertionError, match="larger"):
+    with pytest.raises(ValueError, match="larger than 18"):
         driver.step()
 
 
