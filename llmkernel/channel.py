@@ -40,9 +40,7 @@ class Channel:
     All methods are called on the loop of `background`.
     """
 
-    def __init__(
-        self, background: Background, connection: Connection, silence: float = SILENCE_SECONDS
-    ) -> None:
+    def __init__(self, background: Background, connection: Connection, silence: float) -> None:
         self.connection = connection
         self._silence = silence
         self._background = background

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from llmkernel.background import background
 from llmkernel.calls import Call
-from llmkernel.channel import Channel
+from llmkernel.channel import SILENCE_SECONDS, Channel
 from llmkernel.connection import Connection
 from llmkernel.errors import ConnectionProblem
 
@@ -20,10 +20,10 @@ class Link:
     ConnectionProblem and must make its own.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, silence: float = SILENCE_SECONDS) -> None:
         self._closed = False
         self._background = background()
-        self._channel = Channel(self._background, connection)
+        self._channel = Channel(self._background, connection, silence)
 
     @property
     def connection(self) -> Connection:

@@ -17,6 +17,7 @@ from llmkernel.errors import (
     LLMKernelError,
     NotAuthorized,
     ProtocolMismatch,
+    WorkerNotFound,
     from_code,
 )
 from llmkernel.pump import Pump
@@ -123,7 +124,12 @@ class Session:
                 )
             )
         elif welcome.instance != self.connection.instance:
-            self._break(None)  # another worker answers there: the file is out of date
+            self._break(
+                WorkerNotFound(
+                    f"Another worker answers where {self.connection.name!r} was: its connection "
+                    "file is out of date."
+                )
+            )
         else:
             self.welcome = welcome
             self._on_welcome(self)

@@ -1,0 +1,215 @@
+"""Workers that are not what the connection file says, or do not behave: an error, never a wait for ever."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+import zmq
+
+from llmkernel import connection as files
+from llmkernel import protocol
+from llmkernel.calls import SyncInbox, run
+from llmkernel.client import Client
+from llmkernel.core import Core
+from llmkernel.errors import (
+    ConnectionProblem,
+    Draining,
+    LLMKernelError,
+    NotAuthorized,
+    ProtocolMismatch,
+    RequestCancelled,
+    WorkerNotFound,
+    WorkerUnresponsive,
+)
+from llmkernel.link import Link
+from tests.client.fake_worker import fake_worker
+from tests.conftest import wait_until
+from tests.wire.serving import serving
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def silent(message, say):
+    """Never says anything after the welcome."""
+
+
+def submit(**fields):
+    return protocol.Submit(id=0, prompt="x", **fields)
+
+
+def parts(*numbers):
+    deltas = [
+        protocol.StreamDelta(id=0, seq=number, text=f"{number}", token_ids=[number])
+        for number in numbers
+    ]
+
+    def reply(message, say):
+        if isinstance(message, protocol.Submit):
+            for delta in deltas:
+                same = protocol.StreamDelta(
+                    id=message.id, seq=delta.seq, text=delta.text, token_ids=delta.token_ids
+                )
+                say(protocol.Deltas(deltas=[same]))
+
+    return reply
+
+
+def test_another_instance_at_the_address_is_no_worker(runtime_dir):
+    with (
+        fake_worker(silent, instance="another") as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(WorkerNotFound, match="out of date"),
+    ):
+        llm.status()
+
+
+def test_a_worker_of_another_major_version_is_refused_by_both_numbers(runtime_dir):
+    theirs = (protocol.PROTOCOL_VERSION[0] + 1, 7)
+    began = time.monotonic()
+    with (
+        fake_worker(silent, protocol=theirs) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(ProtocolMismatch, match=rf"{theirs[0]}\.7") as caught,
+    ):
+        llm.generate("x")
+    assert f"{protocol.PROTOCOL_VERSION[0]}.{protocol.PROTOCOL_VERSION[1]}" in caught.value.message
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_key_that_the_worker_does_not_know_is_not_authorized(runtime_dir):
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    with serving() as served:
+        files.write(
+            msgspec.structs.replace(
+                served.connection, client_public_key=public, client_secret_key=secret
+            )
+        )
+        with Client(served.connection) as llm, pytest.raises(NotAuthorized):
+            llm.status()
+
+
+def test_a_worker_that_does_not_even_say_hello_is_unresponsive(runtime_dir, monkeypatch):
+    monkeypatch.setattr("llmkernel.channel.CONNECT_SECONDS", 1.0)
+    with serving() as served:
+        served.loop.call_soon_threadsafe(time.sleep, 4)
+        began = time.monotonic()
+        with Client(served.connection) as llm, pytest.raises(WorkerUnresponsive):
+            llm.generate("x")
+        assert time.monotonic() - began < 3.5
+
+
+def test_a_worker_that_falls_silent_is_unresponsive(runtime_dir):
+    with fake_worker(parts(0, 1)) as fake:
+        core = Core(Link(fake.connection, silence=0.5), SyncInbox)
+        reading = core.read(submit(), None)
+        began = time.monotonic()
+        with pytest.raises(WorkerUnresponsive, match="said nothing") as caught:
+            run(reading.all())
+        assert 0.5 < time.monotonic() - began < 3.0
+    assert caught.value.partial.text == "01"
+
+
+def test_a_worker_that_pings_is_waited_for(runtime_dir):
+    def reply(message, say):
+        if isinstance(message, protocol.Submit):
+            for _ in range(10):
+                say(protocol.Ping())
+                time.sleep(0.2)
+            output = protocol.Output(text="late", token_ids=[1])
+            say(
+                protocol.Finished(
+                    id=message.id,
+                    outputs=[output],
+                    usage=protocol.Usage(),
+                    timings=protocol.Timings(),
+                )
+            )
+
+    with fake_worker(reply) as fake:
+        core = Core(Link(fake.connection, silence=1.0), SyncInbox)
+        assert run(core.generate(submit(), None)).text == "late"
+
+
+def test_a_question_without_an_answer_has_a_limit(runtime_dir, monkeypatch):
+    monkeypatch.setattr("llmkernel.core.STATUS_SECONDS", 0.3)
+    with (
+        fake_worker(silent) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(WorkerUnresponsive, match=r"within 0\.3 s"),
+    ):
+        llm.status()
+
+
+def test_a_missing_part_is_an_error_and_never_a_silent_gap(runtime_dir):
+    with fake_worker(parts(0, 1, 3)) as fake, Client(fake.connection) as llm:
+        stream = llm.stream("x")
+        assert [str(next(stream)), str(next(stream))] == ["0", "1"]
+        with pytest.raises(ConnectionProblem, match="Part 2"):
+            next(stream)
+        wait_until(
+            lambda: isinstance(fake.got[-1], protocol.Cancel),
+            seconds=2,
+            what="the rest to be refused",
+        )
+
+
+def test_goodbye_ends_what_is_in_flight_with_its_reason(runtime_dir):
+    def reply(message, say):
+        say(protocol.Goodbye(code=Draining.code, message="Leaving."))
+
+    with (
+        fake_worker(reply) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(Draining, match=r"Leaving\."),
+    ):
+        llm.generate("x")
+
+
+def test_what_the_worker_cancels_by_itself_is_an_error(runtime_dir):
+    def reply(message, say):
+        if isinstance(message, protocol.Submit):
+            output = protocol.Output(text="half", token_ids=[1], finish_reason="cancelled")
+            say(protocol.Cancelled(id=message.id, outputs=[output]))
+
+    with (
+        fake_worker(reply) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(RequestCancelled) as caught,
+    ):
+        llm.generate("x")
+    assert caught.value.partial.text == "half"
+
+
+def test_an_unknown_error_code_is_the_root_error(runtime_dir):
+    def reply(message, say):
+        say(protocol.Refused(id=message.id, code="from_the_future", message="Why not."))
+
+    with (
+        fake_worker(reply) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(LLMKernelError, match=r"Why not\.") as caught,
+    ):
+        llm.generate("x")
+    assert type(caught.value) is LLMKernelError
+
+
+def test_credit_is_given_as_tokens_arrive(runtime_dir):
+    many = protocol.CREDIT_WINDOW
+
+    def reply(message, say):
+        if isinstance(message, protocol.Submit):
+            for seq in range(many):
+                delta = protocol.StreamDelta(id=message.id, seq=seq, text="x", token_ids=[1])
+                say(protocol.Deltas(deltas=[delta]))
+
+    with fake_worker(reply) as fake, Client(fake.connection) as llm:
+        stream = llm.stream("x")
+        for _ in range(many):
+            next(stream)
+        stream.close()
+        time.sleep(0.2)
+        given = [message.tokens for message in fake.got if isinstance(message, protocol.Credit)]
+    assert sum(given) == many
+    assert len(given) <= 8
