@@ -1,0 +1,260 @@
+"""The magics in a real kernel against a real worker: what a person sees, and what stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from llmkernel import Client
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def load(connection):
+    with Client(connection) as client:
+        return client.status().load
+
+
+def test_an_answer_is_one_output_that_grows_and_ends_with_its_statistics(notebook, start_worker):
+    start_worker("scripted:step_ms=2,eos_after=500")
+    cell = notebook.must("%%generate -t 0 -o out\nHello")
+    kinds = [each["msg_type"] for each in cell.messages if "display" in each["msg_type"]]
+    seconds = cell.times[-1] - cell.times[0]
+    assert kinds[0] == "display_data"
+    assert set(kinds[1:]) == {"update_display_data"}
+    assert len(kinds) <= 25 * seconds + 3
+    assert len({each["transient"]["display_id"] for each in cell.displays}) == 1
+    texts = [each["data"]["text/plain"] for each in cell.displays[:-1]]
+    assert all(cell.text.startswith(text) for text in texts)
+    assert "tokens/s" in cell.markdown.splitlines()[-1]
+    facts = cell.displays[-1]["metadata"]["llmkernel"]
+    assert facts["usage"]["completion_tokens"] == 501  # and the end of sequence
+    assert facts["timings"]["decode"] > 0
+    assert notebook.must("out.text == str(out) and len(out.token_ids)").value == "501"
+
+
+def test_where_outputs_are_compared_an_answer_is_published_once(open_notebook, scripted_worker):
+    notebook = open_notebook(LLMKERNEL_STREAM="auto")
+    first = notebook.must("%%generate -t 0\nHello")
+    again = notebook.must("%%generate -t 0\nHello")
+    assert [each["msg_type"] for each in first.messages if "display" in each["msg_type"]] == [
+        "display_data"
+    ]
+    assert first.displays[0]["data"] == again.displays[0]["data"]
+    assert first.displays[0]["metadata"]["llmkernel"]["usage"]["completion_tokens"] > 0
+
+
+def test_the_prompt_reaches_the_worker_byte_for_byte(notebook, scripted_worker):
+    body = 'JSON {"a": {"b": [1]}} \\frac{1}{2} {{1, 2}, {3}} {% x %} {# y #} $v ${w} %s {name}\n\n'
+    notebook.must("name = '{{ other }} {name}'")
+    cell = notebook.must(f"%%generate --raw -t 0 -n 9 -o out\n{body}{{{{ name }}}}")
+    sent = body + "{{ other }} {name}"
+    usage = cell.displays[-1]["metadata"]["llmkernel"]["usage"]
+    assert usage["prompt_tokens"] == len(sent.encode()) + 1
+    notebook.must("import llmkernel; llm = llmkernel.connect()")
+    same = f"llm.generate({json.dumps(sent)}, temperature=0, max_tokens=9).text == out.text"
+    assert notebook.must(same).value == "True"
+
+
+def test_the_options_reach_the_worker(notebook, scripted_worker):
+    cell = notebook.must('%%generate --system "be brief" -n 3 -t 0.5 --seed 7 -o out\nHi')
+    assert cell.displays[-1]["metadata"]["llmkernel"]["parameters"] == {
+        "max_tokens": 3,
+        "temperature": 0.5,
+        "seed": 7,
+    }
+    turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Hi"}]
+    same = f"llm.chat({turns}, max_tokens=3, temperature=0.5, seed=7).text == out.text"
+    assert notebook.must(f"import llmkernel; llm = llmkernel.connect()\n{same}").value == "True"
+    assert "stopped at max_tokens" in cell.text
+
+
+def test_several_answers_are_numbered_and_all_in_the_variable(notebook, scripted_worker):
+    cell = notebook.must("%%generate --samples 3 --seed 1 -n 20 -o out\nHi")
+    assert [line for line in cell.text.splitlines() if line.startswith("[")] == [
+        "[1]",
+        "[2]",
+        "[3]",
+    ]
+    assert notebook.must("len({sample.text for sample in out.samples})").value == "3"
+
+
+def test_log_probabilities_stand_under_the_answer(notebook, scripted_worker):
+    cell = notebook.must("%%generate --logprobs 2 -n 3\nHi")
+    assert "log-probability" in cell.markdown
+    assert len(cell.of("display_data")) == 1
+
+
+def test_a_list_is_answered_in_one_batch(notebook, scripted_worker):
+    notebook.must("cities = ['Bern', 'Oslo', 'Lima']")
+    cell = notebook.must("%%generate --for city in cities -t 0 -o answers\nTell me of {{ city }}.")
+    assert [line.split()[1] for line in cell.text.splitlines()[1:4]] == ["Bern", "Oslo", "Lima"]
+    notebook.must("import llmkernel; llm = llmkernel.connect()")
+    alone = "[llm.chat(f'Tell me of {city}.', temperature=0).text for city in cities]"
+    assert notebook.must(f"[str(answer) for answer in answers] == {alone}").value == "True"
+
+
+def test_a_data_frame_gets_a_series_with_its_index(notebook, scripted_worker):
+    notebook.must("import pandas as pd\ndf = pd.DataFrame({'a': ['x', 'y']}, index=[3, 5])")
+    notebook.must("%%generate --for row in df -t 0 -o df_answers --quiet\nTell me of {{ row.a }}")
+    assert notebook.must("list(df_answers.index)").value == "[3, 5]"
+
+
+def test_a_failure_in_a_list_stays_in_its_place(notebook, start_worker):
+    start_worker("scripted:nan_for=bad")
+    cell = notebook.must("%%generate --for x in ['good', 'bad'] -t 0 -o found\n{{ x }}")
+    assert "NumericalError" in cell.text
+    assert "1 failed" in cell.text
+    assert notebook.must("[type(each).__name__ for each in found]").value == (
+        "['Generation', 'NumericalError']"
+    )
+
+
+def test_json_is_a_value_and_what_is_none_is_an_error(notebook, scripted_worker):
+    cell = notebook.run("%%generate --format json -t 0 -n 5 -o data\nHi")
+    assert cell.error["ename"] == "NotJson"
+    assert "```json" in cell.markdown
+    assert notebook.run("data").error["ename"] == "NameError"
+
+
+def test_code_goes_into_the_next_cell(notebook, scripted_worker):
+    cell = notebook.must("%%generate --format code -t 0 -n 9 -o out\nHi")
+    (payload,) = cell.reply["payload"]
+    assert payload["source"] == "set_next_input"
+    assert payload["text"] == notebook.must("print(out, end='')").printed.strip("\n")
+
+
+def test_a_generation_in_the_background_is_a_handle(notebook, start_worker):
+    start_worker("scripted:step_ms=5,eos_after=100")
+    notebook.must("%%generate --background -t 0 -o job\nHi")
+    assert notebook.must("job.done").value == "False"
+    assert notebook.must("len(job.result(timeout=30).token_ids)").value == "101"
+    assert notebook.must("job").value == "<Job in the background: done>"
+
+
+def test_a_generation_in_the_background_can_be_cancelled(notebook, start_worker):
+    worker = start_worker("scripted:step_ms=20,eos_after=1000")
+    cell = notebook.must("%%generate --background -t 0\nHi")
+    assert cell.value == "<Job in the background: running>"
+    assert notebook.must("_.cancel(); _.result().finish_reason").value == "'cancelled'"
+    wait_until(lambda: load(worker).running == 0, seconds=5, what="the request to end")
+
+
+def test_captured_output_is_captured_once(notebook, scripted_worker):
+    notebook.must("%%capture seen\n%generate -t 0 Hello")
+    assert notebook.must("len(seen.outputs)").value == "1"
+
+
+def test_defaults_are_for_this_notebook_and_an_option_goes_before_them(notebook, scripted_worker):
+    notebook.must("%llm config -n 3 -t 0")
+    assert notebook.must("%generate Hi").displays[-1]["metadata"]["llmkernel"]["parameters"] == {
+        "max_tokens": 3,
+        "temperature": 0.0,
+    }
+    longer = notebook.must("%generate -n 5 Hi").displays[-1]["metadata"]["llmkernel"]
+    assert longer["parameters"]["max_tokens"] == 5
+    assert "max_tokens" not in notebook.must("%llm config --reset").text
+
+
+def test_everything_that_goes_wrong_is_an_error_of_the_cell(notebook):
+    wrong = [
+        ("%generate Hi", "WorkerNotFound", "%llm start"),
+        ("%%generate --temprature 1\nHi", "InvalidRequest", "--temperature"),
+        ("%%generate Hi\nHi", "InvalidRequest", "lines below"),
+        ("%%generate\n\n \n", "InvalidRequest", "empty"),
+        ("%%generate --quiet\nHi", "InvalidRequest", "-o VAR"),
+        ("%llm strat", "InvalidRequest", "start"),
+        ("%llm start --kv-cache many", "InvalidRequest", "2GiB"),
+        ("%llm use nobody", "WorkerNotFound", "nobody"),
+        ("%llm stop", "WorkerNotFound", "No worker"),
+        ("%llm start scripted:fail_load=not_enough_memory", "NotEnoughMemory", "smaller"),
+    ]
+    for code, ename, named in wrong:
+        cell = notebook.run(code)
+        assert cell.reply["status"] == "error", code
+        assert cell.error["ename"] == ename, code
+        shown = "\n".join(cell.error["traceback"])
+        assert named in shown, code
+        assert len(shown.splitlines()) <= 4, shown
+
+
+def test_a_name_without_a_value_is_named(notebook, scripted_worker):
+    notebook.must("city = 'Bern'")
+    cell = notebook.run("%%generate\nTell me of {{ cty }}")
+    assert "'cty' is undefined. Did you mean 'city'?" in cell.error["evalue"]
+    assert load(scripted_worker).requests_finished == 0
+
+
+def test_a_worker_that_dies_leaves_the_text_and_an_error(notebook, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=1000")
+
+    def kill(message):
+        if message["msg_type"] == "update_display_data":
+            os.kill(worker.pid, signal.SIGKILL)
+
+    cell = notebook.follow(notebook.send("%%generate -t 0\nHi"), kill)
+    assert cell.error["ename"] == "WorkerDied"
+    assert "broken off" in cell.text
+    assert len(cell.text) > 20
+
+
+def test_of_several_workers_one_must_be_chosen(notebook, start_worker):
+    start_worker(name="one")
+    start_worker(name="two")
+    cell = notebook.run("%generate -n 1 Hi")
+    assert "one, two" in cell.error["evalue"]
+    assert "%llm use NAME" in cell.error["evalue"]
+    notebook.must("%generate -n 1 -m two Hi")
+    assert "Using one" in notebook.must("%llm use one").text
+    chosen = notebook.must("%generate -n 1 Hi").displays[-1]["metadata"]["llmkernel"]["worker"]
+    assert chosen == "one"
+    listed = notebook.must("%llm list").text.splitlines()
+    assert [line.split()[0] for line in listed] == ["name", "one*", "two"]
+
+
+def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir):
+    cell = notebook.must("%llm start scripted:load_ms=400 --name s -o llm")
+    shown = [each["data"]["text/plain"] for each in cell.displays]
+    assert any("█" in text and "%" in text for text in shown[:-1])
+    assert shown[-1].startswith("s is ready: scripted:load_ms=400")
+    assert len(cell.of("display_data")) == 1
+    assert "already runs" in notebook.must("%llm start scripted:load_ms=400 --name s").text
+    assert notebook.must("llm.name").value == "'s'"
+    assert "ready" in notebook.must("%llm status").text
+    assert "ready" in notebook.must("%llm logs -n 5").text
+    assert notebook.must("%llm stop").text == "Stopped s."
+
+
+def test_tab_completes_in_a_cell(notebook, scripted_worker):
+    assert notebook.complete("%%generate --te") == (["--temperature"], "--te")
+    assert notebook.complete("%%generate -m s") == (["scripted"], "s")
+    notebook.must("some_city = 'Bern'")
+    assert notebook.complete("%%generate\nTell me of {{ some_c") == (["some_city"], "some_c")
+    assert "start" in notebook.complete("%llm st")[0]
+
+
+def test_help_is_on_the_magic(notebook):
+    cell = notebook.must("%generate?")
+    assert "--temperature" in cell.reply["payload"][0]["data"]["text/plain"]
+
+
+def test_loading_brings_no_tensors_and_unloading_takes_everything_back(open_notebook):
+    notebook = open_notebook()
+    heavy = "[name for name in ('torch', 'transformers', 'numpy', 'pandas') if name in sys.modules]"
+    assert notebook.must(f"import sys; {heavy}").value == "[]"
+    notebook.must("%unload_ext llmkernel")
+    assert (
+        notebook.run("%llm list").error is None
+    )  # IPython only prints that there is no such magic
+    assert "UsageError" in notebook.run("%llm list").printed
+    assert (
+        notebook.must(
+            "from llmkernel.errors import LLMKernelError; hasattr(LLMKernelError, '_render_traceback_')"
+        ).value
+        == "False"
+    )
+    notebook.must("%load_ext llmkernel\n%llm list")
