@@ -1,0 +1,63 @@
+"""Ctrl-C in a real process: the partial answer stays, the worker is told, the next call works."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize("mode", ["generate", "stream", "body", "map", "task"])
+def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, mode):
+    neighbour = endless.stream("somebody else", max_tokens=15_000, temperature=0)
+    next(neighbour)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.client.interrupted", mode], stdout=subprocess.PIPE
+    )
+    with child:
+        assert child.stdout.readline().strip() == b"begun"
+        time.sleep(0.4)
+        others = {"map": 3}.get(mode, 1)
+        assert endless.status().load.running == 1 + others
+        sent = time.time()
+        child.send_signal(signal.SIGINT)
+        wait_until(
+            lambda: endless.status().load.running == 1, seconds=1, what="its requests to end"
+        )
+        rest = child.stdout.read().splitlines()
+        assert child.wait(10) == 0
+    report = json.loads(rest[-1])
+    whole = endless.generate("hello", max_tokens=200, temperature=0).text
+    assert report["raised"] - sent < 0.6
+    assert report["again"] == whole[:5]
+    if mode in ("generate", "stream"):
+        assert len(report["partial"]) > 20
+        assert whole.startswith(report["partial"][:100])
+    next(neighbour)
+    neighbour.close()
+
+
+def test_two_interrupts_do_not_wait_for_the_worker(endless):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.client.interrupted", "generate"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with child:
+        child.stdout.readline()
+        time.sleep(0.2)
+        began = time.monotonic()
+        for _ in range(2):
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        child.wait(5)
+        assert time.monotonic() - began < 2.0
+    wait_until(lambda: endless.status().load.running == 0, seconds=2, what="its request to end")
