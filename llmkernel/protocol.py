@@ -70,8 +70,11 @@ class Hello(_Message, frozen=True):
     """First message of a client; answered by Welcome or Goodbye."""
 
     protocol: tuple[int, int] = PROTOCOL_VERSION
+    """Major and minor version that the client speaks."""
     package: str = ""
+    """Version of the client's library."""
     client: str = ""
+    """What kind of client it is, for people who read logs."""
 
 
 class Submit(_Message, frozen=True):
@@ -84,7 +87,9 @@ class Submit(_Message, frozen=True):
 
     id: int
     prompt: str | list[int] = ""
+    """Text, tokenised as it is, or token ids."""
     messages: list[ChatMessage] | None = None
+    """A conversation, made a prompt by the model's chat template."""
     params: SamplingParams = SamplingParams()
     stream: bool = False
     """Send deltas as they come; else only the terminal message carries text.
@@ -94,6 +99,7 @@ class Submit(_Message, frozen=True):
     nobody knows yet which answers will be returned.
     """
     credit: int = CREDIT_WINDOW
+    """Tokens that may be sent before more credit is given; no more than the default counts."""
     add_special_tokens: bool = True
     """For a text prompt: let the tokenizer add its own BOS and the like."""
     continue_final_message: bool = False
@@ -154,7 +160,9 @@ class Welcome(_Message, frozen=True):
     """Answer to Hello."""
 
     protocol: tuple[int, int] = PROTOCOL_VERSION
+    """Major and minor version that the worker speaks."""
     package: str = ""
+    """Version of the worker's library."""
     instance: str = ""
     """The uuid in the connection file; another one means another worker answers there."""
     state: State = "loading"
