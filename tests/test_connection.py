@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
@@ -17,6 +16,7 @@ import msgspec
 import pytest
 
 from llmkernel import connection as files
+from llmkernel import lock as lock_module
 from llmkernel import paths, processes
 from llmkernel.connection import Connection, Keys
 from llmkernel.errors import ConnectionProblem, InvalidRequest, ProtocolMismatch, WorkerNotFound
@@ -519,18 +519,22 @@ def test_a_release_leaves_the_lock_of_the_next_holder_alone(runtime_dir):
     second.release()
 
 
-def test_waiting_for_the_lock_of_a_leaver_never_gives_two_holders(runtime_dir):
-    """Whoever opened the file before it was removed, and got the lock after, looks again."""
+def test_a_lock_that_is_removed_while_it_is_being_taken_is_taken_anew(runtime_dir, monkeypatch):
     path = paths.lock_path("one")
     first = NameLock.take(path)
     assert first is not None
-    late = os.open(path, os.O_RDWR)
-    first.release()
-    fcntl.flock(late, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    opened = lock_module._open
+
+    def open_and_be_late(path: Path) -> int:
+        fd = opened(path)
+        first.release()  # only the first time: it is not ours any more after that
+        return fd
+
+    monkeypatch.setattr(lock_module, "_open", open_and_be_late)
     second = NameLock.take(path)
     assert second is not None
-    assert not NameLock(path, late).in_place
-    os.close(late)
+    assert second.in_place
+    assert NameLock.take(path) is None
     second.release()
 
 

@@ -176,12 +176,13 @@ def test_a_local_model_is_named_by_its_whole_path(runtime_dir, tmp_path, monkeyp
     ("settings", "said"),
     [
         ({"model": "scripted:step_ms=1"}, "model=scripted (asked: scripted:step_ms=1)"),
+        ({"model": "demo"}, "model=scripted (asked: demo)"),
         ({"max_concurrent": 8}, "max_concurrent=64 (asked: 8)"),
         ({"quantization": "nf4"}, "quantization=none (asked: nf4)"),
         ({"prefix_cache": False, "queue": 3}, "prefix_cache=True (asked: False), queue=512"),
         ({"kv_cache": "1GiB"}, "kv_cache=65536 (asked: 1073741824)"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_a_worker_with_other_settings_is_a_conflict(start_worker, settings, said):
     start_worker(name="one")
@@ -309,6 +310,18 @@ def test_an_interrupted_start_ends_what_it_began(runtime_dir, after):
     starter.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in starter.communicate(timeout=20)[1]
     nothing_left(runtime_dir)
+
+
+def test_an_interrupt_before_the_process_exists_gives_the_name_back(runtime_dir, monkeypatch):
+    def interrupted(_: WorkerConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "Child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.start(config())
+    nothing_left(runtime_dir)
+    with NameLock.take(paths.lock_path("one")) as lock:
+        assert lock.in_place
 
 
 def test_an_error_of_the_caller_while_it_waits_ends_what_it_began(runtime_dir):
