@@ -1,0 +1,169 @@
+"""What a token costs in the worker beside the forward pass.
+
+    python -m benchmarks.overhead [--save]
+
+A real worker serves real clients, on one torch thread. Counted is CPU time: all of the worker's
+process (engine, front, step inputs, sampling, detokenising, encryption, ZeroMQ's own threads)
+less the engine thread's time inside the model's layers and output head, which a stop watch
+wrapped around them takes (forward_clock/). Divided by the tokens made, at several numbers of
+streams. CPU time and not wall time, so that other work on the machine counts less; a busy
+machine still makes it larger. The scripted model has neither forward pass nor sampler, so it
+shows the part that is not tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import mmap
+import os
+import statistics
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from llmkernel import launcher
+from llmkernel.client import Client
+from llmkernel.config import WorkerConfig
+
+WIDTHS = (1, 8, 32)
+NEW_TOKENS = 128
+LIMIT_US = 60
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "scripted:eos_after=100000": {"no model: engine, text and wire alone": {"temperature": 0}},
+    "demo": {
+        "embedded model, greedy": {"temperature": 0},
+        "embedded model, temperature 0.8": {"temperature": 0.8},
+        "embedded model, temperature 0.8, top_p 0.95": {"temperature": 0.8, "top_p": 0.95},
+    },
+}
+"""Model → what is asked of it."""
+CLOCK_FOLDER = Path(__file__).parent / "forward_clock"
+
+
+class Watch:
+    """CPU seconds of a process, and of the forward passes in it."""
+
+    def __init__(self, pid: int, memory: mmap.mmap) -> None:
+        # the kernel's number for the CPU clock of another process (clock_getcpuclockid(3))
+        self._clock = ((~pid) << 3) | 2
+        self._memory = memory
+
+    def read(self) -> tuple[float, float, float]:
+        """Seconds of the process, seconds of its forward passes, number of passes."""
+        seconds, passes = struct.unpack_from("dd", self._memory)
+        return time.clock_gettime(self._clock), seconds, passes
+
+
+@contextmanager
+def timed_worker(model: str) -> Iterator[tuple[Client, Watch]]:
+    """A worker on one torch thread, with the stop watch in it."""
+    with tempfile.TemporaryDirectory(prefix="lk-overhead-") as folder:
+        path = Path(folder) / "clock"
+        path.write_bytes(bytes(16))
+        with environment(
+            PYTHONPATH=str(CLOCK_FOLDER), FORWARD_CLOCK=str(path), OMP_NUM_THREADS="1"
+        ):
+            connection = launcher.start(WorkerConfig.build(name="bench-overhead", model=model))
+        try:
+            with (
+                path.open("r+b") as file,
+                mmap.mmap(file.fileno(), 16) as memory,
+                Client(connection) as client,
+            ):
+                yield client, Watch(connection.pid, memory)
+        finally:
+            launcher.stop(connection, drain=False)
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set environment variables for the time of a `with`."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def measure(client: Client, watch: Watch, width: int, sampling: dict[str, Any]) -> dict[str, float]:
+    """One run of `width` streams at once: CPU microseconds per token."""
+    before = watch.read()
+    tokens = asyncio.run(_streams(client, width, sampling))
+    cpu, forward, _ = (now - then for now, then in zip(watch.read(), before, strict=True))
+    assert tokens == width * NEW_TOKENS, "a stream lost tokens"
+    return {"beside_us": 1e6 * (cpu - forward) / tokens, "forward_us": 1e6 * forward / tokens}
+
+
+async def _streams(client: Client, width: int, sampling: dict[str, Any]) -> int:
+    async def one(number: int) -> int:
+        stream = client.aio.stream(
+            f"Tell me a tiny story about number {number}.",
+            max_tokens=NEW_TOKENS,
+            ignore_eos=True,
+            **sampling,
+        )
+        return sum([len(delta.token_ids) async for delta in stream])
+
+    return sum(await asyncio.gather(*(one(number) for number in range(width))))
+
+
+def run(repeats: int) -> dict[str, Any]:
+    """The medians of each case at each width, printed as they come."""
+    print(f"{'case':40}  streams  beside the forward pass  forward pass   (CPU µs per token)")
+    rows = []
+    for model, cases in CASES.items():
+        with timed_worker(model) as (client, watch):
+            for case, sampling in cases.items():
+                measure(client, watch, max(WIDTHS), sampling)  # warm up
+                rows += [_median(client, watch, case, width, sampling, repeats) for width in WIDTHS]
+            assert model != "demo" or watch.read()[2] > 0, "the stop watch is not in the worker"
+    print(
+        f"\nTo hold: {LIMIT_US} µs beside the forward pass, embedded model, per token of each stream."
+    )
+    return {"rows": rows, "limit_us": LIMIT_US, "new_tokens": NEW_TOKENS, "repeats": repeats}
+
+
+def _median(
+    client: Client,
+    watch: Watch,
+    case: str,
+    width: int,
+    sampling: dict[str, Any],
+    repeats: int,
+) -> dict[str, Any]:
+    found = [measure(client, watch, width, sampling) for _ in range(repeats)]
+    beside = statistics.median(one["beside_us"] for one in found)
+    forward = statistics.median(one["forward_us"] for one in found)
+    print(f"{case:40}  {width:7}  {beside:23.1f}  {forward:12.1f}", flush=True)
+    return {
+        "case": case,
+        "streams": width,
+        "beside_us": round(beside, 2),
+        "forward_us": round(forward, 2),
+    }
+
+
+def main() -> None:
+    """Measure, print and, where asked, keep the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="runs at each width (default: 5)")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
+    arguments = parser.parse_args()
+    figures = run(arguments.repeats)
+    if arguments.save:
+        print(results.save("overhead", figures))
+
+
+if __name__ == "__main__":
+    main()
