@@ -55,13 +55,6 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """`%unload_ext llmkernel`: workers stay."""
-    from llmkernel.notebook.magics import unload
-
-    unload(shell)
-
-
-def unload_ipython_extension(shell: Any) -> None:
     """`%unload_ext llmkernel`: the magics are taken back, workers stay."""
     from llmkernel.notebook.magics import unload
 

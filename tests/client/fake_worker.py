@@ -42,6 +42,7 @@ def fake_worker(
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
+    socket.sndhwm = 0  # it drops nothing by accident
     socket.curve_server = True
     socket.curve_publickey = keys.server_public.encode()
     socket.curve_secretkey = keys.server_secret.encode()
