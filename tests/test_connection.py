@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from llmkernel import connection as files
-from llmkernel import lock as lock_module
 from llmkernel import paths, processes
 from llmkernel.connection import Connection, Keys
 from llmkernel.errors import ConnectionProblem, InvalidRequest, ProtocolMismatch, WorkerNotFound
@@ -187,17 +184,6 @@ def test_a_dead_worker_is_not_found(runtime_dir):
         files.find("one")
 
 
-def test_a_zombie_is_no_worker(runtime_dir):
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    identity = Identity(process.pid, processes.start_time(process.pid) or 0, processes.boot_id())
-    try:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
-        assert Path(f"/proc/{process.pid}").exists()
-        assert not identity.alive
-    finally:
-        process.wait()
-
-
 def test_a_reused_process_id_is_no_worker(runtime_dir):
     """The id is that of a process that runs, which started at another time."""
     me = own_identity()
@@ -216,20 +202,6 @@ def test_a_worker_of_another_machine_is_named_as_such(runtime_dir):
     assert files.list_workers() == []
     with pytest.raises(WorkerNotFound, match="runs on a-big-box, not here"):
         files.find("one")
-
-
-def test_a_process_name_cannot_fake_a_start_time(tmp_path):
-    """The name in /proc/<pid>/stat may hold brackets and blanks."""
-    program = tmp_path / "x) Z 1 1 (y"
-    program.symlink_to("/bin/sleep")
-    process = subprocess.Popen([str(program), "10"])
-    try:
-        start = processes.start_time(process.pid)
-        assert start is not None
-        assert start >= own_identity().start_time
-    finally:
-        process.kill()
-        process.wait()
 
 
 # What is refused -----------------------------------------------------------------
@@ -404,149 +376,3 @@ def test_a_hostile_file_cannot_have_other_files_removed(runtime_dir, tmp_path):
             paths.remove_socket(f"ipc://{path}")
         assert precious.exists()
         assert (tmp_path / "socket").exists()
-
-
-# Sockets' folder -----------------------------------------------------------------
-
-
-def test_a_socket_path_fits_and_is_never_used_twice(runtime_dir):
-    addresses = {paths.bind_address("ipc", f"{n:032x}"[::-1]) for n in range(100)}
-    assert len(addresses) == 100
-    assert all(len(a.removeprefix("ipc://")) <= paths.MAX_SOCKET_PATH for a in addresses)
-
-
-def test_a_long_session_folder_falls_back_to_the_temporary_one(runtime_dir, monkeypatch):
-    deep = runtime_dir / ("x" * 100)
-    deep.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
-    assert folder.parent == Path(tempfile.gettempdir())
-    assert mode(folder) == 0o700
-
-
-@pytest.mark.parametrize("spoil", ["open", "link", "file"])
-def test_a_folder_that_is_not_private_is_passed_over(runtime_dir, monkeypatch, spoil):
-    session = runtime_dir / "session"
-    session.mkdir()
-    taken = session / "llmkernel"
-    if spoil == "open":
-        taken.mkdir()
-        taken.chmod(0o755)
-    elif spoil == "link":
-        (runtime_dir / "target").mkdir(mode=0o700)
-        taken.symlink_to(runtime_dir / "target")
-    else:
-        taken.write_text("")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
-    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
-    assert folder.parent != session
-
-
-def test_a_folder_made_for_one_socket_goes_with_it(runtime_dir, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
-    monkeypatch.setattr(paths, "_is_private", lambda folder: False)
-    path = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://"))
-    assert mode(path.parent) == 0o700
-    assert re.fullmatch(r"llmkernel-\w+", path.parent.name)
-    bound_socket(path).close()
-    paths.remove_socket(f"ipc://{path}")
-    assert not path.parent.exists()
-
-
-def test_tcp_is_bound_on_loopback_at_a_port_that_the_system_picks():
-    assert paths.bind_address("tcp", "abc") == "tcp://127.0.0.1:*"
-
-
-# Locks ---------------------------------------------------------------------------
-
-
-def test_a_name_is_locked_once(runtime_dir):
-    path = paths.lock_path("one")
-    first = NameLock.take(path)
-    assert first is not None
-    assert NameLock.take(path) is None
-    first.release()
-    assert not path.exists()
-    second = NameLock.take(path)
-    assert second is not None
-    second.release()
-
-
-def test_a_lock_dies_with_its_holder(runtime_dir):
-    path = paths.lock_path("one")
-    code = (
-        "import sys, time; from pathlib import Path; from llmkernel.lock import NameLock\n"
-        f"lock = NameLock.take(Path({str(path)!r})); print(bool(lock), flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        assert NameLock.take(path) is None
-    finally:
-        holder.kill()
-        holder.communicate()
-    lock = NameLock.take(path)
-    assert lock is not None
-    lock.release()
-
-
-def test_a_lock_on_a_removed_file_is_no_lock_on_the_name(runtime_dir):
-    path = paths.lock_path("one")
-    first = NameLock.take(path)
-    assert first is not None
-    assert first.in_place
-    path.unlink()
-    assert not first.in_place
-    second = NameLock.take(path)
-    assert second is not None
-    assert not first.retake()
-    second.release()
-    assert first.retake()
-    assert first.in_place
-    first.release()
-
-
-def test_a_release_leaves_the_lock_of_the_next_holder_alone(runtime_dir):
-    path = paths.lock_path("one")
-    first = NameLock.take(path)
-    assert first is not None
-    path.unlink()
-    second = NameLock.take(path)
-    first.release()
-    assert second is not None
-    assert second.in_place
-    second.release()
-
-
-def test_a_lock_that_is_removed_while_it_is_being_taken_is_taken_anew(runtime_dir, monkeypatch):
-    path = paths.lock_path("one")
-    first = NameLock.take(path)
-    assert first is not None
-    opened = lock_module._open
-
-    def open_and_be_late(path: Path) -> int:
-        fd = opened(path)
-        first.release()  # only the first time: it is not ours any more after that
-        return fd
-
-    monkeypatch.setattr(lock_module, "_open", open_and_be_late)
-    second = NameLock.take(path)
-    assert second is not None
-    assert second.in_place
-    assert NameLock.take(path) is None
-    second.release()
-
-
-def test_a_link_or_a_foreign_file_is_no_lock(runtime_dir, tmp_path):
-    path = paths.lock_path("one")
-    path.symlink_to(tmp_path / "target")
-    with pytest.raises(ConnectionProblem, match="cannot be used as a lock"):
-        NameLock.take(path)
-    assert not (tmp_path / "target").exists()
-    path.unlink()
-    if os.geteuid() == 0:
-        path.touch()
-        os.chown(path, 12345, -1)
-        with pytest.raises(ConnectionProblem, match="another user"):
-            NameLock.take(path)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmkernel import connection as files
 from llmkernel import protocol
+from llmkernel.config import WorkerConfig
 from llmkernel.connection import Connection
 from llmkernel.params import SamplingParams
 from llmkernel.watcher import Watcher
-from tests.conftest import wait_until
+from tests.conftest import processes_in, wait_until
 
 SLOW = "scripted:step_ms=20,eos_after=100000"
 """A model that never stops by itself: 50 tokens a second."""
@@ -73,3 +77,20 @@ def foreground(
 
 def said(message: protocol.WorkerMessage, state: str) -> bool:
     return isinstance(message, (protocol.Welcome, protocol.StateChange)) and message.state == state
+
+
+def config(model: str = "scripted", name: str = "one", **settings) -> WorkerConfig:
+    return WorkerConfig.build(model=model, name=name, **settings)
+
+
+def nothing_left(runtime: Path) -> None:
+    """No process, and no file but the log."""
+    wait_until(lambda: not processes_in(runtime), seconds=5, what="processes to end")
+    assert {path.suffix for path in runtime.iterdir()} <= {".log"}
+    assert not any(path.is_socket() for path in (runtime.parent / "run").rglob("*"))
+
+
+def killed(connection: Connection) -> Connection:
+    os.kill(connection.pid, signal.SIGKILL)
+    wait_until(lambda: not connection.alive, seconds=5, what="death")
+    return connection

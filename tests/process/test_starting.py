@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
-import stat
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 
 from llmkernel import connection as files
-from llmkernel import launcher, paths, processes, protocol
+from llmkernel import launcher, paths, protocol
 from llmkernel.config import WorkerConfig
-from llmkernel.connection import Connection
 from llmkernel.errors import (
     ConfigurationConflict,
-    ConnectionProblem,
     LLMKernelError,
     MissingDependency,
     ModelNotFound,
     NotEnoughMemory,
     StartFailed,
-    WorkerUnresponsive,
 )
 from llmkernel.lock import NameLock
-from llmkernel.processes import Identity
-from llmkernel.watcher import Watcher
 from tests.conftest import processes_in, stop_worker, wait_until
-from tests.process.talking import SLOW, answer, submit, until
+from tests.process.talking import answer, config, nothing_left
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def config(model: str = "scripted", name: str = "one", **settings) -> WorkerConfig:
-    return WorkerConfig.build(model=model, name=name, **settings)
-
-
-def nothing_left(runtime: Path) -> None:
-    """No process, and no file but the log."""
-    wait_until(lambda: not processes_in(runtime), seconds=5, what="processes to end")
-    assert {path.suffix for path in runtime.iterdir()} <= {".log"}
-    assert not any(path.is_socket() for path in (runtime.parent / "run").rglob("*"))
 
 
 # One worker for all --------------------------------------------------------------
@@ -341,211 +319,3 @@ def test_a_starter_that_is_killed_leaves_a_worker_that_others_find(runtime_dir):
     connection = launcher.start(config("scripted:load_ms=1000"), timeout=20)
     assert answer(connection)
     stop_worker(connection)
-
-
-# What dead workers leave ---------------------------------------------------------
-
-
-def killed(connection: Connection) -> Connection:
-    os.kill(connection.pid, signal.SIGKILL)
-    wait_until(lambda: not connection.alive, seconds=5, what="death")
-    return connection
-
-
-def test_a_killed_workers_file_is_recognised_and_replaced(start_worker, runtime_dir):
-    dead = killed(start_worker(name="one"))
-    assert dead.path.exists()
-    assert files.list_workers() == []
-    fresh = start_worker(name="one")
-    assert fresh.instance != dead.instance
-    assert files.find("one") == fresh
-    assert not Path(dead.endpoint.removeprefix("ipc://")).exists()
-    assert answer(fresh)
-
-
-def test_what_other_workers_left_is_swept_away(start_worker, runtime_dir):
-    dead = killed(start_worker(name="other"))
-    living = start_worker(name="living")
-    start_worker(name="one")
-    assert not dead.path.exists()
-    assert not paths.lock_path("other").exists()
-    assert [connection.name for connection in files.list_workers()] == ["living", "one"]
-    assert answer(living)
-
-
-def test_a_reused_process_id_is_neither_attached_to_nor_killed(start_worker, runtime_dir):
-    dead = killed(start_worker(name="one"))
-    with subprocess.Popen(["sleep", "60"]) as bystander:
-        start = processes.start_time(bystander.pid)
-        assert start is not None
-        reused = Identity(bystander.pid, start + 1, processes.boot_id())
-        files.write(msgspec.structs.replace(dead, process=reused))
-        launcher.stop(files.read("one"))
-        launcher.kill(files.read("one"))
-        fresh = start_worker(name="one")
-        assert fresh.pid != bystander.pid
-        assert bystander.poll() is None
-        bystander.kill()
-
-
-def test_a_worker_is_waited_for_that_is_on_its_way_out(start_worker, runtime_dir):
-    first = start_worker(SLOW, name="one")
-    with Watcher(first) as watcher:
-        submit(watcher, max_tokens=60)
-        until(watcher, protocol.Deltas)
-        os.kill(first.pid, signal.SIGTERM)
-        second = start_worker(SLOW, name="one")
-        finished = until(watcher, *protocol.TERMINAL)
-    assert isinstance(finished, protocol.Finished)
-    assert second.pid != first.pid
-    assert not first.alive
-
-
-def test_killing_a_worker_at_any_moment_leaves_nothing_that_hinders_the_next(runtime_dir):
-    """Around each of the moments in which the world changes, ten times."""
-    chance = random.Random(1)
-    reached = {
-        "process": lambda: processes_in(runtime_dir),
-        "lock": paths.lock_path("one").exists,
-        "log": lambda: "worker one" in paths.log_path("one").read_text(),
-        "file": lambda: files.running("one"),
-    }
-    for number in range(20):
-        paths.log_path("one").write_text("")
-        with ThreadPoolExecutor() as pool:
-            start = pool.submit(launcher.start, config("scripted:load_ms=50"), timeout=20)
-            moment = sorted(reached)[number % len(reached)]
-            wait_until(reached[moment], seconds=10, what=moment)
-            time.sleep(chance.uniform(0, 0.1))
-            for process in processes_in(runtime_dir):
-                process.kill()
-            error = start.exception()
-            assert error is None or isinstance(error, StartFailed), error
-        for process in processes_in(runtime_dir):  # one that had not been seen in time
-            process.kill()
-        wait_until(lambda: not processes_in(runtime_dir), seconds=5, what="the end")
-    survivor = launcher.start(config(), timeout=20)
-    assert answer(survivor)
-    stop_worker(survivor)
-    nothing_left(runtime_dir)
-
-
-# Hostile or broken surroundings ----------------------------------------------------
-
-
-@pytest.mark.parametrize("spoil", ["mode", "link", "torn", "foreign"])
-def test_a_file_that_cannot_be_trusted_is_told_and_nothing_started(
-    start_worker, runtime_dir, tmp_path, spoil
-):
-    dead = killed(start_worker(name="one"))
-    if spoil == "mode":
-        dead.path.chmod(0o644)
-    elif spoil == "link":
-        dead.path.rename(tmp_path / "elsewhere")
-        dead.path.symlink_to(tmp_path / "elsewhere")
-    elif spoil == "torn":
-        os.truncate(dead.path, 100)
-    elif os.geteuid() == 0:
-        os.chown(dead.path, 12345, -1)
-    else:
-        pytest.skip("giving a file away needs root")
-    with pytest.raises(ConnectionProblem, match="remove it and start again"):
-        launcher.start(config())
-    assert processes_in(runtime_dir) == []
-
-
-def test_modes_are_private_at_any_umask(runtime_dir, start_worker):
-    old = os.umask(0)
-    try:
-        connection = start_worker(name="one")
-    finally:
-        os.umask(old)
-    endpoint = Path(connection.endpoint.removeprefix("ipc://"))
-    modes = {
-        path.name: stat.S_IMODE(path.stat().st_mode) for path in (runtime_dir, endpoint.parent)
-    }
-    assert set(modes.values()) == {0o700}
-    files_ = [connection.path, Path(connection.log), paths.lock_path("one")]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files_} == {0o600}
-
-
-def test_secrets_are_in_no_argument_no_environment_and_no_log(start_worker, runtime_dir):
-    connection = start_worker("scripted:fail_at_step=8", name="one")
-    with Watcher(connection) as watcher:
-        submit(watcher, 20, prompt="my-private-prompt")
-        assert isinstance(until(watcher, *protocol.TERMINAL), protocol.Failed)
-    proc = Path(f"/proc/{connection.pid}")
-    seen = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
-    seen += Path(connection.log).read_bytes()
-    assert b"scripted failure" in seen, "the log should have told of the failed step"
-    assert b"my-private-prompt" not in seen
-    for key in (connection.client_secret_key, connection.client_public_key):
-        assert key.encode() not in seen
-    assert json.dumps(connection.client_secret_key).encode() in connection.path.read_bytes()
-
-
-def test_tcp_listens_on_loopback_alone(start_worker, runtime_dir):
-    connection = start_worker(name="one", transport="tcp")
-    listening = [
-        c.laddr.ip
-        for c in psutil.Process(connection.pid).net_connections("inet")
-        if c.status == psutil.CONN_LISTEN
-    ]
-    assert listening == ["127.0.0.1"]
-    assert connection.endpoint.startswith("tcp://127.0.0.1:")
-    assert answer(connection)
-
-
-def test_ipc_listens_on_no_port(start_worker):
-    connection = start_worker()
-    assert psutil.Process(connection.pid).net_connections("inet") == []
-
-
-def test_modules_beside_the_notebook_do_not_get_into_the_worker(
-    runtime_dir, tmp_path, monkeypatch, start_worker
-):
-    (tmp_path / "zmq.py").write_text("raise RuntimeError('a file of the notebook')")
-    (tmp_path / "logging.py").write_text("raise RuntimeError('a file of the notebook')")
-    monkeypatch.chdir(tmp_path)
-    assert answer(start_worker())
-
-
-def test_a_name_that_is_held_and_not_served_is_told(runtime_dir, monkeypatch):
-    monkeypatch.setattr(launcher, "_PATIENCE", 0.5)
-    lock = NameLock.take(paths.lock_path("one"))
-    assert lock is not None
-    with pytest.raises(StartFailed, match="has held the name 'one'"):
-        launcher.start(config())
-    lock.release()
-
-
-def test_a_frozen_worker_is_told_and_can_be_killed(start_worker, runtime_dir, monkeypatch):
-    monkeypatch.setattr(launcher, "_PATIENCE", 1.0)
-    monkeypatch.setattr(launcher, "_SILENCE", 0.4)
-    connection = start_worker(name="one")
-    os.kill(connection.pid, signal.SIGSTOP)
-    with pytest.raises(WorkerUnresponsive, match="llmkernel stop --kill one"):
-        launcher.start(config())
-    with pytest.raises(WorkerUnresponsive, match="has not left"):
-        launcher.stop(connection, timeout=0.3)
-    launcher.kill(connection)
-    nothing_left(runtime_dir)
-
-
-def test_a_worker_that_was_frozen_goes_on(start_worker, runtime_dir, monkeypatch):
-    monkeypatch.setattr(launcher, "_SILENCE", 0.4)
-    connection = start_worker(name="one")
-    os.kill(connection.pid, signal.SIGSTOP)
-    timer = threading.Timer(1.0, os.kill, (connection.pid, signal.SIGCONT))
-    timer.start()
-    assert launcher.start(config(), timeout=20) == connection
-    timer.join()
-
-
-def test_another_version_is_told(start_worker, runtime_dir):
-    connection = start_worker(name="one")
-    data = connection.path.read_bytes()
-    assert b'"protocol": [\n  1,' in data
-    connection.path.write_bytes(data.replace(b'"protocol": [\n  1,', b'"protocol": [\n  2,'))
-    with pytest.raises(LLMKernelError, match=r"speaks protocol 2\.0"):
-        launcher.start(config())

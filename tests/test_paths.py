@@ -1,0 +1,68 @@
+"""Where sockets go: a private folder with a short path, and no path twice."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from llmkernel import paths
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_a_socket_path_fits_and_is_never_used_twice(runtime_dir):
+    addresses = {paths.bind_address("ipc", f"{n:032x}"[::-1]) for n in range(100)}
+    assert len(addresses) == 100
+    assert all(len(a.removeprefix("ipc://")) <= paths.MAX_SOCKET_PATH for a in addresses)
+
+
+def test_a_long_session_folder_falls_back_to_the_temporary_one(runtime_dir, monkeypatch):
+    deep = runtime_dir / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
+    assert folder.parent == Path(tempfile.gettempdir())
+    assert mode(folder) == 0o700
+
+
+@pytest.mark.parametrize("spoil", ["open", "link", "file"])
+def test_a_folder_that_is_not_private_is_passed_over(runtime_dir, monkeypatch, spoil):
+    session = runtime_dir / "session"
+    session.mkdir()
+    taken = session / "llmkernel"
+    if spoil == "open":
+        taken.mkdir()
+        taken.chmod(0o755)
+    elif spoil == "link":
+        (runtime_dir / "target").mkdir(mode=0o700)
+        taken.symlink_to(runtime_dir / "target")
+    else:
+        taken.write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
+    folder = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://")).parent
+    assert folder.parent != session
+
+
+def test_a_folder_made_for_one_socket_goes_with_it(runtime_dir, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    monkeypatch.setattr(paths, "_is_private", lambda folder: False)
+    path = Path(paths.bind_address("ipc", "abc").removeprefix("ipc://"))
+    assert mode(path.parent) == 0o700
+    assert re.fullmatch(r"llmkernel-\w+", path.parent.name)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+    paths.remove_socket(f"ipc://{path}")
+    assert not path.parent.exists()
+
+
+def test_tcp_is_bound_on_loopback_at_a_port_that_the_system_picks():
+    assert paths.bind_address("tcp", "abc") == "tcp://127.0.0.1:*"
