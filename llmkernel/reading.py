@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -25,7 +26,10 @@ _LATE_SECONDS = 2.0
 
 
 class InFlight:
-    """A request that was sent, and what has come of it. `timeout` in seconds covers all."""
+    """A request that was sent, and what has come of it. `timeout` in seconds covers all.
+
+    One that nobody holds any more is cancelled.
+    """
 
     def __init__(
         self, link: Link, submit: protocol.Submit, inbox: Inbox, timeout: float | None
@@ -75,6 +79,10 @@ class InFlight:
         self._late = True
         self._deadline = None
         self.cancel()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # never began
+            self.cancel()
 
     def result(self) -> Generation:
         """The answer of a request that is over; partial where it was cancelled from here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -31,10 +30,6 @@ class _Stream:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.generation!r})"
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # never began
-            self._reading.close()
 
 
 class Stream(_Stream):

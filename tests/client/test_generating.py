@@ -227,6 +227,21 @@ def test_connect_finds_the_only_worker_and_start_attaches_to_it(scripted_worker)
     assert [worker.name for worker in llmkernel.list_workers()] == ["scripted"]
 
 
+def test_loading_is_told_to_whoever_asks_and_else_shown_in_bars(runtime_dir, capsys):
+    stages = []
+    with llmkernel.start(
+        "scripted:load_ms=300",
+        name="one",
+        on_progress=lambda progress: stages.append(progress.stage),
+    ) as one:
+        one.stop()
+    assert "read" in stages
+    assert capsys.readouterr().err == ""
+    with llmkernel.start("scripted:load_ms=300", name="two") as two:
+        two.stop()
+    assert "read" in capsys.readouterr().err
+
+
 def test_connect_without_a_worker_says_so(runtime_dir):
     with pytest.raises(WorkerNotFound):
         llmkernel.connect()

@@ -100,6 +100,20 @@ def test_hello_again_begins_anew_and_cancels_what_ran(runtime_dir):
         assert isinstance(raw.terminal(), protocol.Finished)
 
 
+def test_nobody_takes_over_the_answers_of_another_connection(runtime_dir):
+    with (
+        serving("scripted:step_ms=5,eos_after=100000") as served,
+        RawClient(served.connection, routing_id=b"me") as first,
+        RawClient(served.connection, hello=False, routing_id=b"me") as second,
+    ):
+        first.submit(max_tokens=100)
+        first.until(protocol.Deltas)
+        second.send(protocol.Hello())
+        assert second.listen(0.3) is None
+        assert isinstance(first.terminal(), protocol.Finished)
+        assert [delta.seq for delta in first.deltas()] == list(range(100))
+
+
 def test_a_message_above_the_limit_cuts_its_sender_and_nobody_else(served, client):
     limit = protocol.MAX_WIRE_BYTES
     with RawClient(served.connection, reconnect_ivl=-1) as raw:
