@@ -30,7 +30,7 @@ demo: venv ## a worker with the embedded model, answers, a batch, figures
 	@$(BIN)/llmkernel demo
 
 test: venv ## every test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: venv ## ruff, formatting, mypy strict, generated pages
 	$(BIN)/ruff check .

@@ -10,13 +10,16 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 import psutil
 
+from llmkernel import paths
 from llmkernel._version import __version__
+from llmkernel.errors import LLMKernelError
 
 LIBRARIES = (
     "torch",
@@ -165,6 +168,7 @@ def examine() -> Report:
             *library_problems(libraries),
             *torch_problems(libraries, gpus),
             *encryption_problems(),
+            *runtime_problems(),
         ],
     )
 
@@ -278,6 +282,18 @@ def encryption_problems() -> list[str]:
             f"libzmq {zmq.zmq_version()} has known holes; pyzmq 26.2 or newer brings a safe one."
         ]
     return []
+
+
+def runtime_problems() -> list[str]:
+    """Why connection files could not be written or trusted."""
+    try:
+        folder = paths.runtime_folder()
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except LLMKernelError as error:
+        return [error.message]
+    except OSError as error:
+        return [f"Jupyter's runtime folder cannot be written: {error}."]
 
 
 def model_cache() -> Path:

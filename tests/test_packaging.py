@@ -81,6 +81,37 @@ def test_the_core_asks_for_six_packages_and_no_torch(project):
     assert not names & {"torch", "transformers", "numpy", "ipython", "jupyterlab"}
 
 
+@pytest.mark.parametrize(
+    ("python", "says"),
+    [
+        (None, "There is no 'python-of-the-test' here"),
+        ('[ "$1" = -V ] && echo Python 3.9.2 || exit 1', "3.11 or newer, and"),
+        ('[ "$1" != -m ]', "apt install python3-venv"),
+    ],
+    ids=["absent", "old", "without venv"],
+)
+def test_a_python_that_will_not_do_is_named_with_the_cure(tmp_path, python, says):
+    if python is not None:
+        program = tmp_path / "python-of-the-test"
+        program.write_text(f"#!/bin/sh\n{python}\n")
+        program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "tools" / "venv.sh"],
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "PYTHON": "python-of-the-test",
+            "VENV": str(tmp_path / "venv"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")

@@ -29,6 +29,9 @@ INTRODUCTION = """\
 (progress, statistics, errors, hints) to standard error.
 
 Wherever a worker is meant and no name is given, it is the only one that runs.
+
+Commands, options and names of workers complete with Tab after
+`eval "$(_LLMKERNEL_COMPLETE=bash_source llmkernel)"` (or `zsh_source`, `fish_source`).
 """
 
 

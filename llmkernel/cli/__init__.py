@@ -80,8 +80,9 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = program.main(arguments, prog_name=_name(), standalone_mode=False)
     except click.ClickException as error:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             error.show()
+        _mute()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return failure.INTERRUPTED
@@ -97,6 +98,10 @@ def _name() -> str:
 
 
 def _mute() -> None:
-    # The interpreter flushes standard output once more on its way out, and would complain.
-    with contextlib.suppress(OSError, io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # The interpreter flushes standard output once more on its way out, and would complain
+    # where that cannot be done.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,13 +47,15 @@ class Board:
         return " ".join(map(str, self._arrivals[begun + 1 :][:count]))
 
     def _draw(self) -> None:
-        room = max(20, shutil.get_terminal_size().columns - _QUESTION - 6)
+        columns = shutil.get_terminal_size().columns
+        left = min(_QUESTION, columns // 3)
+        room = max(10, columns - left - 6)  # a line that wraps could not be drawn over
         for number, (question, text) in enumerate(
             zip(self._questions, self._texts, strict=True), 1
         ):
             line = " ".join(text.split())
             shown = line if len(line) <= room else "…" + line[1 - room :]
-            asked = _cut(question, _QUESTION).ljust(_QUESTION)
+            asked = _cut(question, left).ljust(left)
             # the rest of a longer line drawn before is wiped
             end = "\x1b[K" if self._live else ""
             console.line(f"{number}  {console.dim(asked)}  {console.printable(shown)}{end}")

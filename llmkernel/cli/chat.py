@@ -17,7 +17,7 @@ from llmkernel.cli.failure import Command, report
 from llmkernel.cli.names import worker_option
 from llmkernel.cli.parameters import sampling_options, sampling_values
 from llmkernel.cli.prompt import Turns
-from llmkernel.errors import InvalidRequest, LLMKernelError, RequestEnded
+from llmkernel.errors import InvalidRequest, LLMKernelError, PromptTooLong, RequestEnded
 from llmkernel.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class Talk:
                 if not turns.interactive:
                     raise
                 report(error)
+                if isinstance(error, PromptTooLong):
+                    console.line(console.dim("/undo or /reset makes room here."), err=True)
 
     def take(self, text: str) -> None:
         """One turn: a command, a question, or nothing. Raises EOFError for /quit."""

@@ -36,7 +36,8 @@ def printable(text: str) -> str:
 def write(text: str, *, untrusted: bool = False, err: bool = False) -> None:
     """Write and flush `text` as it is, without a newline.
 
-    Raises PipeClosed where the reader of standard output has gone.
+    Raises PipeClosed where the reader of standard output has gone, and ClickException where
+    it cannot be written for another reason.
     """
     stream = _stream(err)
     try:
@@ -47,6 +48,8 @@ def write(text: str, *, untrusted: bool = False, err: bool = False) -> None:
         stream.flush()
     except BrokenPipeError:
         raise PipeClosed from None
+    except OSError as error:  # a full disk
+        raise click.ClickException(f"The output cannot be written: {error.strerror}.") from None
 
 
 def line(text: str = "", *, untrusted: bool = False, err: bool = False) -> None:

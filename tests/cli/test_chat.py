@@ -146,6 +146,13 @@ def test_an_error_is_shown_and_the_conversation_goes_on(start_worker):
         assert "Error:" not in say(terminal, "one")
 
 
+def test_a_conversation_that_has_grown_too_long_says_how_to_make_room(start_worker):
+    start_worker("scripted:context_length=64")
+    with Terminal("chat") as terminal:
+        terminal.until(PROMPT)
+        assert "/reset makes room" in say(terminal, "long " * 20)
+
+
 def test_through_a_pipe_each_line_is_a_question(scripted_worker):
     with Client(scripted_worker) as client:
         expected = answers(client, "one", "two")

@@ -61,7 +61,8 @@ def test_the_text_names_libraries_and_models(tmp_path):
 
 def test_it_works_where_torch_is_not_installed(tmp_path):
     # A folder with the core's dependencies alone, on an interpreter without site-packages.
-    names = ("click", "msgspec", "psutil", "zmq", "llmkernel")
+    names = ("click", "jupyter_core", "msgspec", "platformdirs", "psutil", "traitlets", "zmq")
+    names += ("llmkernel",)
     for name in names:
         found = __import__(name).__file__
         (tmp_path / name).symlink_to(Path(found).parent)
@@ -137,3 +138,16 @@ def test_an_old_library_is_named_with_what_is_needed(monkeypatch):
     assert doctor.library("torch") == Library("torch", "2.9.1+cu128", "needs 2.11 or newer")
     monkeypatch.setattr(doctor, "version", lambda name: "2.13.0rc1")
     assert doctor.library("torch").problem == ""
+
+
+def test_a_runtime_folder_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "below"))
+    (problem,) = doctor.runtime_problems()
+    assert "runtime folder" in problem
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(open_to_all))
+    (problem,) = doctor.runtime_problems()
+    assert "chmod 700" in problem

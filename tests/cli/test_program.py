@@ -84,6 +84,33 @@ def test_a_reader_that_leaves_ends_the_program_without_a_word(scripted_worker):
     assert len(done.stdout) == 20
 
 
+def test_a_full_disk_is_one_line_and_no_traceback(runtime_dir):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: The output cannot be written: No space left on device.\n"
+
+
+def test_names_of_workers_complete_with_tab(scripted_worker):
+    asked = {"_LLMKERNEL_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("llmkernel")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **asked, "COMP_WORDS": "llmkernel status scr"},
+    )
+    assert done.stdout.split() == ["plain,scripted"]
+
+
 def test_a_locale_without_unicode_gets_escapes_and_no_traceback(runtime_dir):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run(
