@@ -1,0 +1,147 @@
+"""Write docs/magics.md from the magics themselves; with --check only say whether it is up to date.
+
+python tools/magics_reference.py
+python tools/magics_reference.py --check
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import click
+
+from llmkernel.notebook import prompt
+from llmkernel.notebook.arguments import GENERATE
+from llmkernel.notebook.commands import LLM
+
+TARGET = Path(__file__).parent.parent / "docs" / "magics.md"
+INTRODUCTION = """\
+<!-- Written by tools/magics_reference.py; `make lint` checks that it is up to date. -->
+
+# Magics
+
+```
+%load_ext llmkernel
+%llm start                      # the embedded model; or a hub id, or a folder
+```
+```
+%%generate -t 0 -o answer
+What is {{ a }} + {{ b }}?
+```
+
+`%load_ext llmkernel` in `ipython_config.py` (`c.InteractiveShellApp.extensions`) loads the magics
+in every notebook. Tab completes options, workers, variables and what is inside `{{ }}`.
+"""
+AFTER_GENERATE = """\
+Values are split as in a shell: `--system "be brief"`. `{{ expression }}` works in them too:
+`-n {{ limit }}`. In `--stop`, `"\\n"` is a newline. On a `%generate` line the prompt begins with the
+first word that is no option, or after `--`. A model without a chat template gets the text as it is,
+as with `--raw`.
+
+### What is shown
+
+One output for each generation, as Markdown and as plain text, updated at most 25 times a second
+and less often as it grows. Under it stands one quiet line: tokens, speed, time to the first token,
+and how it ended where it did not end by itself. The output's metadata have all of it under
+`llmkernel`.
+
+What a model writes is never trusted: raw HTML is shown as text, links lead only to `http`, `https`
+and `mailto`, pictures are links, control characters are taken out.
+
+| `LLMKERNEL_STREAM` | output |
+|---|---|
+| `1` | updated while text arrives |
+| `0` | published once, at the end, without anything that depends on speed |
+| `auto`, or not set | `0` where nbclient (nbconvert, papermill) or pytest (nbval) runs the notebook, and under `%%capture`; else `1` |
+
+### What the variable gets
+
+| options | `-o VAR` |
+|---|---|
+| | a `Generation`: `str(VAR)`, `.text`, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
+| `--samples N` | the same; `.samples` has all of them |
+| `--format json` | the value; an answer that is no JSON is an error, shown as it came |
+| `--for NAME in EXPR` | a list, or a Series with the index of a Series or data frame; an exception where one failed |
+| `--background` | a handle: `.result()`, `.cancel()`, `.done`, `.generation` |
+
+`--for` takes a list or anything to go over; the items of a data frame are its rows as dicts. EXPR
+ends at the first blank outside brackets and quotes.
+
+### Stop, and errors
+
+Interrupt cancels the request in the worker; what has come stays on the screen and in VAR,
+KeyboardInterrupt is raised, and no queued cell runs. The worker and everybody else go on. A
+generation in the background is stopped with its handle.
+
+Errors are exceptions with a message, what to do next, and the lines of your own code.
+`import traceback; traceback.print_last()` shows the rest.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, "## %%generate\n", _usage("%%generate", GENERATE)]
+    parts += [_prose(GENERATE.help), _options(GENERATE), AFTER_GENERATE]
+    parts += ["## {{ expression }}\n", _prose(prompt.__doc__), "## %llm\n"]
+    for name, command in LLM.commands.items():
+        parts += [f"### %llm {name}\n", _usage(f"%llm {name}", command), _prose(command.help)]
+        parts += [_options(command, but=_shown_above(name))]
+    return "\n".join(part for part in parts if part)
+
+
+def _usage(title: str, command: click.Command) -> str:
+    pieces = command.collect_usage_pieces(click.Context(command))
+    if not any(isinstance(param, click.Option) for param in command.params):
+        pieces.remove("[OPTIONS]")
+    return f"```\n{' '.join([title, *pieces])}\n```\n"
+
+
+def _prose(text: str | None) -> str:
+    return inspect.cleandoc(text or "") + "\n"
+
+
+def _shown_above(name: str) -> set[str]:
+    """The options that `%llm config` shares with `%%generate`."""
+    shared = {param.name or "" for param in GENERATE.params}
+    return shared if name == "config" else set()
+
+
+def _options(command: click.Command, but: Collection[str] = ()) -> str:
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    rows = [_row(option) for option in options if option.name not in but]
+    if but:
+        rows.append(
+            "| … | of `%%generate`: `-m`, `--system`, `--raw`, `--format` and all of sampling |"
+        )
+    return "\n".join(["| option | meaning |", "|---|---|", *rows]) + "\n" if rows else ""
+
+
+def _row(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    value = ""
+    if not option.is_flag:
+        choices = option.type.choices if isinstance(option.type, click.Choice) else ()
+        value = " `" + (option.metavar or "\\|".join(map(str, choices)) or "TEXT") + "`"
+    meaning = " ".join((option.help or "").split()).replace("|", "\\|")
+    if option.show_default and option.default is not None:
+        meaning += f" Default: {option.default}."
+    return f"| {names}{value} | {meaning} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the page."""
+    text = reference()
+    if arguments == ["--check"]:
+        if TARGET.exists() and TARGET.read_text() == text:
+            return 0
+        sys.stderr.write("docs/magics.md is not what the magics say. Run: make docs\n")
+        return 1
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
