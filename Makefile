@@ -37,9 +37,11 @@ lint: venv ## ruff, formatting, mypy strict, generated pages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/cli_reference.py --check
+	$(BIN)/python tools/magics_reference.py --check
 
 docs: venv ## write the generated pages of docs/ again
 	$(BIN)/python tools/cli_reference.py
+	$(BIN)/python tools/magics_reference.py
 
 clean: ## remove what was built and the environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
