@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -15,15 +16,24 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.timeout(60)
 
 
+@contextlib.contextmanager
+def interrupted(mode):
+    """A process in the middle of a call."""
+    command = [sys.executable, "-m", "tests.client.interrupted", mode]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as child:
+        try:
+            assert child.stdout.readline().strip() == b"begun"
+            yield child
+        finally:
+            child.kill()
+
+
 @pytest.mark.parametrize("mode", ["generate", "stream", "body", "map", "task"])
 def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, mode):
     neighbour = endless.stream("somebody else", max_tokens=15_000, temperature=0)
     next(neighbour)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.interrupted", mode], stdout=subprocess.PIPE
-    )
-    with child:
-        assert child.stdout.readline().strip() == b"begun"
+    with interrupted(mode) as child:
         time.sleep(0.4)
         others = {"map": 3}.get(mode, 1)
         assert endless.status().load.running == 1 + others
@@ -46,13 +56,7 @@ def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, 
 
 
 def test_two_interrupts_do_not_wait_for_the_worker(endless):
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.interrupted", "generate"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with child:
-        child.stdout.readline()
+    with interrupted("generate") as child:
         time.sleep(0.2)
         began = time.monotonic()
         for _ in range(2):

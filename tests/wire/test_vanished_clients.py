@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -35,11 +36,15 @@ def served(runtime_dir):
         yield inside
 
 
+@contextlib.contextmanager
 def child(mode):
     """A process with a request in flight."""
-    process = subprocess.Popen([sys.executable, "-c", CLIENT, mode], stdout=subprocess.PIPE)
-    assert process.stdout.readline().strip() == b"token"
-    return process
+    with subprocess.Popen([sys.executable, "-c", CLIENT, mode], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline().strip() == b"token"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("mode", ["stream", "generate"])
@@ -55,7 +60,6 @@ def test_the_request_of_a_client_that_is_gone_is_cancelled_in_time(served, mode,
         wait_until(lambda: running() == 1, seconds=limit, what="the end of what it had")
         other.send(protocol.Cancel(id=1))
         cancelled = other.terminal()
-        process.kill()
     text = cancelled.outputs[0].text
     with RawClient(served.connection) as alone:
         alone.submit(max_tokens=len(text), stream=False)
