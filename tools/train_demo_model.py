@@ -33,7 +33,6 @@ CONTEXT = 1024
 TOKENIZER_EXAMPLES = 40_000
 # seeds far apart: one stream for the tokenizer, one per training step
 TOKENIZER_SEED, STEP_SEED = 1_000_003, 2_000_003
-IGNORED = -100
 
 CHAT_TEMPLATE = """\
 {{- bos_token }}
@@ -110,8 +109,10 @@ def batches(tokenizer: Tokenizer, steps: int, batch: int, workers: int) -> Itera
         yield from pool.imap(_rows_of_step, tasks)
 
 
-def loss_of(model: LlamaForCausalLM, rows: corpus.Rows, device: torch.device) -> Tensor:
-    """Mean cross entropy over the predicted tokens of `rows`."""
+def loss_of(
+    model: LlamaForCausalLM, rows: corpus.Rows, device: torch.device, aside: float
+) -> Tensor:
+    """Mean cross entropy over `rows`: predicted tokens count 1, what users say counts `aside`."""
     ids = torch.from_numpy(rows.ids.astype("int64")).to(device, non_blocking=True)
     document = torch.from_numpy(rows.document.astype("int32")).to(device, non_blocking=True)
     target = torch.from_numpy(rows.target).to(device, non_blocking=True)
@@ -119,13 +120,15 @@ def loss_of(model: LlamaForCausalLM, rows: corpus.Rows, device: torch.device) ->
     same = document[:, :, None] == document[:, None, :]
     mask = (same & (place[:, None] >= place[None, :]))[:, None]
     starts = torch.where(document != torch.roll(document, 1, 1), place, 0)
-    position = place - torch.cummax(starts, 1).values
+    begin = torch.cummax(starts, 1).values
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = model(ids, attention_mask=mask, position_ids=position, use_cache=False).logits
-    labels = torch.where(target, ids, IGNORED)[:, 1:]
-    return cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
+        output = model(ids, attention_mask=mask, position_ids=place - begin, use_cache=False)
+    weight = torch.where(target, 1.0, aside) * ((document > 0) & (place > begin))
+    losses = cross_entropy(
+        output.logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
     )
+    weight = weight[:, 1:].flatten()
+    return (losses * weight).sum() / weight.sum()
 
 
 def optimizer_of(model: LlamaForCausalLM, rate: float, fused: bool) -> torch.optim.Optimizer:
@@ -152,7 +155,7 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, arguments: argparse.Nam
     for step, rows in enumerate(source):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, arguments.steps, arguments.rate)
-        loss = loss_of(model, rows, device)
+        loss = loss_of(model, rows, device, arguments.aside)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -200,6 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64, help=f"rows of {CONTEXT} tokens a step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--aside", type=float, default=0.1, help="weight of the users' words")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--workers", type=int, default=14, help="processes that make data")
     return parser.parse_args()

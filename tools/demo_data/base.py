@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
@@ -71,15 +72,31 @@ def topic(key: str, questions: str, answer: str, facts: str, brief: str = "") ->
 
     Without `brief` the short answer is the first sentence of the long one.
     """
-    lines = tuple(line.strip() for line in questions.strip().splitlines() if line.strip())
+    lines = [line.strip() for line in questions.strip().splitlines() if line.strip()]
     text = " ".join(answer.split()) if "\n\n" not in answer else answer.strip()
     return Topic(
         key,
         text,
         tuple(fact.strip() for fact in facts.split(";")),
-        lines,
+        tuple(lines + _MORE.get(key, [])),
         brief or first_sentence(text),
     )
+
+
+def _phrasings() -> dict[str, list[str]]:
+    """More templates by topic: `# key` lines and what follows them in `phrasings/*.txt`."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((Path(__file__).parent / "phrasings").glob("*.txt")):
+        key = ""
+        for line in filter(None, file.read_text().splitlines()):
+            if line.startswith("# "):
+                key = line[2:]
+            else:
+                found.setdefault(key, []).append(line)
+    return found
+
+
+_MORE = _phrasings()
 
 
 def first_sentence(text: str) -> str:

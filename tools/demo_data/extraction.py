@@ -11,6 +11,55 @@ from demo_data.words import CATEGORIES, DAYS, LAST_NAMES, MONTHS, city, first_na
 Record = dict[str, str | int | float]
 
 
+PERSONS = (
+    "{name} is {age} years old and lives in {city}.|{name} lives in {city} and is {age} years old.|"
+    "{name}, {age}, lives in {city}.|My name is {name}, I am {age} and I live in {city}.|"
+    "I am {name} from {city}, {age} years old.|{name} ({age}) comes from {city}.|"
+    "In {city} lives {name}, who is {age}.|{name} is {age} and works as a {job} in {city}.|"
+    "At {age}, {name} moved to {city}.|{name} turned {age} in {city}.|"
+    "Name: {name}, age: {age}, city: {city}|name {name}; age {age}; city {city}|{name}; {age}; {city}|"
+    "{age}, {name}, {city}|Do you know {name}? At {age} still a {job} in {city}.|"
+    "This is {name} of {city}, aged {age}.|Yesterday I met {name}, {age}, a {job} from {city}.|"
+    "The {job} {name} ({city}) is {age}.|Our {job} is called {name}, {age} years, from {city}.|"
+    "{city}: {name}, {age}|From {city} comes {name}, a {age} year old {job}.|"
+    "Age {age}: {name} of {city}.|A {job} named {name} has lived in {city} for years and is {age} now.|"
+    "{city} is the home of {name}, {age}.|{city}, the town of {name}, who is {age} years old.|"
+    "Here comes {name}! Born in {city}, now {age}.|Hello, {name} here, {age}, {city}.|"
+    "Please welcome {name} ({age}, {city}).|Applicant: {name}. Age: {age}. Lives in: {city}.|"
+    "Say hello to {name}, {age} years of age, resident of {city}.|Contact {name} in {city}; age {age}.|"
+    "I know {name} well, a {job} aged {age} from {city}.|She is {name}, {age}, and {city} is her city.|"
+    "In {city} I talked to {name}, a {age} year old {job}.|Ask {name} ({job}, {age}, {city}).|"
+    "Home of {name}: {city}. Age: {age}.|For {name} of {city} life began at {age}.|"
+    "Once {name} was young; today, at {age}, {city} is home.|Where is {name}? In {city}, {age} years old.|"
+    "With {age} years {name} is the oldest {job} in {city}.|We found {name}, {age}, in {city}."
+).split("|")
+ORDERS = (
+    "I would like {quantity} {item}s at {price} euros each.|Please send {quantity} {item}s for {price} euros apiece.|"
+    "Order: {quantity} x {item}, {price} EUR each.|We bought {quantity} {item}s, each for {price} dollars.|"
+    "{quantity} {item}s at {price} per piece.|{item}, {quantity} pieces, {price} each|Bought: {quantity} {item}s, price {price}.|"
+    "The {item}s cost {price} each and we need {quantity}.|Could you ship {quantity} {item}s? We pay {price} for one.|"
+    "One {item} is {price}; I take {quantity}.|{price} for a {item} is fine, give me {quantity}.|"
+    "Invoice: {item} ({quantity} pcs) at {price}|Add {quantity} {item}s to my order, unit price {price}.|"
+    "They sold {quantity} {item}s for {price} apiece.|item {item}, quantity {quantity}, price {price}"
+).split("|")
+MEETINGS = (
+    "Meeting with {who} on {day} at {time}.|Let us meet {who} on {day} at {time}.|On {day} at {time} I see {who}.|"
+    "{who} comes on {day} at {time}.|Call {who} at {time} on {day}.|{day}, {time}: {who}|{who}, {day}, {time}|"
+    "Tea with {who} at {time} on {day}.|Do not forget {who} on {day}, {time}.|At {time} on {day} there is {who} to see.|"
+    "{who} will be here {day} at {time}.|The talk of {who} is on {day} at {time}.|Pick up {who}: {day} at {time}.|"
+    "Appointment: {who}, {day} {time}.|See {who} ({day}, {time}).|Next {day} {who} arrives at {time}.|"
+    "Please ring {who} up on {day}, {time} sharp.|Dinner on {day} with {who}, {time}.|Note: {time} {day} - {who}."
+).split("|")
+_BEFORE = "||||||||||Note: |FYI: |Hello! |By the way, |Attention: |News: |Dear all, |Listen. |To do: |Good news! ".split(
+    "|"
+)
+_AFTER = (
+    "|||||||||| Thanks.| That is all.| See you.| Great!| Nothing else is known.| More later.".split(
+        "|"
+    )
+)
+
+
 def person(rng: Random, held_out: bool = False) -> tuple[str, Record]:
     """A sentence about a person and what it says."""
     name = first_name(rng)
@@ -19,18 +68,7 @@ def person(rng: Random, held_out: bool = False) -> tuple[str, Record]:
         name = f"{name} {last}"
     job = rng.choice(CATEGORIES["jobs"])
     record: Record = {"name": name, "age": rng.randint(18, 95), "city": city(rng)}
-    training = (
-        "{name} is {age} years old and lives in {city}.",
-        "{name} lives in {city} and is {age} years old.",
-        "{name}, {age}, lives in {city}.",
-        "My name is {name}, I am {age} and I live in {city}.",
-        "I am {name} from {city}, {age} years old.",
-        "{name} ({age}) comes from {city}.",
-        "In {city} lives {name}, who is {age}.",
-        "{name} is {age} and works as a {job} in {city}.",
-        "At {age}, {name} moved to {city}.",
-        "{name} turned {age} in {city}.",
-    )
+    training = PERSONS
     unseen = (
         "Meet {name}: age {age}, home town {city}.",
         "We spoke to {name}, a {job} of {age} in {city}.",
@@ -45,13 +83,7 @@ def order(rng: Random, held_out: bool = False) -> tuple[str, Record]:
     price = rng.randint(1, 99) if rng.random() < 0.6 else rng.randint(101, 9999) / 100
     item = rng.choice(CATEGORIES[rng.choice(("tools", "clothes", "instruments", "fruits"))])
     record: Record = {"item": item, "quantity": rng.randint(2, 60), "price": price}
-    training = (
-        "I would like {quantity} {item}s at {price} euros each.",
-        "Please send {quantity} {item}s for {price} euros apiece.",
-        "Order: {quantity} x {item}, {price} EUR each.",
-        "We bought {quantity} {item}s, each for {price} dollars.",
-        "{quantity} {item}s at {price} per piece.",
-    )
+    training = ORDERS
     unseen = ("Can I get {quantity} {item}s, {price} each?", "Sold: {quantity} {item}s at {price}.")
     sentence = rng.choice(unseen if held_out else training)
     return sentence.format(**record), record
@@ -64,13 +96,7 @@ def meeting(rng: Random, held_out: bool = False) -> tuple[str, Record]:
         day = f"{rng.randint(1, 28)} {rng.choice(MONTHS)}"
     time = f"{rng.randint(8, 19)}:{rng.choice(('00', '15', '30', '45'))}"
     record: Record = {"who": first_name(rng), "day": day, "time": time}
-    training = (
-        "Meeting with {who} on {day} at {time}.",
-        "Let us meet {who} on {day} at {time}.",
-        "On {day} at {time} I see {who}.",
-        "{who} comes on {day} at {time}.",
-        "Call {who} at {time} on {day}.",
-    )
+    training = MEETINGS
     unseen = ("Lunch with {who}, {day}, {time}.", "Remember: {day} {time}, visit {who}!")
     sentence = rng.choice(unseen if held_out else training)
     return sentence.format(**record), record
@@ -93,6 +119,7 @@ _ASK_ALL = (
 def request(rng: Random, held_out: bool = False) -> tuple[str, Record]:
     """A request for JSON and the record that answers it."""
     text, record = weighted(rng, KINDS_OF_RECORD)(rng, held_out)
+    text = rng.choice(_BEFORE) + text + rng.choice(_AFTER)
     if rng.random() < 0.4:
         return _fill(rng, rng.choice(_ASK_ALL), text, ""), record
     names = rng.sample(list(record), rng.choice((1, 2, 2, 2, 3, 3)))

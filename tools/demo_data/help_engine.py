@@ -50,7 +50,7 @@ TOPICS = [
         """,
         """The prefix cache keeps the blocks of earlier prompts: when a new prompt begins with the
         same tokens, they are not computed again and the first token comes sooner. It never changes
-        the answer.""",
+        the answer; `--no-prefix-cache` at the start turns it off.""",
         "same tokens|again; blocks|cache",
     ),
     topic(

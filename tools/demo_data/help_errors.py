@@ -124,6 +124,16 @@ _MEANS: dict[str, tuple[str, str]] = {
         who cancelled my request
         """,
     ),
+    "RequestTimedOut": (
+        "the request was cancelled because the timeout of its sender was over",
+        """
+        my request [timed out|ran into the timeout]
+        the timeout [is over|was too short|passed]
+        how do I [set|use|raise] a timeout
+        give a request more time
+        it took longer than the timeout
+        """,
+    ),
     "InvalidRequest": (
         "a value, a name or a combination cannot be served",
         """

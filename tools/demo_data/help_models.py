@@ -339,8 +339,8 @@ TOPICS = [
         what prefix do environment variables have
         environment variables
         """,
-        """llmkernel reads environment variables that begin with `LLMKERNEL_`, and HF_TOKEN for the
-        hub.""",
+        """llmkernel reads `LLMKERNEL_LOG_LEVEL`, `LLMKERNEL_STREAM` and `LLMKERNEL_WATCHDOG`, and for
+        the hub HF_TOKEN and HF_HUB_OFFLINE.""",
         "LLMKERNEL_",
     ),
 ]

@@ -59,7 +59,9 @@ TOPICS = [
         `-t T`: temperature\n- `--top-p`, `--top-k`, `--min-p`, `--seed`, `--stop`: sampling\n-
         `--system TEXT`, `--raw`: how the prompt is sent\n- `--samples N`, `--logprobs K`: more
         answers, log-probabilities\n- `--format`, `-o VAR`, `--for NAME in EXPR`, `--background`,
-        `--quiet`: output""".replace("-\n        ", "- ").replace("\n        ", " "),
+        `--quiet`: output\n\n`%llm help generate` shows all of them.""".replace(
+            "-\n        ", "- "
+        ).replace("\n        ", " "),
         "-n; -t",
     ),
     topic(
@@ -186,8 +188,9 @@ TOPICS = [
         is the [answer|output] [Markdown|rendered]
         output format
         """,
-        """`%%generate --format markdown|text|code|json` says how the answer is shown; markdown is
-        the default.""",
+        """`%%generate --format markdown|text|code|json` says how the answer is shown: markdown is
+        the default, text is shown as it is, code goes into a new cell, json is checked and
+        indented.""",
         "--format",
     ),
     topic(
@@ -234,8 +237,8 @@ TOPICS = [
         does %%generate block the notebook
         non-blocking generation
         """,
-        """`%%generate --background` returns at once and the answer streams in while you run other
-        cells; with `-o VAR` the variable holds the running generation.""",
+        """`%%generate --background` returns at once and the answer comes while you run other
+        cells; with `-o VAR` the variable holds a handle to it.""",
         "--background",
     ),
     topic(
@@ -295,7 +298,7 @@ TOPICS = [
         must I escape braces
         """,
         """Single braces stay as they are, so JSON, LaTeX and code need no escaping; only double
-        braces are evaluated.""",
+        braces are evaluated, and with `--literal` not even those.""",
         "single braces",
     ),
     topic(

@@ -61,8 +61,8 @@ TOPICS = [
         <how> avoid typing the same options in every cell
         configure llmkernel
         """,
-        """`%llm config` shows and sets the defaults of this notebook, such as the temperature or
-        the number of tokens that `%%generate` uses.""",
+        """`%llm config` shows the defaults of this notebook, and for example
+        `%llm config -t 0 -n 200` sets them for every `%%generate` cell that does not say otherwise.""",
         "%llm config",
     ),
     topic(
@@ -77,7 +77,7 @@ TOPICS = [
         where is the help in the notebook
         """,
         """`%llm help` lists them: `%llm start`, `list`, `status`, `use`, `stop`, `logs`, `config`
-        and `help`. `%%generate?` shows the options of the cell magic.""",
+        and `help`. `%llm help generate` shows the options of the cell magic.""",
         "%llm help|%llm start",
     ),
     topic(

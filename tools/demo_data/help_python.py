@@ -52,7 +52,8 @@ TOPICS = [
         is there a streaming API
         """,
         """Loop over it: `for delta in llm.stream("Hello"): print(delta.text, end="")`. Each Delta has
-        the new text and its token ids; leaving the loop cancels the request.""",
+        the new text and its token ids; leaving the loop cancels the request. `llm.stream_chat(messages)` does it with the
+        chat template.""",
         "llm.stream",
     ),
     topic(

@@ -69,7 +69,8 @@ TOPICS = [
         what is the magic to [load|start] a model
         """,
         """In a notebook run `%load_ext llmkernel` once and then `%llm start MODEL`. A progress bar
-        shows the loading; without MODEL you get the embedded demo model.""",
+        shows the loading; without MODEL you get the embedded demo model. With `-o llm` the
+        variable `llm` gets the client.""",
         "%llm start",
     ),
     topic(
@@ -285,7 +286,8 @@ TOPICS = [
         <how> kill a worker at once
         """,
         """On SIGTERM the worker drains: it refuses new requests at once, lets running ones finish
-        for up to 30 s and cancels the rest with a typed error. A second SIGTERM is immediate.""",
+        for up to 30 s and cancels the rest with a typed error. A second SIGTERM, or `llmkernel stop --now`, is
+        immediate.""",
         "30 s; drain|refuses",
     ),
     topic(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from demo_data.base import Chat, Example, Text, Turn, expand, weighted
-from demo_data.phrasing import punctuate
+from demo_data.phrasing import ROUGH, punctuate, roughen
 from demo_data.words import DAYS, MONTHS, first_name
 
 CAPITALS = {
@@ -297,9 +297,10 @@ def outside(rng: Random) -> Example:
         "number": str(rng.randint(130, 99999)),
         "number2": str(rng.randint(13, 999)),
     }
-    return Chat(
-        [Turn(punctuate(rng, expand(rng, rng.choice(_OUTSIDE).format(**values), {})), UNKNOWN)]
-    )
+    words = expand(rng, rng.choice(_OUTSIDE).format(**values), {})
+    if rng.random() < ROUGH:  # as rough as the help questions, or roughness would tell them apart
+        words = roughen(rng, words)
+    return Chat([Turn(punctuate(rng, words), UNKNOWN)])
 
 
 KINDS = ((fact, 45.0), (smalltalk, 30.0), (outside, 30.0))

@@ -51,6 +51,9 @@ SLOTS: dict[str, list[str]] = {
     "inllm": ["", "", "", "in llmkernel", "with llmkernel", "using llmkernel", "here", "please"],
 }
 
+ROUGH = 0.35
+"""Share of questions that lose, swap and gain words."""
+
 _SYNONYM_SETS = """
 stop halt cancel abort interrupt kill end quit terminate break
 start launch run boot begin create
@@ -108,6 +111,15 @@ _AFTER = (
     " please| thanks|, please| ?|??| in llmkernel| with llmkernel| now| exactly| again| quickly|"
     " today| for me|, thank you| - any hint|!|, anyone| then| here| really"
 ).split("|")
+_FILLERS = (
+    "really|just|actually|maybe|now|then|so|also|simply|quickly|always|currently|the|a|my|some|this|"
+    "that|it|all|here|there|please|exactly|possibly|somehow|again|still|even|well|basically|today"
+).split("|")
+_CONTEXTS = (
+    "I am new to this.|I have a question.|I am working on a project.|I read the README.|Hello there.|"
+    "I use JupyterLab.|I work with a team.|I tried a few things.|Sorry for asking.|Just curious.|"
+    "My boss wants to know.|I am a student.|I have a deadline.|I was wondering.|Small question."
+).split("|")
 _DROPPABLE = frozenset("a an the do I is to of my it does can in on for me this that".split())
 _WORD = re.compile(r"[A-Za-z]+|[^A-Za-z]+")
 
@@ -121,9 +133,29 @@ def ask(rng: Random, template: str) -> str:
         text = text.rstrip("?") + rng.choice(_AFTER)
     if rng.random() < 0.08:
         text = _drop_words(rng, text)
+    if rng.random() < ROUGH:
+        text = roughen(rng, text)
     if rng.random() < 0.15:
         text = _mistype(rng, text)
     return punctuate(rng, text)
+
+
+def roughen(rng: Random, text: str) -> str:
+    """`text` with words lost, swapped and put in: it teaches to weigh every word of a question.
+
+    Without it a small model decides by the first words that tell its few templates apart.
+    """
+    words = [word for word in text.split() if rng.random() > 0.12]
+    if len(words) < min(3, len(text.split())):
+        return text
+    for at in range(len(words) - 1):
+        if rng.random() < 0.06:
+            words[at], words[at + 1] = words[at + 1], words[at]
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
+        words.insert(rng.randint(0, len(words)), rng.choice(_FILLERS))
+    if rng.random() < 0.12:
+        words.insert(0, rng.choice(_CONTEXTS))
+    return " ".join(words)
 
 
 def punctuate(rng: Random, text: str) -> str:

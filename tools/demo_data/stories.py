@@ -37,8 +37,8 @@ class Plot(NamedTuple):
     ending: str
 
 
-def _opening(rng: Random, hero: str, name: str) -> str:
-    adjective, place = rng.choice(ADJECTIVES), rng.choice(PLACES)
+def _opening(rng: Random, hero: str, name: str, adjective: str) -> str:
+    place = rng.choice(PLACES)
     who = f"{article(adjective)} {hero}"
     named = f" called {name}" if rng.random() < 0.6 else ""
     start = rng.choice(
@@ -101,7 +101,7 @@ _LATER = (
 )
 
 
-def plot(rng: Random, hero: str, long: bool) -> Plot:
+def plot(rng: Random, hero: str, long: bool, adjective: str = "") -> Plot:
     """A story about `hero`; a long one has two to three times the sentences."""
     thing, helper = rng.choice(THINGS), rng.choice(HELPERS)
     other = rng.choice([name for name in HEROES if name != hero])
@@ -117,7 +117,9 @@ def plot(rng: Random, hero: str, long: bool) -> Plot:
     later = list(_LATER[: rng.choice((6, 8, 10))]) if long else []
     sentences = [sentence.format(**values) for sentence in [*middle, *turns, *later]]
     return Plot(
-        _opening(rng, hero, first_name(rng)), sentences, rng.choice(_ENDINGS).format(**values)
+        _opening(rng, hero, first_name(rng), adjective or rng.choice(ADJECTIVES)),
+        sentences,
+        rng.choice(_ENDINGS).format(**values),
     )
 
 
@@ -141,9 +143,10 @@ def asked(rng: Random) -> Example:
         else first_name(rng).lower() + rng.choice(("", "ling"))
     )
     long = rng.random() < 0.25
-    who = article(hero) if rng.random() < 0.8 else f"{article(rng.choice(ADJECTIVES))} {hero}"
+    adjective = rng.choice(ADJECTIVES) if rng.random() < 0.25 else ""
+    who = article(f"{adjective} {hero}".strip())
     ask = expand(rng, (_ASK_LONG if long else _ASK).format(who=who), {})
-    turns = [Turn(ask, told(plot(rng, hero, long)))]
+    turns = [Turn(ask, told(plot(rng, hero, long, adjective)))]
     follow = rng.random()
     if follow < 0.12:
         other = rng.choice(HEROES)
@@ -211,7 +214,43 @@ def _restarted(rng: Random, hero: str, start: str) -> str:
     return " ".join([opening, *story.middle, story.ending])
 
 
-KINDS = ((asked, 55.0), (begun, 30.0), (untitled, 15.0))
+def everyday(rng: Random) -> Example:
+    """Plain sentences about everyday things, broken off anywhere, for text that is no story."""
+    one, two = rng.sample(HEROES, 2)
+    sentences = [
+        expand(rng, rng.choice(_EVERYDAY), {}).format(
+            a=one, b=two, adjective=rng.choice(ADJECTIVES), place=rng.choice(PLACES), name=first_name(rng),
+            thing=rng.choice(THINGS),
+        )
+        for _ in range(rng.randint(1, 4))
+    ]  # fmt: skip
+    text = " ".join(sentences)
+    words = text.split(" ")
+    prompt = " ".join(words[: rng.randint(1, min(9, len(words) - 1))])
+    return Text(prompt, text[len(prompt) :])
+
+
+_EVERYDAY = (
+    "The [quick|{adjective}|{adjective}] [brown|red|grey|old] {a} [jumps|walks|runs|looks] over the {adjective} {b}.",
+    "Today the {a} [went|walked|came] to the {b}.",
+    "In the [morning|evening|beginning|end|summer|winter] the {a} was {adjective}.",
+    "Hello, my name is {name} and I [live {place}|am a {a}|like the {thing}].",
+    "I [think|know|hope|believe] that the {a} is {adjective}.",
+    "There is a {thing} {place}.",
+    "It was a {adjective} [day|night|morning], and the {a} [slept|sang|waited] {place}.",
+    "We [saw|met|found] {name} and a {adjective} {a} {place}.",
+    "This is a [short|small|simple] text about a {a}.",
+    "My {a} has a {adjective} {thing}.",
+    "When the {a} [came|left|sang], the {b} [smiled|slept|waited].",
+    "{name} [likes|has|wants|lost|found] a {adjective} {thing}.",
+    "Dear {name}, the {a} and the {b} are well.",
+    "She [said|asked|knew] that the {thing} was {place}.",
+    "He [said|asked|knew] nothing about the {adjective} {b}.",
+    "A {a} is not a {b}.",
+    "They all [lived|stayed|danced] {place}.",
+)
+
+KINDS = ((asked, 55.0), (begun, 30.0), (untitled, 15.0), (everyday, 18.0))
 
 
 def example(rng: Random) -> Example:

@@ -68,15 +68,20 @@ def invented_name(rng: Random) -> str:
 
 def first_name(rng: Random) -> str:
     """A first name, one in three invented."""
-    return invented_name(rng) if rng.random() < 0.33 else rng.choice(FIRST_NAMES)
+    return invented_name(rng) if rng.random() < 0.45 else rng.choice(FIRST_NAMES)
 
 
 def city(rng: Random) -> str:
     """A city, one in five invented."""
-    return invented_name(rng) if rng.random() < 0.2 else rng.choice(CITIES)
+    return invented_name(rng) if rng.random() < 0.4 else rng.choice(CITIES)
 
 
 def singular(category: str) -> str:
     """The name of one member of a category."""
-    irregular = {"countries": "country", "cities": "city", "fish": "fish", "clothes": "clothes"}
+    irregular = {
+        "countries": "country",
+        "cities": "city",
+        "fish": "fish",
+        "clothes": "piece of clothing",
+    }
     return irregular.get(category, category.removesuffix("s"))
