@@ -115,7 +115,6 @@ def take(arguments: argparse.Namespace) -> None:
     """Run a copy of the notebook and write the picture."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / ".lab").mkdir()
         notebook = shutil.copy(arguments.notebook, folder)
         with (
             jupyter_lab(folder) as url,
