@@ -21,6 +21,8 @@ from llmkernel.protocol import (
 )
 from llmkernel.worker.text import Tokenizer
 
+_PROBE_CHARS = 16
+"""Characters for each token of the context that are tokenised before the rest of a long text."""
 _LOGPROB_BYTES = 40
 """What one token with its log-probability takes in a message, roughly."""
 
@@ -81,22 +83,47 @@ def check_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
     _check_ids("token_ids", token_ids, vocab_size)
 
 
-def encode(what: Submit | Tokenize, tokenizer: Tokenizer) -> tuple[int, ...]:
+def encode(
+    what: Submit | Tokenize, tokenizer: Tokenizer, context_length: int = 0
+) -> tuple[int, ...]:
     """Token ids of a prompt, a text or a conversation. Slow: call it off the loop.
 
-    Raises InvalidRequest where the chat template refuses, and for nothing at all.
+    Raises InvalidRequest where the chat template refuses, and PromptTooLong for a text whose
+    beginning alone is far above `context_length`, where that is given.
     """
     if what.messages is not None:
         turns = [{"role": turn.role, "content": turn.content} for turn in what.messages]
         goes_on = isinstance(what, Submit) and what.continue_final_message
-        # the template writes the special tokens itself
-        return tuple(tokenizer.encode(tokenizer.render_chat(turns, goes_on), False))
-    if isinstance(what, Tokenize):
-        return tuple(tokenizer.encode(what.text, what.add_special_tokens))
-    if isinstance(what.prompt, str):
-        # nothing stays nothing: a lone BOS would pass for a prompt
-        return tuple(tokenizer.encode(what.prompt, what.add_special_tokens) if what.prompt else ())
-    return tuple(what.prompt)
+        text = tokenizer.render_chat(turns, goes_on)
+        special = False  # the template writes the special tokens itself
+    elif isinstance(what, Tokenize):
+        text, special = what.text, what.add_special_tokens
+    elif isinstance(what.prompt, str):
+        text, special = what.prompt, what.add_special_tokens
+        if not text:
+            return ()  # a lone BOS would pass for a prompt
+    else:
+        return tuple(what.prompt)
+    _check_beginning(text, tokenizer, context_length)
+    return tuple(tokenizer.encode(text, special))
+
+
+def _check_beginning(text: str, tokenizer: Tokenizer, context_length: int) -> None:
+    """Spare the work for a text that has no chance: megabytes take a tokenizer seconds.
+
+    Where a text is cut changes the tokens beside the cut only, so twice the limit is
+    certainly too much.
+    """
+    beginning = text[: _PROBE_CHARS * context_length]
+    if not beginning or len(beginning) == len(text):
+        return
+    count = len(tokenizer.encode(beginning, False))
+    if count > 2 * context_length:
+        raise PromptTooLong(
+            f"The prompt has more than {count} tokens; the context length is {context_length}.",
+            needed=count,
+            limit=context_length,
+        )
 
 
 def check_tokens(submit: Submit, prompt: Sequence[int]) -> None:

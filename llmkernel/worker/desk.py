@@ -29,6 +29,7 @@ from llmkernel.worker.peers import Peer
 from llmkernel.worker.sequence import EngineEvent, Request
 from llmkernel.worker.stream import EngineLike, Stream
 from llmkernel.worker.text import Tokenizer
+from llmkernel.worker.traces import where
 
 MAX_PREPARING_BYTES = 64 * 2**20
 """Prompts that wait for a thread, in all."""
@@ -101,7 +102,9 @@ class Desk:
         peer.requests[submit.id] = preparing
         self._preparing.add(preparing)
         self._preparing_bytes += size
-        work = self._loop.run_in_executor(self._threads, admission.encode, submit, self._tokenizer)
+        work = self._loop.run_in_executor(
+            self._threads, admission.encode, submit, self._tokenizer, self._info.context_length
+        )
         work.add_done_callback(partial(self._prepared, preparing))
 
     def cancel(self, peer: Peer, request_id: int) -> None:
@@ -154,7 +157,7 @@ class Desk:
         except LLMKernelError as error:
             self._settle(preparing, _refusal(submit.id, error))
         except Exception as error:  # noqa: BLE001 - of any tokenizer or template; only this request fails
-            _log.exception("a prompt could not be tokenised (%s)", type(error).__name__)
+            _log.error("a prompt could not be tokenised: %s", where(error))
             self._settle(preparing, _refusal(submit.id, LLMKernelError(_TOKENIZER_BROKE)))
         else:
             self._begin(preparing, stream)
@@ -229,7 +232,7 @@ class Desk:
         try:
             return stream.deltas()
         except Exception as error:  # noqa: BLE001 - of any tokenizer; only this request fails
-            _log.exception("tokens could not be made text (%s)", type(error).__name__)
+            _log.error("tokens could not be made text: %s", where(error))
             stream.cancel()
             self._end(stream, StepFailed("The tokenizer failed on the tokens of this answer."))
             return []

@@ -13,6 +13,7 @@ from llmkernel.errors import InvalidRequest, LLMKernelError, Overloaded
 from llmkernel.worker import admission
 from llmkernel.worker.peers import Peer
 from llmkernel.worker.text import Tokenizer
+from llmkernel.worker.traces import where
 
 MAX_WAITING = 256
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class TextDesk:
         except LLMKernelError as error:
             self._refuse(peer, request_id, error)
         except Exception as error:  # noqa: BLE001 - of any tokenizer; only this question fails
-            _log.exception("a text question failed (%s)", type(error).__name__)
+            _log.error("a text question failed: %s", where(error))
             broke = InvalidRequest("The tokenizer failed on this; the worker's log says how.")
             self._refuse(peer, request_id, broke)
 

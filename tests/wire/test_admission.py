@@ -66,6 +66,21 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(client):
     assert refused.data["needed"] >= 3001
 
 
+def test_of_a_hopeless_prompt_only_the_beginning_is_tokenised(served, client):
+    tokenised = []
+
+    class Counting(type(served.parts.tokenizer)):
+        def encode(self, text, add_special_tokens=True):
+            tokenised.append(len(text))
+            return super().encode(text, add_special_tokens)
+
+    served.front.set_ready(served.engine, Counting(), served.parts.info)
+    refused = refusal(client, prompt="x" * 2_000_000)
+    assert refused.code == "prompt_too_long"
+    assert refused.data == {"needed": 16 * 2048, "limit": 2048}
+    assert tokenised == [16 * 2048]
+
+
 def test_prompt_logprobs_that_no_message_could_hold_are_refused(runtime_dir):
     with (
         serving("scripted:context_length=20000,blocks=2000") as served,
@@ -165,6 +180,7 @@ def test_a_tokenizer_that_breaks_fails_its_own_request_only(served, client, capl
     assert broken not in ended[1].message
     assert isinstance(ended[2], protocol.Finished)
     assert "ZeroDivisionError" in caplog.text
+    assert broken not in caplog.text
 
 
 def test_a_request_can_be_cancelled_while_its_prompt_is_tokenised(served, client):
