@@ -26,8 +26,8 @@ from llmkernel.errors import (
 )
 from llmkernel.worker import memory
 from llmkernel.worker.checkpoint import SINGLE
-from llmkernel.worker.loader import choose_device, longest_context
 from llmkernel.worker.models import ATTENTION, FAMILIES
+from llmkernel.worker.placement import choose_device, longest_context
 
 # bitsandbytes brings torch's deprecated script methods; int8 casts to float16 and says so
 QUANTISED = pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
@@ -377,9 +377,10 @@ def test_a_failed_load_leaves_no_process_behind(folder: Path) -> None:
     tensors = load_file(folder / SINGLE)
     del tensors["model.norm.weight"]
     save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
-    with pytest.raises(BrokenCheckpoint):
+    with pytest.raises(BrokenCheckpoint) as caught:
         load_quietly(folder)
     assert psutil.Process().children() == []
+    assert caught.tb  # which holds all that the load held
 
 
 @pytest.mark.gpu

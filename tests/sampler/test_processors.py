@@ -91,6 +91,14 @@ def test_of_equal_scores_top_k_keeps_all_and_top_p_the_lower_ids() -> None:
     assert ours.exp().tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
 
 
+def test_of_equally_typical_tokens_the_lower_ids_are_kept() -> None:
+    ours = torch.zeros(3, 3000)
+    processors.keep_typical(ours, column(0.5, 3))
+    kept = ours.isfinite()
+    assert kept[:, :1499].all()
+    assert not kept[:, 1501:].any()
+
+
 def test_what_was_excluded_before_stays_excluded() -> None:
     for keep in (processors.keep_typical, processors.keep_top_p, processors.keep_min_p):
         ours = scores()

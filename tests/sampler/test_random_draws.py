@@ -6,7 +6,7 @@ import itertools
 
 import torch
 
-from llmkernel.worker.random_draws import draw_key, exponential_noise
+from llmkernel.worker.random_draws import _SCALE, draw_key, exponential_noise
 
 
 def keys(count: int, seed: int = 0, answer: int = 0) -> torch.Tensor:
@@ -41,6 +41,13 @@ def test_small_noise_keeps_its_precision() -> None:
     assert abs(chi_square(counts, small.numel() / 20)) < 5
     assert noise.min() > 0
     assert noise.isfinite().all()
+
+
+def test_the_extreme_integers_give_finite_noise_above_zero() -> None:
+    zero = torch.zeros(1, dtype=torch.int32)  # token 0 under the key (0, 0) hashes to 0
+    assert 0 < exponential_noise(zero, torch.zeros(1, 2, dtype=torch.int32)).item() < 1e-9
+    largest = torch.tensor(2**31 - 1, dtype=torch.int32).to(torch.float32)
+    assert (largest.mul(-_SCALE).sub(2.0**-32)).log1p().isfinite()
 
 
 def test_neighbouring_tokens_positions_answers_and_seeds_are_independent() -> None:

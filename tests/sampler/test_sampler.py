@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampler_rows import advance, attached, decode_row, draw, draw_details
+from transformers import generation as hf
 
 from llmkernel.params import SamplingParams
 from llmkernel.worker.sampler import TOP_LOGPROBS
@@ -51,6 +53,22 @@ def test_draws_after_truncation_follow_the_rest() -> None:
     counts = many_draws(row, 20_000, top_k=4, top_p=0.95)
     kept = torch.tensor([3.0, 2.0, 1.0, float("-inf"), float("-inf"), float("-inf")])
     assert_follows(counts, kept.softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "warper"),
+    [
+        ("top_k", 3, hf.TopKLogitsWarper),
+        ("top_p", 0.7, hf.TopPLogitsWarper),
+        ("min_p", 0.2, hf.MinPLogitsWarper),
+        ("typical_p", 0.5, hf.TypicalLogitsWarper),
+    ],
+)
+def test_each_truncation_takes_part_in_the_draw(name: str, value: float, warper: Any) -> None:
+    row = logits(1, 20, scale=1.0)
+    kept = warper(value)(None, row.clone())[0].softmax(-1)
+    assert 1 < (kept > 0).sum() < 20
+    assert_follows(many_draws(row, 4_000, **{name: value}), kept)
 
 
 def test_draws_along_one_sequence_follow_the_softmax() -> None:
@@ -234,13 +252,13 @@ def test_penalties_after_a_preemption_are_those_without_one() -> None:
 
 
 def test_a_slot_forgets_the_tokens_of_its_last_sequence() -> None:
-    values = torch.tensor([[4.0, 3.5, 3.0, 0.0]])
-    row = decode_row(prompt=(0, 0), temperature=0, repetition_penalty=2.0, presence_penalty=2.0)
+    row = decode_row(prompt=(0, 0), temperature=0, repetition_penalty=2.0)
     sampler = attached(4, [row])
-    assert sampler.sample(values, [row]).tokens.tolist() == [1]
-    fresh = decode_row(prompt=(3,), temperature=0, presence_penalty=2.0)
-    sampler.attach(0, fresh.sequence)
-    assert sampler.sample(values, [fresh]).tokens.tolist() == [0]
+    assert sampler.sample(torch.tensor([[4.0, 3.5, 3.0, 0.0]]), [row]).tokens.tolist() == [1]
+    for values, token in (([4.0, 3.5, 3.0, 0.0], 0), ([3.5, 4.0, 3.0, 0.0], 1)):
+        fresh = decode_row(prompt=(3,), temperature=0, repetition_penalty=2.0)
+        sampler.attach(0, fresh.sequence)
+        assert sampler.sample(torch.tensor([values]), [fresh]).tokens.tolist() == [token]
 
 
 def test_seen_tokens_take_no_memory_until_a_request_needs_them() -> None:

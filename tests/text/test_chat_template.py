@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +18,7 @@ import small_tokenizers
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.protocol import MAX_PROMPT_BYTES
+from llmkernel.worker import chat_process
 from llmkernel.worker.chat import ChatTemplate
 
 TURNS = [
@@ -117,27 +122,52 @@ def test_the_sandbox_lets_nothing_out(source: str, tmp_path: Path) -> None:
 
 
 BOMBS = {
-    "time": "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}{% endfor %}{% endfor %}",
-    "one slow operation": "{{ (messages | length + 8) ** (9 ** 9) }}",
-    "output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
-    "one large text": "{{ messages[0].content * 10 ** 8 }}",
-    "memory": "{{ messages[0].content * 10 ** 10 }}",
-    "doubling": "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-    "depth": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "format": "{{ '%1000000000000d' % 1 }}",
+    "time": (
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}"
+            "{% endfor %}{% endfor %}"
+        ),
+        "takes more than 0.5 s",
+    ),
+    "one slow operation": ("{{ (messages | length + 8) ** (9 ** 9) }}", "takes more than 0.5 s"),
+    "output": ("{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}", "makes more than"),
+    "one large text": ("{{ messages[0].content * 10 ** 8 }}", "(makes|takes) more than"),
+    "memory": ("{{ messages[0].content * 10 ** 10 }}", "too much memory"),
+    "doubling": (
+        (
+            "{% set ns = namespace(x='a') %}"
+            "{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+        ),
+        "too much memory|takes more than 0.5 s",
+    ),
+    "depth": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+    "format": ("{{ '%1000000000000d' % 1 }}", "too much memory|cannot render"),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_template_can_take_time_or_memory_without_end(bomb: str) -> None:
-    template = ChatTemplate("{% if messages[0].content == 'go' %}" + BOMBS[bomb] + "{% endif %}ok", seconds=0.5)  # fmt: skip
+    source, text = BOMBS[bomb]
+    only_then = "{% if messages[0].content == 'go' %}" + source + "{% endif %}ok"
+    template = ChatTemplate(only_then, seconds=0.5)
     assert template.render([{"role": "user", "content": "still"}]) == "ok"
     began = time.monotonic()
-    with pytest.raises(InvalidRequest, match="chat template"):
+    with pytest.raises(InvalidRequest, match=text):
         template.render([{"role": "user", "content": "go"}])
     assert time.monotonic() - began < 10
     assert template.render([{"role": "user", "content": "still"}]) == "ok"
     template.close()
+
+
+def test_the_process_ends_itself_when_nobody_waits_for_it() -> None:
+    setup = {"path": sys.path, "template": BOMBS["time"][0], "seconds": 0.3, "characters": 99}
+    with subprocess.Popen(
+        [sys.executable, "-I", chat_process.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(setup).encode() + b"\n{}\n")
+        process.stdin.flush()
+        assert process.wait(30) == -signal.SIGALRM
 
 
 def test_a_template_that_is_a_bomb_to_compile_ends_too() -> None:
