@@ -31,7 +31,7 @@ def run(shell: Any, client: Client, request: Request) -> Any:
     what has come is in the KeyboardInterrupt's `partial`, None where nothing had.
     """
     name, expression = request.options["loop"]
-    values, items = _items(shell.ev(expression), expression)
+    values, items = _items(_evaluated(shell, expression), expression)
     prompts = _prompts(shell, client, request, name, items)
     progress = _Progress(shell, len(items), quiet=bool(request.options.get("quiet")))
     try:
@@ -45,6 +45,15 @@ def run(shell: Any, client: Client, request: Request) -> Any:
     results = [_result(request, each) for each in found]
     progress.finish(name, items, list(found))
     return _like(values, results)
+
+
+def _evaluated(shell: Any, expression: str) -> Any:
+    try:
+        return shell.ev(expression)
+    except Exception as error:  # whatever the user's own expression raises
+        raise InvalidRequest(
+            f"--for: {expression} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _items(values: Any, expression: str) -> tuple[Any, list[Any]]:

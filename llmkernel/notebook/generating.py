@@ -28,6 +28,8 @@ class Asked:
         self.timed = publisher.mode(shell) != "once"
         self.stream = begin(client, request, text)
         self.output = _output(shell, request)
+        if request.options.get("background"):
+            self.output.begin()
 
     def read(self) -> Generation:
         """Show the answer as it comes; returns it whole.

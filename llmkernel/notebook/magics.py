@@ -14,6 +14,7 @@ from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, help_text
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 from llmkernel.notebook.jobs import Job
+from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.request import Request, read
 from llmkernel.notebook.session import Session
 from llmkernel.notebook.words import words
@@ -60,7 +61,8 @@ class LLMMagics(Magics):
     @line_magic
     def llm(self, line: str) -> None:
         """Start, list, choose and stop workers; the page of `%llm help`."""
-        name, *arguments = words(line) or ["help"]
+        given = [fill(word, self.shell.user_ns) for word in words(line)]
+        name, *arguments = given or ["help"]
         command = LLM.commands.get(name)
         if command is None:
             near = difflib.get_close_matches(name, LLM.commands, n=1)

@@ -24,6 +24,9 @@ _AS_IT_COMES = ("markdown", "text")
 class Output:
     """Where the text of a generation goes; this one shows nothing."""
 
+    def begin(self) -> None:
+        """The text will come when the cell has ended."""
+
     def add(self, index: int, text: str) -> None:
         """The answer `index` goes on with `text`."""
 
@@ -88,8 +91,14 @@ class Live(Output):
             target=context.run, args=(self._update,), name="llmkernel-display", daemon=True
         )
 
+    def begin(self) -> None:
+        """Take the place in the cell that runs now, for text that comes when it has ended."""
+        self._display.publish({PLAIN: "…"})
+
     def add(self, index: int, text: str) -> None:
         """Note it; the thread shows it when it is time."""
+        if not text:
+            return  # half a character, held back
         if self._thread.ident is None:
             self._thread.start()
         with self._changed:

@@ -16,7 +16,6 @@ Turns = list[dict[str, str]]
 _TOGETHER = (
     ("raw", "system", "--raw sends no conversation, so --system has no place in it."),
     ("loop", "background", "--for runs in the foreground; leave --background out."),
-    ("quiet", "background", "--background shows its answer; leave --quiet out, or take -o alone."),
 )
 
 

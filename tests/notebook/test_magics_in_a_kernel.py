@@ -104,6 +104,14 @@ def test_a_data_frame_gets_a_series_with_its_index(notebook, scripted_worker):
     assert notebook.must("list(df_answers.index)").value == "[3, 5]"
 
 
+def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_worker):
+    for expression, named in (("nothing", "NameError"), ("5", "is a int"), ("'abc'", "is a str")):
+        cell = notebook.run(f"%%generate --for x in {expression}\n{{{{ x }}}}")
+        assert cell.error["ename"] == "InvalidRequest"
+        assert named in cell.error["evalue"]
+    assert load(scripted_worker).requests_finished == 0
+
+
 def test_a_failure_in_a_list_stays_in_its_place(notebook, start_worker):
     start_worker("scripted:nan_for=bad")
     cell = notebook.must("%%generate --for x in ['good', 'bad'] -t 0 -o found\n{{ x }}")
@@ -129,8 +137,9 @@ def test_code_goes_into_the_next_cell(notebook, scripted_worker):
 
 
 def test_a_generation_in_the_background_is_a_handle(notebook, start_worker):
-    start_worker("scripted:step_ms=5,eos_after=100")
-    notebook.must("%%generate --background -t 0 -o job\nHi")
+    start_worker("scripted:step_ms=20,eos_after=100")
+    first = notebook.must("%%generate --background -t 0 -o job\nHi")
+    assert first.displays[0]["data"] == {"text/plain": "…"}  # its place is in this cell
     assert notebook.must("job.done").value == "False"
     assert notebook.must("len(job.result(timeout=30).token_ids)").value == "101"
     assert notebook.must("job").value == "<Job in the background: done>"
@@ -167,6 +176,7 @@ def test_everything_that_goes_wrong_is_an_error_of_the_cell(notebook):
         ("%%generate Hi\nHi", "InvalidRequest", "lines below"),
         ("%%generate\n\n \n", "InvalidRequest", "empty"),
         ("%%generate --quiet\nHi", "InvalidRequest", "-o VAR"),
+        ("%llm start {{ nothing }}", "InvalidRequest", "'nothing' is undefined"),
         ("%llm strat", "InvalidRequest", "start"),
         ("%llm start --kv-cache many", "InvalidRequest", "2GiB"),
         ("%llm use nobody", "WorkerNotFound", "nobody"),
@@ -226,7 +236,11 @@ def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir
     assert notebook.must("llm.name").value == "'s'"
     assert "ready" in notebook.must("%llm status").text
     assert "ready" in notebook.must("%llm logs -n 5").text
+    assert notebook.must("%generate -n 3 -t 0 Hi").text
     assert notebook.must("%llm stop").text == "Stopped s."
+    notebook.must("model = 'scripted'\n%llm start {{ model }} --name s")
+    assert notebook.must("%generate -n 3 -t 0 Hi").text
+    notebook.must("%llm stop s")
 
 
 def test_tab_completes_in_a_cell(notebook, scripted_worker):

@@ -36,7 +36,7 @@ def test_the_first_token_is_shown_at_once(shell):
     began = time.monotonic()
     live.add(0, "Hello")
     while not shell.display_pub.published:
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         time.sleep(0.001)
     live.finish(END)
     assert shell.display_pub.published[0][1][PLAIN] == "Hello"
@@ -46,7 +46,7 @@ def test_the_last_piece_is_shown_without_waiting_for_the_next(shell):
     live = output.Live(shell, "markdown", 1)
     live.add(0, "a")
     live.add(0, "b")
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while not any(data[PLAIN] == "ab" for _, data, *_ in shell.display_pub.published):
         assert time.monotonic() < deadline
         time.sleep(0.005)
