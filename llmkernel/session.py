@@ -25,9 +25,12 @@ from llmkernel.pump import Pump
 HANDSHAKE_MS = 2000
 HEARTBEAT_MS = 500
 HEARTBEAT_TIMEOUT_MS = 1500
-_BROKEN = (
-    zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_CLOSED
+_NEVER_MS = 10**8
+_LAST_WORDS_SECONDS = 0.05
+"""How long to wait for the sign that everything received has been handed over."""
+_ENDED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+_REFUSED = (
+    zmq.EVENT_CLOSED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -61,7 +64,7 @@ class Session:
         self._loop = loop
         self._broken = False
         self._socket = _client_socket(context, connection)
-        monitor = self._socket.get_monitor_socket(_BROKEN)
+        monitor = self._socket.get_monitor_socket(_ENDED | _REFUSED)
         self._events = Pump(loop, monitor, self._on_event)
         self._messages = Pump(loop, self._socket, self._on_frames)
         self._socket.connect(connection.endpoint)
@@ -92,12 +95,20 @@ class Session:
             self._on_broken(self, error)
 
     def _on_event(self, frames: list[zmq.Frame]) -> None:
-        event = parse_monitor_message([frame.bytes for frame in frames])
-        self._messages.drain()  # what was received before the end still counts
-        if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        event = parse_monitor_message([frame.bytes for frame in frames])["event"]
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             name = self.connection.name
             self._break(NotAuthorized(f"The worker {name!r} does not know the key in its file."))
+        elif event == zmq.EVENT_DISCONNECTED:
+            # ZeroMQ tells of the end before it hands over what came last
+            self._loop.call_later(_LAST_WORDS_SECONDS, self._end)
         else:
+            self._end()
+
+    def _end(self) -> None:
+        """It ended. What was received before still counts."""
+        if not self._broken:
+            self._messages.drain()
             self._break(None)
 
     def _on_frames(self, frames: list[zmq.Frame]) -> None:
@@ -146,7 +157,9 @@ def _client_socket(
     socket.handshake_ivl = HANDSHAKE_MS
     socket.heartbeat_ivl = HEARTBEAT_MS
     socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
-    socket.reconnect_ivl = -1  # a new connection needs a new hello: the link makes one
+    # A new connection needs a new hello, so the link makes one. Not -1: with it ZeroMQ
+    # throws away what has been received and not read when a connection ends.
+    socket.reconnect_ivl = _NEVER_MS
     socket.sndhwm = 0  # what waits here is bounded by what callers wait for
     socket.rcvhwm = 0
     socket.linger = 0

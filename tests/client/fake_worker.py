@@ -18,6 +18,11 @@ from llmkernel import protocol
 from llmkernel.connection import Connection, Keys
 from llmkernel.processes import own_identity
 
+
+class HangUp(Exception):
+    """Raised by a reply: close the connection, after what was said."""
+
+
 Say = Callable[[protocol.WorkerMessage], None]
 
 
@@ -81,7 +86,11 @@ def fake_worker(
             if isinstance(message, protocol.Hello):
                 say(protocol.Welcome(**{"instance": instance, "state": "ready", **welcome}))
             else:
-                reply(message, say)
+                try:
+                    reply(message, say)
+                except HangUp:
+                    socket.close(linger=1000)
+                    return
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

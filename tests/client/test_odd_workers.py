@@ -24,7 +24,7 @@ from llmkernel.errors import (
     WorkerUnresponsive,
 )
 from llmkernel.link import Link
-from tests.client.fake_worker import fake_worker
+from tests.client.fake_worker import HangUp, fake_worker
 from tests.conftest import wait_until
 from tests.wire.serving import serving
 
@@ -193,6 +193,23 @@ def test_an_unknown_error_code_is_the_root_error(runtime_dir):
     ):
         llm.generate("x")
     assert type(caught.value) is LLMKernelError
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_what_a_worker_says_right_before_it_hangs_up_still_counts(runtime_dir, attempt):
+    said = parts(*range(200))
+
+    def reply(message, say):
+        said(message, say)
+        raise HangUp
+
+    with (
+        fake_worker(reply) as fake,
+        Client(fake.connection) as llm,
+        pytest.raises(WorkerUnresponsive) as caught,
+    ):
+        list(llm.stream("x"))
+    assert len(caught.value.partial.token_ids) == 200
 
 
 def test_credit_is_given_as_tokens_arrive(runtime_dir):
