@@ -124,8 +124,19 @@ def values_of(command: click.Command, title: str, words: list[str]) -> dict[str,
         context = command.make_context(title, list(words))
     except click.UsageError as error:
         raise refusal(error, title) from None
-    params = context.params.items()
-    return _checked({name: value for name, value in params if value not in (None, ())})
+    return given(context.params)
+
+
+def given(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values among the parameters of a command that were given. Raises InvalidRequest."""
+    values = {name: value for name, value in params.items() if value not in (None, ())}
+    if "stop" in values:
+        values["stop"] = tuple(_ESCAPES.get(text, text) for text in values["stop"])
+    if "output" in values:
+        variable(values["output"])
+    if "loop" in values:
+        variable(values["loop"][0])
+    return values
 
 
 def refusal(error: click.UsageError, title: str) -> InvalidRequest:
@@ -140,12 +151,3 @@ def variable(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InvalidRequest(f"{name!r} is no name of a variable.", field="output")
     return name
-
-
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    if "stop" in values:
-        values["stop"] = tuple(_ESCAPES.get(text, text) for text in values["stop"])
-    for name in ("output", "loop"):
-        if name in values:
-            variable(values[name] if name == "output" else values[name][0])
-    return values

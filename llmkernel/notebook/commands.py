@@ -12,16 +12,27 @@ import click
 
 from llmkernel import connection, launcher, paths
 from llmkernel.cli.logs import last_log
+from llmkernel.cli.parameters import sampling_values
+from llmkernel.connection import Connection
 from llmkernel.errors import InvalidRequest, WorkerNotFound
 from llmkernel.notebook import publisher
-from llmkernel.notebook.arguments import GENERATE, shared_options, trim, variable, worker_option
+from llmkernel.notebook.arguments import (
+    GENERATE,
+    given,
+    shared_options,
+    trim,
+    variable,
+    worker_option,
+)
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.progress import LoadProgress
+from llmkernel.notebook.request import check_together, over
 from llmkernel.notebook.session import Session
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, fields, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.options import build_config, worker_options
 from llmkernel.params import SamplingParams
+from llmkernel.protocol import StatusReport
 from llmkernel.report import ask, ask_all, details, headline
 from llmkernel.units import duration, size
 
@@ -80,23 +91,8 @@ def start(session: Session, /, output: str | None, **settings: Any) -> None:
 def list_(session: Session) -> None:
     """List the workers that run on this machine; * marks the one that this notebook uses."""
     found = ask_all(connection.list_workers())
-    rows = []
-    for worker, report in found:
-        mark = "*" if worker.name == session.worker or len(found) == 1 else ""
-        model = report.model if report else None
-        load = f"{report.load.running} + {report.load.waiting}" if report else "-"
-        memory = (report.device_bytes or report.rss_bytes) if report else None
-        rows.append(
-            (
-                f"{worker.name}{mark}",
-                model.model if model else worker.model,
-                report.state if report else "unresponsive",
-                model.device if model else "-",
-                duration(report.uptime) if report else "-",
-                size(memory),
-                load,
-            )
-        )
+    used = found[0][0].name if len(found) == 1 else session.worker
+    rows = [_row(worker, report, used=worker.name == used) for worker, report in found]
     headings = ("name", "model", "state", "device", "up", "memory", "running + waiting")
     publisher.show(session.shell, table(headings, rows) if rows else _text(_NONE))
 
@@ -174,9 +170,10 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
     An option of a cell goes before its default.
     """
-    given = {name: value for name, value in values.items() if value not in (None, ())}
-    defaults = given if reset else session.defaults | given
-    check_sampling(defaults)
+    wanted = given(values)
+    check_together(wanted)
+    defaults = wanted if reset else over(session.defaults, wanted)
+    SamplingParams.build(**sampling_values(defaults))
     chosen = connection.find(worker).name if worker else None if reset else session.worker
     session.worker, session.defaults = chosen, defaults
     rows = [("worker", session.worker or "the only one that runs")]
@@ -208,11 +205,19 @@ def help_text(topic: str | None = None) -> str:
     return command.get_help(click.Context(command, info_name=title, max_content_width=88))
 
 
-def check_sampling(values: dict[str, Any]) -> SamplingParams:
-    """The sampling parameters among values of options. Raises InvalidRequest."""
-    from llmkernel.cli.parameters import sampling_values
-
-    return SamplingParams.build(**sampling_values(values))
+def _row(worker: Connection, report: StatusReport | None, *, used: bool) -> tuple[str, ...]:
+    name = f"{worker.name}{'*' if used else ''}"
+    if report is None:
+        return name, worker.model, "unresponsive", "-", "-", "-", "-"
+    return (
+        name,
+        report.model.model if report.model else worker.model,
+        report.state,
+        report.model.device if report.model else "-",
+        duration(report.uptime),
+        size(report.device_bytes or report.rss_bytes),
+        f"{report.load.running} + {report.load.waiting}",
+    )
 
 
 def _text(text: str) -> Bundle:

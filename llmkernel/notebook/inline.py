@@ -33,7 +33,8 @@ _ESCAPES = str.maketrans(
         "\\": "<span>&#92;</span>",
         "\n": " ",
         "\t": " ",
-        **{mark: f"&#{ord(mark)};" for mark in "[]"},  # some parsers miss a backslash here
+        # some parsers miss a backslash here; and after "!" a link would be a picture
+        **{mark: f"&#{ord(mark)};" for mark in "[]!"},
         **{mark: "\\" + mark for mark in "*_~|#"},
     }
 )

@@ -65,10 +65,31 @@ def read(
     Raises InvalidRequest for an option, a combination or an empty prompt.
     """
     parsed = parse(GENERATE, title, line, names)
-    _check_together(parsed.values)
-    options = _over(defaults, parsed.values)
+    check_together(parsed.values)
+    options = over(defaults, parsed.values)
     given = sampling_values(options)
     return Request(_text(title, parsed.rest, cell), SamplingParams.build(**given), given, options)
+
+
+def over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over defaults; a default that contradicts a value steps back."""
+    without = {"raw": "system", "system": "raw"}
+    stale = {without[name] for name in without if values.get(name)}
+    return {name: value for name, value in defaults.items() if name not in stale} | dict(values)
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for options that do not go together."""
+    for one, other, why in _TOGETHER:
+        if values.get(one) and values.get(other):
+            raise InvalidRequest(why)
+    if values.get("quiet") and "output" not in values:
+        raise InvalidRequest("--quiet shows nothing, so the answer needs a variable: -o VAR.")
+    several = values.get("n", 1) > 1 or "loop" in values
+    if values.get("format_") == "code" and several:
+        raise InvalidRequest("--format code puts one answer into a cell; several do not fit.")
+    if "loop" in values and "logprobs" in values and "output" not in values:
+        raise InvalidRequest("--for shows no log-probabilities; take them from a variable: -o VAR.")
 
 
 def _text(title: str, rest: str, cell: str | None) -> str:
@@ -81,23 +102,3 @@ def _text(title: str, rest: str, cell: str | None) -> str:
     if not text.strip():
         raise InvalidRequest("The prompt is empty. Write it in the lines under %%generate.")
     return text
-
-
-def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over defaults; a default that contradicts a value steps back."""
-    without = {"raw": "system", "system": "raw"}
-    stale = {without[name] for name in without if values.get(name)}
-    return {name: value for name, value in defaults.items() if name not in stale} | dict(values)
-
-
-def _check_together(values: Mapping[str, Any]) -> None:
-    for one, other, why in _TOGETHER:
-        if values.get(one) and values.get(other):
-            raise InvalidRequest(why)
-    if values.get("quiet") and "output" not in values:
-        raise InvalidRequest("--quiet shows nothing, so the answer needs a variable: -o VAR.")
-    several = values.get("n", 1) > 1 or "loop" in values
-    if values.get("format_") == "code" and several:
-        raise InvalidRequest("--format code puts one answer into a cell; several do not fit.")
-    if "loop" in values and "logprobs" in values and "output" not in values:
-        raise InvalidRequest("--for shows no log-probabilities; take them from a variable: -o VAR.")

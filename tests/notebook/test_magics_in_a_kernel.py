@@ -166,6 +166,12 @@ def test_defaults_are_for_this_notebook_and_an_option_goes_before_them(notebook,
     }
     longer = notebook.must("%generate -n 5 Hi").displays[-1]["metadata"]["llmkernel"]
     assert longer["parameters"]["max_tokens"] == 5
+    notebook.must('%llm config --system "be brief" --stop "\\n"')
+    assert "('\\n',)" in notebook.must("%llm config").text
+    shown = notebook.must("%llm config --raw").text  # which has no place for a system text
+    assert "brief" not in shown
+    assert notebook.run("%llm config --raw --system x").error["ename"] == "InvalidRequest"
+    assert notebook.must("%llm config").text == shown
     assert "max_tokens" not in notebook.must("%llm config --reset").text
 
 

@@ -56,7 +56,7 @@ def test_stop_in_the_middle_keeps_the_text_and_frees_the_worker(notebook, slow):
 
 
 def test_stop_before_the_first_token_leaves_nothing_behind(notebook, start_worker):
-    worker = start_worker("scripted:prefill_us=10000,step_ms=1")
+    worker = start_worker("scripted:prefill_us_per_token=10000,step_ms=1")
     sent = notebook.send("%%generate -t 0\n" + "a long prompt " * 20)
     with Client(worker) as client:
         wait_until(lambda: running(client), seconds=10, what="the request to begin")
