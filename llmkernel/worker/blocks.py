@@ -13,16 +13,27 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _ROOT_TAG = b"llmkernel-root\0"
 _BLOCK_TAG = b"llmkernel-block\0"
 
 
-@dataclass(slots=True)
-class _Cached:
+class BlockStats(NamedTuple):
+    """`used + cached + empty == total`, at any time."""
+
+    total: int
+    used: int
+    """With an owner."""
+    cached: int
+    """Without one, but with a prefix that can be found."""
+    empty: int
+
+
+class _Cached(NamedTuple):
     """What a block that is in the prefix cache holds."""
 
     digest: bytes
@@ -33,7 +44,7 @@ class _Cached:
 class BlockPool:
     """Allocator and prefix cache over `num_blocks` blocks of `block_size` tokens.
 
-    `reusable_cache` off: no block is ever found again.
+    `prefix_cache` off: no block is ever found again. Not thread-safe.
     """
 
     num_blocks: int
@@ -41,6 +52,7 @@ class BlockPool:
     prefix_cache: bool = True
     _references: list[int] = field(init=False)
     _free: OrderedDict[int, None] = field(init=False)
+    """In the order of reuse: blocks that nobody can find, then the least recently freed."""
     _cached: dict[int, _Cached] = field(init=False, default_factory=dict)
     _by_digest: dict[bytes, int] = field(init=False, default_factory=dict)
 
@@ -61,8 +73,14 @@ class BlockPool:
 
     @property
     def cached(self) -> int:
-        """Blocks whose contents can be found again."""
+        """Blocks whose contents can be found again, with and without an owner."""
         return len(self._cached)
+
+    def stats(self) -> BlockStats:
+        """Where the blocks are; takes time in proportion to the cached ones."""
+        found = sum(map(self._free.__contains__, self._cached))
+        used = self.capacity - len(self._free)
+        return BlockStats(self.capacity, used, found, len(self._free) - found)
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens."""
@@ -101,28 +119,28 @@ class BlockPool:
                 if block not in self._cached:
                     self._free.move_to_end(block, last=False)
 
-    def root(self, salt: bytes) -> bytes:
-        """The hash before the first block of a principal."""
-        return hashlib.sha256(_ROOT_TAG + salt).digest()
+    def chain(
+        self, digests: list[bytes], salt: bytes, tokens: AbstractSequence[int], count: int
+    ) -> None:
+        """Lengthen `digests`, the hashes of the first blocks of `tokens`, to `count` of them."""
+        for index in range(len(digests), count):
+            parent = digests[-1] if digests else hashlib.sha256(_ROOT_TAG + salt).digest()
+            held = array("q", self._part(tokens, index)).tobytes()
+            digests.append(hashlib.sha256(_BLOCK_TAG + parent + held).digest())
 
-    def extend(self, parent: bytes, tokens: AbstractSequence[int]) -> bytes:
-        """The hash of a block that holds `tokens` after the chain `parent`."""
-        return hashlib.sha256(_BLOCK_TAG + parent + array("q", tokens).tobytes()).digest()
-
-    def lookup(self, salt: bytes, tokens: AbstractSequence[int], limit: int) -> list[int]:
+    def lookup(
+        self, digests: list[bytes], salt: bytes, tokens: AbstractSequence[int], limit: int
+    ) -> list[int]:
         """Blocks that hold the longest cached prefix of `tokens`, at most `limit` blocks.
 
-        They are not owned yet: `share` them before anything else is allocated.
+        `digests` is lengthened as far as was needed. The blocks are not owned yet:
+        `share` them before anything else is allocated.
         """
         found: list[int] = []
-        if not self.prefix_cache:
-            return found
-        digest = self.root(salt)
-        for index in range(limit):
-            part = tuple(tokens[index * self.block_size : (index + 1) * self.block_size])
-            digest = self.extend(digest, part)
-            block = self._by_digest.get(digest)
-            if block is None or self._cached[block].tokens != part:
+        for index in range(limit if self.prefix_cache else 0):
+            self.chain(digests, salt, tokens, index + 1)
+            block = self._by_digest.get(digests[index])
+            if block is None or self._cached[block].tokens != tuple(self._part(tokens, index)):
                 break
             found.append(block)
         return found
@@ -139,23 +157,32 @@ class BlockPool:
         for block in blocks:
             self._forget(block)
 
+    def is_cached(self, block: int) -> bool:
+        """Whether the block can be found, so that nobody may write to it."""
+        return block in self._cached
+
+    def references(self, block: int) -> int:
+        """How many sequences use the block."""
+        return self._references[block]
+
     def check(self, owners: Iterable[AbstractSequence[int]]) -> None:
         """Raise AssertionError unless the books agree with the blocks of all owners."""
         counted = [0] * self.num_blocks
         for blocks in owners:
+            assert len(set(blocks)) == len(blocks), "an owner has a block twice"
             for block in blocks:
                 counted[block] += 1
         assert counted == self._references, "references differ from owners"
         assert set(self._free) == {b for b in range(1, self.num_blocks) if not counted[b]}
         assert {entry.digest: b for b, entry in self._cached.items()} == self._by_digest
+        assert all(len(entry.tokens) == self.block_size for entry in self._cached.values())
+        stats = self.stats()
+        assert stats.used + stats.cached + stats.empty == stats.total
+
+    def _part(self, tokens: AbstractSequence[int], index: int) -> AbstractSequence[int]:
+        return tokens[index * self.block_size : (index + 1) * self.block_size]
 
     def _forget(self, block: int) -> None:
         entry = self._cached.pop(block, None)
         if entry is not None:
             del self._by_digest[entry.digest]
-
-
-def full_blocks(tokens: AbstractSequence[int], block_size: int) -> Iterator[tuple[int, ...]]:
-    """The token ids of each full block in order."""
-    for end in range(block_size, len(tokens) + 1, block_size):
-        yield tuple(tokens[end - block_size : end])

@@ -6,6 +6,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from llmkernel.protocol import Load
+from llmkernel.worker.scheduler import Scheduler
+
 RATE_SECONDS = 10.0
 """The window of the reported tokens/s."""
 
@@ -35,3 +38,20 @@ class Counters:
         marks = list(self._marks)
         then, count = next((m for m in marks if m[0] >= now - RATE_SECONDS), (now, self.generated))
         return (self.generated - count) / (now - then) if now - then > 1e-3 else 0.0
+
+    def load(self, scheduler: Scheduler) -> Load:
+        """The totals, and what runs and waits now."""
+        return Load(
+            running=len(scheduler.running),
+            waiting=scheduler.waiting,
+            free_blocks=scheduler.blocks.free,
+            cached_blocks=scheduler.blocks.cached,
+            steps=self.steps,
+            preemptions=scheduler.preemptions,
+            tokens_generated=self.generated,
+            prompt_tokens=self.prompt,
+            cached_tokens=self.cached,
+            tokens_per_second=self.tokens_per_second(),
+            requests_finished=self.finished,
+            requests_failed=self.failed,
+        )

@@ -8,6 +8,7 @@ the one before it are known; with 0 each step is waited for.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -17,18 +18,19 @@ from typing import Any, Protocol
 from llmkernel.errors import (
     DeviceOutOfMemory,
     EngineDied,
+    InvalidRequest,
     LLMKernelError,
     NumericalError,
     PromptTooLong,
-    StepFailed,
 )
 from llmkernel.protocol import Load
 from llmkernel.worker.blocks import BlockPool
 from llmkernel.worker.counters import Counters
+from llmkernel.worker.failures import Failures
+from llmkernel.worker.ledger import Ledger
 from llmkernel.worker.scheduler import Scheduler
 from llmkernel.worker.sequence import (
     NO_TOKEN,
-    EndEvent,
     EngineEvent,
     Request,
     Row,
@@ -36,11 +38,8 @@ from llmkernel.worker.sequence import (
     Sequence,
     StepBatch,
     StepResult,
-    TokenEvent,
 )
 
-_FAILURES_IN_A_ROW = 3
-"""Failed steps after which the device, not the requests, is taken to be broken."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,8 +59,11 @@ class Runner(Protocol):
 class Engine:
     """Continuous batching over a runner.
 
-    `on_events` gets at most one list a step and `on_death` one call if the loop ends by itself, both on the
-    engine's thread. All public methods may be called from any thread.
+    Every sequence of a submitted request gets TokenEvents and then exactly one EndEvent,
+    whatever happens. `on_events` gets at most one list a step and `on_death` one call if
+    the loop ends by itself, both on the engine's thread; only what is submitted after the
+    loop has ended is answered on the caller's. All public methods may be called from any
+    thread.
     """
 
     def __init__(
@@ -90,16 +92,16 @@ class Engine:
         self._depth = depth
         self._on_events = on_events
         self._on_death = on_death
-        self._orders: deque[Callable[[], None]] = deque()
+        self._orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake = threading.Event()
         self._stopping = False
-        self._dead = False
+        self._over: tuple[str, EngineDied | None] | None = None
+        """How everything ends once the loop has ended."""
+        self._closing = threading.RLock()
         self._launched: deque[tuple[StepBatch, Any]] = deque()
-        self._requests: dict[int, Request] = {}
-        self._ended: set[tuple[int, int]] = set()
-        self._events: list[EngineEvent] = []
-        self._failures = 0
+        self._failures = Failures()
         self._count = Counters()
+        self._ledger = Ledger(self._count)
         self._step_began = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -113,28 +115,30 @@ class Engine:
         """End every sequence as cancelled and wait for the loop to leave."""
         self._stopping = True
         self._wake.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.ident is None:
+            self._leave(None)
+        elif threading.current_thread() is not self._thread:
             self._thread.join()
 
     def submit(self, request: Request) -> None:
         """Take a request; its events follow."""
-        self._order(lambda: self._submit(request))
+        self._order(self._submit, request)
 
     def cancel(self, key: int) -> None:
         """End what is left of a request as cancelled. An unknown key had ended."""
-        self._order(lambda: self._end_request(key, "cancelled"))
+        self._order(self._cancel, key)
 
     def finish(self, key: int, index: int) -> None:
         """End one sequence as "stop": its text reached a stop string."""
-        self._order(lambda: self._finish(key, index))
+        self._order(self._finish, key, index)
 
     def pause(self, key: int) -> None:
         """Do not schedule a request until `resume`; it keeps its blocks while nobody needs them."""
-        self._order(lambda: self._set_paused(key, paused=True))
+        self._order(self._for_each, key, self.scheduler.pause)
 
     def resume(self, key: int) -> None:
         """Schedule a paused request again."""
-        self._order(lambda: self._set_paused(key, paused=False))
+        self._order(self._for_each, key, self.scheduler.resume)
 
     def check_fits(self, prompt_tokens: int, max_tokens: int | None, width: int = 1) -> int:
         """The tokens that may be generated after a prompt.
@@ -156,31 +160,17 @@ class Engine:
 
     def load(self) -> Load:
         """What the engine is doing now."""
-        count, scheduler = self._count, self.scheduler
-        return Load(
-            running=len(scheduler.running),
-            waiting=scheduler.waiting,
-            free_blocks=self.blocks.free,
-            cached_blocks=self.blocks.cached,
-            steps=count.steps,
-            preemptions=scheduler.preemptions,
-            tokens_generated=count.generated,
-            prompt_tokens=count.prompt,
-            cached_tokens=count.cached,
-            tokens_per_second=count.tokens_per_second(),
-            requests_finished=count.finished,
-            requests_failed=count.failed,
-        )
+        return self._count.load(self.scheduler)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is queued, running or on its way."""
-        return not (self._requests or self._launched or self._orders)
+        """Whether nothing is queued, running or on its way; exact between steps."""
+        return not (self._ledger.requests or self._launched or self._orders)
 
     @property
     def keys(self) -> frozenset[int]:
         """Keys of the requests that have not ended."""
-        return frozenset(self._requests)
+        return frozenset(self._ledger.requests)
 
     def step_seconds(self) -> float:
         """How long the present step has taken so far; 0 between steps."""
@@ -191,6 +181,7 @@ class Engine:
 
     def step(self) -> bool:
         """Orders, plan, launch, deliver. False if there was nothing to do."""
+        self._step_began = time.monotonic()
         self._take_orders()
         batch = self.scheduler.schedule()
         if batch is not None:
@@ -199,82 +190,72 @@ class Engine:
         if due:
             self._deliver(*self._launched.popleft())
         self._publish()
+        self._step_began = 0.0
         return due or batch is not None
 
+    def _take_orders(self) -> None:
+        while self._orders:
+            order, arguments = self._orders.popleft()
+            order(*arguments)
+
     def _run(self) -> None:
+        death: BaseException | None = None
         try:
             while not self._stopping:
                 if not self.step():
                     self._wake.wait()
                     self._wake.clear()
-            self._drain("cancelled", None)
+            for key in self.keys:
+                self._cancel(key)
         except BaseException as error:  # noqa: BLE001 - nobody may wait for a loop that is gone
             _log.exception("the decode loop ended")
-            self._die(error)
-
-    def _die(self, error: BaseException) -> None:
-        self._dead = True
-        died = (
-            error
-            if isinstance(error, EngineDied)
-            else EngineDied("The decode loop broke; the worker leaves.")
-        )
-        self._drain("error", died)
-        self._on_death(error)
-
-    def _drain(self, reason: str, error: LLMKernelError | None) -> None:
-        self._take_orders()
-        for key in list(self._requests):
-            self._end_request(key, reason, error)
-        self._launched.clear()
-        self._publish()
-
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
-        self._wake.set()
-        if self._dead:
-            self._drain("error", EngineDied("The decode loop is gone; the worker leaves."))
-
-    def _take_orders(self) -> None:
-        while self._orders:
-            self._orders.popleft()()
-
-    def _publish(self) -> None:
-        if self._events:
-            events, self._events = self._events, []
-            self._on_events(events)
+            death = error
+        self._leave(death)
 
     def _launch(self, batch: StepBatch) -> None:
-        self._step_began = time.monotonic()
         try:
-            self._launched.append((batch, self._runner.launch(batch)))
+            handle = self._runner.launch(batch)
         except Exception as error:  # noqa: BLE001 - whatever a model raises fails this step only
-            self._step_failed(batch, error)
+            failure = self._understand(batch, error)
+        else:
+            self._launched.append((batch, handle))
+            return
+        if isinstance(failure, DeviceOutOfMemory):
+            self._make_room(batch, failure)
+        else:
+            self._fail_step(batch, failure)
 
     def _deliver(self, batch: StepBatch, handle: Any) -> None:
         try:
             result = self._runner.collect(handle)
         except Exception as error:  # noqa: BLE001 - as in _launch
-            self._step_failed(batch, error)
+            failure = self._understand(batch, error)
+        else:
+            self._take(batch, result)
             return
-        self._failures = 0
-        self._step_began = 0.0
+        self._fail_step(batch, failure)  # later steps may stand on it: there is no second try
+
+    def _take(self, batch: StepBatch, result: StepResult) -> None:
+        """Hand out what a step gave."""
+        self._failures.none()
         now = time.monotonic()
         rows = zip(batch.rows, result.sampled, result.prompt_logprobs, strict=True)
         for row, sampled, scores in rows:
-            row.sequence.in_flight -= row.samples
+            self.scheduler.landed(row)
             if not row.sequence.ended:
-                self._deliver_row(row, sampled, scores, now)
+                self._take_row(row, sampled, scores, now)
         self._count.step_done(now)
 
-    def _deliver_row(
+    def _take_row(
         self, row: Row, sampled: Sampled | None, scores: list[Sampled], now: float
     ) -> None:
         sequence, request = row.sequence, row.sequence.request
-        if sequence.index == 0:
-            # after a preemption the same positions come again
+        if scores and sequence.index == 0:
+            # after a preemption the same positions may come again
             request.prompt_logprobs += scores[max(0, len(request.prompt_logprobs) - row.start) :]
-        if sampled is not None:
+        if (sampled is not None and sampled.token_id == NO_TOKEN) or any(map(_broken, scores)):
+            self._fail(request, NumericalError("The model gave no finite number for this request."))
+        elif sampled is not None:
             self._gain(sequence, sampled, now)
         elif request.max_tokens == 0 and row.start + row.count >= sequence.output_start:
             self._end(sequence, "length")
@@ -282,111 +263,134 @@ class Engine:
             self.scheduler.remember(sequence, min(row.start + row.count, sequence.computed))
 
     def _gain(self, sequence: Sequence, sampled: Sampled, now: float) -> None:
-        request = sequence.request
-        if sampled.token_id == NO_TOKEN:
-            self.blocks.forget(sequence.blocks)
-            message = "The model gave no finite number for this request."
-            self._end(sequence, "error", error=NumericalError(message))
-            return
-        request.first_token = request.first_token or now
-        sequence.token_ids.append(sampled.token_id)
-        self._count.generated += 1
-        self._events.append(TokenEvent(request, sequence.index, sampled))
+        self._ledger.gain(sequence, sampled, now)
+        request, token = sequence.request, sampled.token_id
+        params = request.params
         produced = len(sequence.token_ids) - sequence.output_start
-        params, token = request.params, sampled.token_id
-        if produced >= params.min_tokens and token in params.stop_token_ids:
+        may_stop = produced >= params.min_tokens
+        if may_stop and token in params.stop_token_ids:
             self._end(sequence, "stop", stop_reason=token)
-        elif (
-            produced >= params.min_tokens
-            and not params.ignore_eos
-            and token in request.eos_token_ids
-        ):
+        elif may_stop and not params.ignore_eos and token in request.eos_token_ids:
             self._end(sequence, "stop")
         elif produced >= request.max_tokens:
             self._end(sequence, "length")
 
-    # Ends ----------------------------------------------------------------------------
+    def _publish(self) -> None:
+        if events := self._ledger.take_events():
+            self._on_events(events)
+
+    # Requests ------------------------------------------------------------------------
+
+    def _order(self, order: Callable[..., None], *arguments: Any) -> None:
+        self._orders.append((order, arguments))
+        self._wake.set()
+        if self._over is not None:
+            self._end_the_rest()
 
     def _submit(self, request: Request) -> None:
-        request.arrived = request.arrived or time.monotonic()
-        request.sequences = [
-            Sequence(request, index, list(request.prompt), output_start=len(request.prompt))
-            for index in range(request.params.width)
-        ]
-        self._requests[request.key] = request
-        self._count.prompt += len(request.prompt)
-        self.scheduler.add(request)
+        self._ledger.enrol(request)
+        if not request.prompt:
+            self._fail(request, InvalidRequest("The prompt is empty: give at least one token."))
+            return
+        try:
+            self.check_fits(len(request.prompt), request.max_tokens)
+        except PromptTooLong as error:
+            self._fail(request, error)
+        else:
+            self._count.prompt += len(request.prompt)
+            self.scheduler.add(request)
 
-    def _end_request(self, key: int, reason: str, error: LLMKernelError | None = None) -> None:
-        request = self._requests.get(key)
-        for sequence in request.sequences if request else ():
-            if not sequence.ended:
-                self._end(sequence, reason, error=error)
+    def _for_each(self, key: int, change: Callable[[Sequence], None]) -> None:
+        for sequence in self._ledger.unfinished(key):
+            change(sequence)
+
+    def _cancel(self, key: int) -> None:
+        for sequence in self._ledger.unfinished(key):
+            self._end(sequence, "cancelled")
 
     def _finish(self, key: int, index: int) -> None:
-        request = self._requests.get(key)
-        if request is not None and not request.sequences[index].ended:
-            self._end(request.sequences[index], "stop")
+        for sequence in self._ledger.unfinished(key):
+            if sequence.index == index:
+                self._end(sequence, "stop")
 
-    def _set_paused(self, key: int, *, paused: bool) -> None:
-        request = self._requests.get(key)
-        for sequence in request.sequences if request else ():
-            sequence.paused = paused
-
-    def _end(
-        self,
-        sequence: Sequence,
-        reason: str,
-        *,
-        stop_reason: int | None = None,
-        error: LLMKernelError | None = None,
-    ) -> None:
+    def _end(self, sequence: Sequence, reason: str, stop_reason: int | None = None) -> None:
         self.scheduler.remove(sequence)
-        sequence.ended = True
-        request = sequence.request
-        self._events.append(EndEvent(request, sequence.index, reason, stop_reason, error))
-        if all(other.ended for other in request.sequences):
-            request.ended = time.monotonic()
-            self._count.cached += request.cached_tokens
-            self._count.finished += error is None
-            self._count.failed += error is not None
-            del self._requests[request.key]
+        self._ledger.end(sequence, reason, stop_reason)
+
+    def _fail(self, request: Request, error: LLMKernelError) -> None:
+        """End what is left of a request; nothing that it computed may be found again."""
+        for sequence in self._ledger.unfinished(request.key):
+            self.blocks.forget(sequence.blocks)
+            self.scheduler.remove(sequence)
+            self._ledger.end(sequence, "error", error=error)
 
     # Failures ------------------------------------------------------------------------
 
-    def _step_failed(self, batch: StepBatch, error: Exception) -> None:
-        """Fail the requests of a step; raise EngineDied where going on makes no sense."""
-        self._step_began = 0.0
-        self._failures += 1
-        for row in batch.rows:
-            row.sequence.in_flight -= row.samples
-        if isinstance(error, EngineDied):
-            raise error
-        if isinstance(error, DeviceOutOfMemory) and self._retry_smaller(batch):
-            return
+    def _understand(self, batch: StepBatch, error: Exception) -> LLMKernelError:
+        """What an exception means; raises EngineDied where going on makes no sense."""
         _log.error("a step of %d rows failed", len(batch.rows), exc_info=error)
-        told = (
-            error
-            if isinstance(error, LLMKernelError)
-            else StepFailed("The step of this request failed.")
-        )
         for row in batch.rows:
-            if not row.sequence.ended:
-                self.blocks.forget(row.sequence.blocks)
-                self._end(row.sequence, "error", error=told)
-        if self._failures >= _FAILURES_IN_A_ROW:
-            message = f"{self._failures} steps in a row failed; the worker leaves."
-            raise EngineDied(message) from error
+            self.scheduler.landed(row)
+        return self._failures.understand(error)
 
-    def _retry_smaller(self, batch: StepBatch) -> bool:
-        """Without memory for a decode step: recompute the youngest later and try the rest once."""
-        alive = [row.sequence for row in batch.rows if not row.sequence.ended]
-        decoding = all(row.count == 1 for row in batch.rows)
-        if not decoding or len(alive) < 2 or self._failures > 1:
-            return False
+    def _fail_step(self, batch: StepBatch, failure: LLMKernelError) -> None:
         for row in batch.rows:
-            row.sequence.computed = min(row.sequence.computed, row.start)
-        youngest = max(alive, key=lambda s: self.scheduler.running.index(s) if s.slot >= 0 else -1)
-        if youngest.slot >= 0:
-            self.scheduler.preempt(youngest)
-        return True
+            self._fail(row.sequence.request, failure)
+
+    def _make_room(self, batch: StepBatch, failure: LLMKernelError) -> None:
+        """The step was too large: make it smaller and try again, at the cost of few.
+
+        The largest prefill fails. Without one the youngest is computed again later; where
+        that does not help, the younger half. What does not even fit alone fails.
+        """
+        once_more = self._failures.without_memory > 1
+        while self._launched:  # what was computed before it holds
+            self._deliver(*self._launched.popleft())
+        rows = [row for row in batch.rows if row.sequence.slot >= 0]
+        largest = max(rows, key=lambda row: row.count, default=None)
+        self.scheduler.calm_down()
+        if largest is not None and (largest.count > 1 or len(rows) == 1):
+            self._fail(largest.sequence.request, failure)
+        else:
+            away = len(rows) // 2 if once_more else 1
+            for sequence in self.scheduler.youngest([row.sequence for row in rows], away):
+                self.scheduler.preempt(sequence)
+        for row in rows:
+            if row.sequence.slot >= 0:
+                self.scheduler.rewind(row)
+
+    # The end -------------------------------------------------------------------------
+
+    def _leave(self, death: BaseException | None) -> None:
+        """The loop has ended, and so does everything that it had and will be given."""
+        self._step_began = 0.0
+        self._launched.clear()
+        died = None
+        if death is not None:
+            broke = EngineDied("The decode loop broke; the worker leaves.")
+            died = death if isinstance(death, EngineDied) else broke
+        self._over = ("cancelled" if died is None else "error", died)
+        self._end_the_rest()
+        if death is not None:
+            self._on_death(death)
+
+    def _end_the_rest(self) -> None:
+        """End what has not ended without the books of the scheduler, which may be broken."""
+        assert self._over is not None, "only once the loop has ended"
+        reason, error = self._over
+        with self._closing:
+            while self._orders:
+                order, arguments = self._orders.popleft()
+                if order == self._submit:
+                    self._ledger.enrol(*arguments)
+            for key in self.keys:
+                for sequence in self._ledger.unfinished(key):
+                    self._ledger.end(sequence, reason, error=error)
+            try:
+                self._publish()
+            except Exception:  # noqa: BLE001 - whoever is to be told is broken, and the process leaves
+                _log.exception("the last events could not be delivered")
+
+
+def _broken(scored: Sampled) -> bool:
+    return scored.logprob is not None and math.isnan(scored.logprob)

@@ -9,16 +9,16 @@ changes them. No torch. Started as `--model scripted` or
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from llmkernel.config import WorkerConfig
-from llmkernel.errors import DeviceOutOfMemory, EngineDied, InvalidRequest, from_code
+from llmkernel.errors import TABLE, DeviceOutOfMemory, EngineDied, InvalidRequest, from_code
 from llmkernel.params import unknown_name
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker.sequence import NO_TOKEN, Candidate, Row, Sampled, StepBatch, StepResult
@@ -41,39 +41,54 @@ _WORDS = (
 _MASK = 2**64 - 1
 
 
+_AtLeast0 = Annotated[float, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a scripted model does besides answering; numbers of steps count from 1, 0 is never."""
 
-    step_ms: float = 0.0
+    step_ms: _AtLeast0 = 0.0
     """Time of a step."""
-    prefill_us: float = 0.0
+    prefill_us_per_token: _AtLeast0 = 0.0
     """Time of each prompt token on top."""
-    load_ms: float = 0.0
+    load_ms: _AtLeast0 = 0.0
     fail_load: str = ""
     """Error code with which loading fails."""
-    context_length: int = 2048
-    blocks: int = 4096
-    eos_after: int = 0
+    context_length: Annotated[int, msgspec.Meta(ge=2)] = 2048
+    blocks: Annotated[int, msgspec.Meta(ge=2)] = 4096
+    eos_after: _Count = 0
     """Generated tokens after which it ends; 0 is by the words."""
-    fail_at_step: int = 0
-    oom_at_step: int = 0
-    die_at_step: int = 0
+    fail_at_step: _Count = 0
+    oom_at_step: _Count = 0
+    die_at_step: _Count = 0
+    late: bool = False
+    """A step fails when it is collected, as on a device, and not when it is launched."""
     nan_for: str = ""
     """A prompt with this text gets NaN logits."""
-    depth: int = 0
+    depth: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
 
     @classmethod
     def parse(cls, model: str) -> Script:
-        """The script of "scripted:key=value,…". Raises InvalidRequest for an unknown key."""
-        spec = model.partition(":")[2]
-        values = dict(part.split("=", 1) for part in re.split(r",", spec) if "=" in part)
-        for name in values:
+        """The script of "scripted" or "scripted:key=value,…".
+
+        Raises InvalidRequest for what is no key, no value or given twice.
+        """
+        values: dict[str, str] = {}
+        for part in filter(None, model.partition(":")[2].split(",")):
+            name, equals, value = part.partition("=")
             if name not in cls.__struct_fields__:
                 raise unknown_name(name, cls.__struct_fields__)
+            if not equals or name in values:
+                raise InvalidRequest(f"Bad script: give {name}=value, once.", field=name)
+            values[name] = value
         try:
-            return msgspec.convert(values, cls, strict=False)
+            script = msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"Bad script: {error}") from None
+        if script.fail_load and script.fail_load not in TABLE:
+            raise InvalidRequest(f"Bad script: fail_load is one of {', '.join(TABLE)}.")
+        return script
 
 
 class ByteTokenizer:
@@ -120,13 +135,16 @@ class ByteTokenizer:
 
 @dataclass(slots=True)
 class _Launched:
-    result: StepResult
+    result: StepResult | Exception
     ready: float
 
 
 @dataclass(slots=True)
 class ScriptedRunner:
-    """A runner whose "keys and values" are the token and a hash of all up to it."""
+    """A runner whose "keys and values" are the token and a hash of all up to it.
+
+    Steps are done one after the other, each in its time, as on a device.
+    """
 
     script: Script
     block_size: int
@@ -136,6 +154,7 @@ class ScriptedRunner:
     _cells: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     _last: list[int] = field(init=False)
     _nan_marker: bytes = field(init=False)
+    _busy_until: float = 0.0
 
     def __post_init__(self) -> None:
         self._last = [0] * self.max_concurrent
@@ -144,38 +163,47 @@ class ScriptedRunner:
     def launch(self, batch: StepBatch) -> _Launched:
         """Compute a step at once; it counts as done when its time has passed."""
         self.steps += 1
-        self._misbehave()
-        for row in batch.rows:
-            self._write(row)
-        sampled = [self._sample(row) if row.samples else None for row in batch.rows]
-        for row, one in zip(batch.rows, sampled, strict=True):
-            if one is not None:
-                self._last[row.sequence.slot] = max(one.token_id, 0)
-        scores = [self._scores(row) for row in batch.rows]
+        failure = self._failure()
+        if failure is not None and not self.script.late:
+            raise failure
+        result = self._compute(batch)
         prefill = sum(row.count for row in batch.rows if row.count > 1)
-        seconds = self.script.step_ms / 1e3 + prefill * self.script.prefill_us / 1e6
-        return _Launched(StepResult(sampled, scores), time.monotonic() + seconds)
+        seconds = self.script.step_ms / 1e3 + prefill * self.script.prefill_us_per_token / 1e6
+        self._busy_until = max(self._busy_until, time.monotonic()) + seconds
+        return _Launched(failure or result, self._busy_until)
 
     def collect(self, launched: _Launched) -> StepResult:
         """Wait until the step's time has passed."""
         if (left := launched.ready - time.monotonic()) > 0:
             time.sleep(left)
+        if isinstance(launched.result, Exception):
+            raise launched.result
         return launched.result
 
     def release(self, slot: int) -> None:
-        """Nothing is kept by slot but the last token."""
+        """Nobody may read the last token of this slot any more."""
+        self._last[slot] = NO_TOKEN
 
     def warm_up(self) -> None:
         """There is nothing to warm up."""
 
-    def _misbehave(self) -> None:
+    def _failure(self) -> Exception | None:
         if self.steps == self.script.fail_at_step:
-            message = "scripted failure"
-            raise ValueError(message)
+            return ValueError("scripted failure")
         if self.steps == self.script.oom_at_step:
-            raise DeviceOutOfMemory("The scripted device has no memory for this step.")
+            return DeviceOutOfMemory("The scripted device has no memory for this step.")
         if self.steps == self.script.die_at_step:
-            raise EngineDied("The scripted device is lost.")
+            return EngineDied("The scripted device is lost.")
+        return None
+
+    def _compute(self, batch: StepBatch) -> StepResult:
+        for row in batch.rows:
+            self._write(row)
+        sampled = [self._sample(row) if row.samples else None for row in batch.rows]
+        for row, one in zip(batch.rows, sampled, strict=True):
+            if one is not None:
+                self._last[row.sequence.slot] = one.token_id
+        return StepResult(sampled, [self._scores(row) for row in batch.rows])
 
     def _write(self, row: Row) -> None:
         sequence = row.sequence
@@ -193,9 +221,7 @@ class ScriptedRunner:
 
     def _sample(self, row: Row) -> Sampled:
         sequence, params = row.sequence, row.sequence.request.params
-        if self._nan_marker and self._nan_marker in bytes(
-            t for t in sequence.request.prompt if t < 256
-        ):
+        if self._is_poisoned(row):
             return Sampled(NO_TOKEN)
         end = row.start + row.count
         token = self._next(row, end)
@@ -229,6 +255,11 @@ class ScriptedRunner:
         word += b"." if last else b" "
         return word[len(typed)] if len(typed) < len(word) else ord(" ")
 
+    def _is_poisoned(self, row: Row) -> bool:
+        if not self._nan_marker:
+            return False
+        return self._nan_marker in bytes(t for t in row.sequence.request.prompt if t < 256)
+
     def _scores(self, row: Row) -> list[Sampled]:
         sequence, count = row.sequence, row.sequence.request.params.prompt_logprobs
         if count is None:
@@ -238,7 +269,7 @@ class ScriptedRunner:
         for position in range(row.start, last):
             token, state = sequence.token_ids[position + 1], self._read(row, position)[1]
             scores.append(Sampled(token, *_logprobs(token, state, count)))
-        return scores
+        return [Sampled(s.token_id, math.nan) for s in scores] if self._is_poisoned(row) else scores
 
 
 @dataclass(slots=True)

@@ -89,8 +89,10 @@ class Sequence:
     """Blocks from the front that are in the prefix cache."""
     digests: list[bytes] = field(default_factory=list)
     """Chained hashes of the full blocks, as far as they were needed."""
-    skipped: int = 0
-    """Steps since it was last scheduled although it could have run."""
+    rows_in_flight: int = 0
+    """Rows that were launched and not read back yet, those that are not sampled included."""
+    last_step: int = 0
+    """Number of the step in which it last had a row, was admitted or was resumed."""
     output_start: int = 0
     """Index of the first generated token: the length of the prompt."""
 
@@ -108,6 +110,11 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens to compute before the next one can be sampled."""
         return self.length - self.computed
+
+    @property
+    def longest(self) -> int:
+        """Tokens whose keys and values can be needed: all but the last that may be generated."""
+        return self.output_start + max(self.request.max_tokens, 1) - 1
 
     @property
     def output_ids(self) -> AbstractSequence[int]:

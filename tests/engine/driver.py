@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmkernel.errors import LLMKernelError
 from llmkernel.params import SamplingParams
 from llmkernel.worker.engine import Engine
 from llmkernel.worker.scripted import ByteTokenizer, Script, ScriptedRunner
-from llmkernel.worker.sequence import EndEvent, EngineEvent, Request, TokenEvent
+from llmkernel.worker.sequence import (
+    EndEvent,
+    EngineEvent,
+    Request,
+    StepBatch,
+    StepResult,
+    TokenEvent,
+)
 
 TOKENIZER = ByteTokenizer()
 BLOCK_SIZE = 16
 MOST_STEPS = 100_000
+Misfortune = Callable[[int, StepBatch], Exception | None]
 
 
 def request(key: int, prompt: str = "hello", *, client: str = "a", **params: object) -> Request:
@@ -33,6 +43,64 @@ def request(key: int, prompt: str = "hello", *, client: str = "a", **params: obj
     )
 
 
+class Watched:
+    """A scripted runner behind checks of what every step must keep to.
+
+    `at_launch` and `at_collect` are asked with the number of the step, from 1, and may
+    give an exception to raise.
+    """
+
+    def __init__(self, driver: Driver, script: Script) -> None:
+        self.driver = driver
+        self.scripted = ScriptedRunner(script, BLOCK_SIZE, driver.max_concurrent)
+        self.tokens = 0
+        self.widest = 0
+        self.at_launch: Misfortune = lambda number, batch: None
+        self.at_collect: Misfortune = lambda number, batch: None
+        self._taken: set[int] = set()
+
+    def launch(self, batch: StepBatch) -> Any:
+        """Check the batch and compute it."""
+        self._check(batch)
+        self.tokens += batch.tokens
+        self.widest = max(self.widest, len(batch.rows))
+        failure = self.at_launch(self.scripted.steps + 1, batch)
+        if failure is not None:
+            self.scripted.steps += 1
+            raise failure
+        launched = self.scripted.launch(batch)
+        return self.scripted.steps, batch, launched
+
+    def collect(self, launched: Any) -> StepResult:
+        """The scripted result, unless something is to happen to it."""
+        number, batch, handle = launched
+        failure = self.at_collect(number, batch)
+        if failure is not None:
+            raise failure
+        return self.scripted.collect(handle)
+
+    def release(self, slot: int) -> None:
+        """The slot is free; its last token is gone."""
+        self.scripted.release(slot)
+
+    def _check(self, batch: StepBatch) -> None:
+        counts = [row.count for row in batch.rows]
+        assert counts == sorted(counts, key=lambda count: count > 1), "decode rows come first"
+        assert sum(count for count in counts if count > 1) <= self.driver.max_batch_tokens
+        slots = [row.sequence.slot for row in batch.rows]
+        assert len(set(slots)) == len(slots), "a slot is twice in a step"
+        assert all(0 <= slot < self.driver.max_concurrent for slot in slots)
+        blocks = self.driver.engine.blocks
+        for row in batch.rows:
+            assert not row.sequence.paused
+            first, last = row.start // BLOCK_SIZE, (row.start + row.count - 1) // BLOCK_SIZE
+            for block in row.sequence.blocks[first : last + 1]:
+                assert block > 0, "block 0 is nobody's"
+                assert not blocks.is_cached(block), "a block that can be found was written to"
+                assert blocks.references(block) == 1, "a shared block was written to"
+            assert last < len(row.sequence.blocks), "a row has no block"
+
+
 @dataclass
 class Driver:
     """A real engine over a scripted runner, one step at a time."""
@@ -48,7 +116,7 @@ class Driver:
         self.tokens: dict[tuple[int, int], list[int]] = {}
         self.ends: dict[tuple[int, int], EndEvent] = {}
         self.deaths: list[BaseException] = []
-        self.runner = ScriptedRunner(self.script, BLOCK_SIZE, self.max_concurrent)
+        self.runner = Watched(self, self.script)
         self.engine = Engine(
             self.runner,
             num_blocks=self.num_blocks,
@@ -58,11 +126,12 @@ class Driver:
             context_length=2048,
             prefix_cache=self.prefix_cache,
             depth=self.depth,
-            on_events=self._take,
+            on_events=self.take,
             on_death=self.deaths.append,
         )
 
-    def _take(self, events: list[EngineEvent]) -> None:
+    def take(self, events: list[EngineEvent]) -> None:
+        """Keep the events of a step. Raises AssertionError for one after its end."""
         for event in events:
             name = (event.request.key, event.answer)
             assert name not in self.ends, "an event came after the end"
@@ -70,6 +139,11 @@ class Driver:
                 self.tokens.setdefault(name, []).append(event.sampled.token_id)
             else:
                 self.ends[name] = event
+
+    def submit(self, *requests: Request) -> None:
+        """Give requests to the engine."""
+        for one in requests:
+            self.engine.submit(one)
 
     def step(self, steps: int = 1) -> None:
         """Take some steps and check the books after each."""
@@ -98,6 +172,14 @@ class Driver:
         assert load.free_blocks == self.num_blocks - 1
         assert self.engine.idle
         self.engine.blocks.check([])
+        free_slots = sorted(self.engine.scheduler.free_slots)
+        assert free_slots == list(range(self.max_concurrent)), "a slot was lost"
+
+    def waited(self) -> int:
+        """The largest number of steps that a sequence which could run has been passed over."""
+        scheduler = self.engine.scheduler
+        able = (s for s in scheduler.running if scheduler.can_run(s))
+        return max((scheduler.step - s.last_step for s in able), default=0)
 
     def text(self, key: int, answer: int = 0) -> str:
         """The generated text of an answer."""
@@ -111,8 +193,12 @@ class Driver:
         """The error an answer ended with."""
         return self.ends[key, answer].error
 
+    def failed(self) -> set[int]:
+        """Keys of the requests that ended with an error."""
+        return {key for (key, _), end in self.ends.items() if end.error is not None}
 
-def workload(seed: int, count: int) -> list[Request]:
+
+def workload(seed: int, count: int, most_tokens: int = 60) -> list[Request]:
     """Requests of many kinds: short, long, with a common prefix, greedy, seeded, several answers."""
     chance = random.Random(seed)
     result = []
@@ -122,7 +208,7 @@ def workload(seed: int, count: int) -> list[Request]:
         if key % 3 == 0:
             text = "a prefix that several of them share, block after block. " * 2 + text[:50]
         drawn = {"temperature": 1.0, "n": 1 + key % 4} if key % 2 else {}
-        limit = chance.randrange(1, 60)
+        limit = chance.randrange(1, most_tokens)
         result.append(request(key, text, client="abc"[key % 3], max_tokens=limit, **drawn))
     return result
 
@@ -132,7 +218,17 @@ def alone(requests: list[Request]) -> dict[tuple[int, int], list[int]]:
     result: dict[tuple[int, int], list[int]] = {}
     for one in requests:
         driver = Driver(prefix_cache=False)
-        driver.engine.submit(one)
+        driver.submit(one)
         driver.run()
         result |= driver.tokens
     return result
+
+
+def check_equal(tokens: dict[tuple[int, int], list[int]], expected: dict, failed: set[int]) -> None:
+    """Whoever did not fail got all its tokens; whoever failed got the first of them."""
+    for (key, answer), wanted in expected.items():
+        got = tokens.get((key, answer), [])
+        if key in failed:
+            assert got == wanted[: len(got)]
+        else:
+            assert got == wanted, f"answer {answer} of request {key} differs"
