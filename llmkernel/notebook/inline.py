@@ -33,8 +33,7 @@ _ESCAPES = str.maketrans(
         "\\": "<span>&#92;</span>",
         "\n": " ",
         "\t": " ",
-        # some parsers miss a backslash here; and after "!" a link would be a picture
-        **{mark: f"&#{ord(mark)};" for mark in "[]!"},
+        **{mark: f"&#{ord(mark)};" for mark in "[]"},  # some parsers miss a backslash here
         **{mark: "\\" + mark for mark in "*_~|#"},
     }
 )
@@ -89,7 +88,8 @@ class _Printer:
             self.parts.append(self._leaf(token))
 
     def finish(self) -> str:
-        lines = "".join(self.parts).split("\n")
+        # a bracket that is left is a link's; after an exclamation mark it would be a picture's
+        lines = "".join(self.parts).replace("![", "&#33;[").split("\n")
         return "\n".join(line_start(line.strip(" ")) for line in lines).strip("\n")
 
     def _leaf(self, token: Token) -> str:

@@ -16,15 +16,17 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 
 _INLINE = re.compile(
-    r"\$\$(?P<display>[^$]+?)\$\$"
-    r"|\$(?!\s)(?P<dollar>(?:[^$\\]|\\[^$])+?)(?<!\s)\$(?!\d)"
-    r"|\\\[(?P<square>.+?)\\\]"
-    r"|\\\((?P<round>.+?)\\\)",
+    r"\$\$(?P<display>[^$]{1,1000}?)\$\$"
+    r"|\$(?!\s)(?P<dollar>(?:[^$\\]|\\[^$]){1,1000}?)(?<!\s)\$(?!\d)"
+    r"|\\\[(?P<square>.{1,1000}?)\\\]"
+    r"|\\\((?P<round>.{1,1000}?)\\\)",
     re.DOTALL,
 )
+"""Bounded, because each opener is tried: a text of unclosed ones must not take for ever."""
+_MOST_LINES = 60
 _BLOCK = {"$$": "$$", "\\[": "\\]"}
 _REFUSED = re.compile(
-    r"[`$]|@@|\\(?:href|url|class|style|cssId|data|require|includegraphics|html|unicode"
+    r"[`$]|@@|\]\s*\(|\\(?:href|url|class|style|cssId|data|require|includegraphics|html|unicode"
     r"|def|gdef|edef|let|newcommand|renewcommand|newenvironment|csname|mmlToken|bbox)",
     re.IGNORECASE,
 )
@@ -80,7 +82,7 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     lines, line = [first[2:]], start
     while closing not in lines[-1]:
         line += 1
-        if line >= end or state.sCount[line] < state.blkIndent:
+        if line >= min(end, start + _MOST_LINES) or state.sCount[line] < state.blkIndent:
             return False
         lines.append(state.src[state.bMarks[line] : state.eMarks[line]])
     content, _, after = "\n".join(lines).rpartition(closing)

