@@ -168,7 +168,7 @@ class Scheduler:
         if self._calm and (rows or any(map(self.can_run, self.running))):
             self._calm -= 1
             return
-        prefilling = sum(s.remaining > 1 for s in self.running)
+        prefilling = sum(s.remaining > 1 and not s.paused for s in self.running)
         while prefilling < PREFILLS and (sequence := self._next()) is not None:
             while not self._take_in(sequence):
                 if (paused := self._youngest_paused()) is None:

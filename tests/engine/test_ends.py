@@ -258,3 +258,16 @@ def wait_for(condition: object, seconds: float = 10) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.002)
+
+
+def test_a_prompt_that_fills_the_whole_cache_is_scored() -> None:
+    driver = Driver(num_blocks=4)
+    assert driver.engine.check_fits(48, 0, 1) == 0
+    full = request(1, "x" * 47, prompt_logprobs=0, max_tokens=0)
+    assert len(full.prompt) == 48
+    driver.engine.submit(full)
+    driver.run()
+    assert len(full.prompt_logprobs) == 47
+    driver.engine.submit(request(2, max_tokens=3))
+    driver.run()
+    assert (2, 0) in driver.ends

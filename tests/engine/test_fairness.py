@@ -208,3 +208,33 @@ def test_what_is_paused_before_it_began_takes_nothing() -> None:
     assert driver.engine.load().free_blocks == driver.num_blocks - 1
     driver.engine.resume(0)
     driver.run()
+
+
+def test_paused_streams_keep_neither_slots_nor_turns_from_others() -> None:
+    driver = Driver(max_concurrent=4)
+    for key in range(40):
+        driver.engine.submit(request(key, "p" * 100, client="silent", max_tokens=50))
+        driver.engine.pause(key)
+        driver.step(key % 2)
+    driver.engine.submit(request(99, "honest", client="honest", max_tokens=5))
+    driver.step(12)
+    assert (99, 0) in driver.ends
+    for key in range(40):
+        driver.engine.resume(key)
+    driver.run()
+    assert len(driver.ends) == 41
+
+
+def test_streams_paused_in_their_slots_make_room() -> None:
+    driver = Driver(max_concurrent=4)
+    for key in range(4):
+        driver.engine.submit(request(key, "p" * 100, client="silent", max_tokens=50))
+    driver.step(3)
+    for key in range(4):
+        driver.engine.pause(key)
+    driver.engine.submit(request(99, "honest", client="honest", max_tokens=5))
+    driver.step(12)
+    assert (99, 0) in driver.ends
+    for key in range(4):
+        driver.engine.resume(key)
+    driver.run()
