@@ -33,6 +33,7 @@ CONTEXT = 1024
 TOKENIZER_EXAMPLES = 40_000
 # seeds far apart: one stream for the tokenizer, one per training step
 TOKENIZER_SEED, STEP_SEED = 1_000_003, 2_000_003
+IGNORED = -100
 
 CHAT_TEMPLATE = """\
 {{- bos_token }}
@@ -109,10 +110,8 @@ def batches(tokenizer: Tokenizer, steps: int, batch: int, workers: int) -> Itera
         yield from pool.imap(_rows_of_step, tasks)
 
 
-def loss_of(
-    model: LlamaForCausalLM, rows: corpus.Rows, device: torch.device, aside: float
-) -> Tensor:
-    """Mean cross entropy over `rows`: predicted tokens count 1, what users say counts `aside`."""
+def loss_of(model: LlamaForCausalLM, rows: corpus.Rows, device: torch.device) -> Tensor:
+    """Mean cross entropy over the predicted tokens of `rows`, whole examples not seeing each other."""
     ids = torch.from_numpy(rows.ids.astype("int64")).to(device, non_blocking=True)
     document = torch.from_numpy(rows.document.astype("int32")).to(device, non_blocking=True)
     target = torch.from_numpy(rows.target).to(device, non_blocking=True)
@@ -123,12 +122,9 @@ def loss_of(
     begin = torch.cummax(starts, 1).values
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         output = model(ids, attention_mask=mask, position_ids=place - begin, use_cache=False)
-    weight = torch.where(target, 1.0, aside) * ((document > 0) & (place > begin))
-    losses = cross_entropy(
-        output.logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
-    )
-    weight = weight[:, 1:].flatten()
-    return (losses * weight).sum() / weight.sum()
+    labels = torch.where(target, ids, IGNORED)[:, 1:].flatten()
+    logits = output.logits[:, :-1].flatten(0, 1).float()
+    return cross_entropy(logits, labels, ignore_index=IGNORED)
 
 
 def optimizer_of(model: LlamaForCausalLM, rate: float, fused: bool) -> torch.optim.Optimizer:
@@ -155,7 +151,7 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, arguments: argparse.Nam
     for step, rows in enumerate(source):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, arguments.steps, arguments.rate)
-        loss = loss_of(model, rows, device, arguments.aside)
+        loss = loss_of(model, rows, device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -200,10 +196,9 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder that takes the files")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64, help=f"rows of {CONTEXT} tokens a step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
-    parser.add_argument("--aside", type=float, default=0.1, help="weight of the users' words")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--workers", type=int, default=14, help="processes that make data")
     return parser.parse_args()
