@@ -141,6 +141,12 @@ def test_code_in_a_list_keeps_its_language_and_its_place():
     )
 
 
+def test_code_in_a_quote_has_no_dollar_sign_that_could_pair_with_another():
+    shown = safe("> ```\n> ls $HOME\n> ```\n>\n> $x$")
+    assert "> <pre><code>ls &#36;HOME" in shown
+    assert shown.count("$") == 2
+
+
 def test_code_that_is_still_growing_is_a_whole_block():
     assert safe("```python\nprint(1") == "```python\nprint(1\n```"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from llmkernel import Client
 from llmkernel.connection import list_workers
+from llmkernel.notebook.generating import Asked
+from llmkernel.notebook.request import read
 from tests.conftest import processes_in, wait_until
 
 pytestmark = pytest.mark.timeout(90)
@@ -66,6 +69,26 @@ def test_stop_before_the_first_token_leaves_nothing_behind(notebook, start_worke
         assert cell.displays == []
         wait_until(lambda: running(client) == 0, seconds=20, what="the request to end")
     assert notebook.must("1 + 1").value == "2"
+
+
+def test_stop_between_two_tokens_cancels_too(slow, monkeypatch):
+    """The interrupt may come while text is shown and not while it is waited for."""
+    monkeypatch.setenv("LLMKERNEL_STREAM", "1")
+    publisher = SimpleNamespace(publish=lambda *_, **__: None)
+    shell = SimpleNamespace(kernel=True, user_ns={}, display_pub=publisher)
+    asked = Asked(shell, slow, read("%%generate", "-t 0", "Hi", {}, {}))
+    added = []
+
+    def add(index, text):
+        added.append(text)
+        if len(added) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(asked.output, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        asked.read()
+    wait_until(lambda: running(slow) == 0, seconds=5, what="the request to end")
+    assert asked.stream.generation.text.startswith("".join(added))
 
 
 def test_stop_does_not_let_the_next_queued_cell_run(notebook, slow):
@@ -142,6 +165,13 @@ def test_two_notebooks_are_answered_in_one_batch(open_notebook, slow):
     assert [cell.error for cell in cells] == [None, None]
     assert cells[0].text.split("\n\n")[0] == cells[1].text.split("\n\n")[0]
     assert after.steps - before.steps < 600
+
+
+def test_a_notebook_has_one_connection(notebook, slow):
+    before = slow.status().clients
+    for _ in range(5):
+        notebook.must("%generate -n 1 Hi")
+    assert slow.status().clients - before <= 1
 
 
 def test_nothing_of_a_closed_notebook_stays(open_notebook, slow, runtime_dir):
