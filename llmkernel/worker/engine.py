@@ -255,12 +255,13 @@ class Engine:
             request.prompt_logprobs += scores[max(0, len(request.prompt_logprobs) - row.start) :]
         if (sampled is not None and sampled.token_id == NO_TOKEN) or any(map(_broken, scores)):
             self._fail(request, NumericalError("The model gave no finite number for this request."))
-        elif sampled is not None:
+            return
+        if sequence.slot >= 0:  # before it may end: a prompt with a short answer is worth keeping
+            self.scheduler.remember(sequence, min(row.start + row.count, sequence.computed))
+        if sampled is not None:
             self._gain(sequence, sampled, now)
         elif request.max_tokens == 0 and row.start + row.count >= sequence.output_start:
             self._end(sequence, "length")
-        if not sequence.ended and sequence.slot >= 0:
-            self.scheduler.remember(sequence, min(row.start + row.count, sequence.computed))
 
     def _gain(self, sequence: Sequence, sampled: Sampled, now: float) -> None:
         self._ledger.gain(sequence, sampled, now)

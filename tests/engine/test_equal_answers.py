@@ -177,3 +177,12 @@ def test_a_prompt_that_fills_the_pool_can_be_scored() -> None:
     driver.submit(scored := request(1, "x" * 159, prompt_logprobs=0, max_tokens=0))
     driver.run()
     assert len(scored.prompt_logprobs) == 159
+
+
+def test_a_prompt_answered_with_one_token_is_cached_too() -> None:
+    driver = Driver()
+    for key in (1, 2):
+        one = request(key, "the same prompt " * 10, max_tokens=1)
+        driver.submit(one)
+        driver.run()
+    assert one.cached_tokens == 160
