@@ -67,22 +67,27 @@ class Handler(BaseHTTPRequestHandler):
         elif hub.gated:
             self._refuse(403, "GatedRepo")
         else:
-            self._send(path.rpartition("/")[2], body)
+            self._send(path.partition("/resolve/")[2].partition("/")[2], body)
 
     def _describe(self, path: str) -> None:
         if "/revision/" in path and path.rpartition("/")[2] not in ("main", COMMIT):
             self._refuse(404, "RevisionNotFound")
             return
-        files = [file for file in sorted(self.server.folder.iterdir()) if file.is_file()]
+        folder = self.server.folder
+        files = {
+            file.relative_to(folder).as_posix(): file
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
         if "/tree/" in path:
             self._json(
                 [
-                    {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": digest(f)}
-                    for f in files
+                    {"type": "file", "path": name, "size": f.stat().st_size, "oid": digest(f)}
+                    for name, f in files.items()
                 ]
             )
             return
-        siblings = [{"rfilename": f.name, "size": f.stat().st_size} for f in files]
+        siblings = [{"rfilename": name, "size": f.stat().st_size} for name, f in files.items()]
         self._json({"id": "org/model", "sha": COMMIT, "siblings": siblings, "tags": []})
 
     def _send(self, name: str, body: bool) -> None:

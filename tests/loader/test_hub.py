@@ -42,7 +42,9 @@ def files(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     small_checkpoints.save(folder)
     small_checkpoints.shard(folder)
-    for useless in ("README.md", "model.onnx", "consolidated.safetensors", "modeling_x.py"):
+    for useless in ("README.md", "model.onnx", "consolidated.safetensors", "modeling_x.py",
+                    "original/params.json", "onnx/config.json"):  # fmt: skip
+        (folder / useless).parent.mkdir(exist_ok=True)
         (folder / useless).write_text("useless")
     return folder
 
