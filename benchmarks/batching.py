@@ -31,7 +31,7 @@ from llmkernel.client import Client
 from llmkernel.config import WorkerConfig
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
-ONE_BY_ONE = 4
+ONE_BY_ONE = 2
 """Prompts answered one after the other at most: more of them go no faster."""
 NAME = "bench-batching"
 
@@ -54,7 +54,7 @@ class Round(NamedTuple):
     one_by_one: float
 
 
-FULL = Plan("100M", 32, 64, 3, os.cpu_count() or 1)
+FULL = Plan("100M", 32, 32, 3, os.cpu_count() or 1)
 QUICK = Plan("tiny", 16, 16, 1, 1)
 """Shows that everything works; its figures say nothing."""
 
