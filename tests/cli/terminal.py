@@ -61,9 +61,19 @@ class Terminal:
 
     def until(self, pattern: str, seconds: float = 20) -> str:
         """Read until `pattern` is on the screen; what was before and in it, taken off."""
+        seen = self._seek(pattern, seconds)
+        assert seen is not None, f"no {pattern!r} in {self.screen!r}"
+        return seen
+
+    def sees(self, pattern: str, seconds: float) -> bool:
+        """Whether `pattern` comes on the screen in time; it is taken off then."""
+        return self._seek(pattern, seconds) is not None
+
+    def _seek(self, pattern: str, seconds: float) -> str | None:
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self.screen)) is None:
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.screen!r}"
+            if time.monotonic() > deadline:
+                return None
             self._read()
         seen, self.screen = self.screen[: found.end()], self.screen[found.end() :]
         return seen
