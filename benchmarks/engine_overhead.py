@@ -58,6 +58,7 @@ class Counter:
         self.tokens = 0
 
     def __call__(self, events: list[EngineEvent]) -> None:
+        """Take the events of a step."""
         self.tokens += sum(hasattr(event, "sampled") for event in events)
 
 
