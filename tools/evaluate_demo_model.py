@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo_data import arithmetic, dialogues, extraction, knowledge, stories
 from demo_data.base import Chat, Topic, Turn
 from demo_data.held_out import PHRASINGS
-from demo_data.help import BRIEF, TOPICS
 from demo_data.phrasing import SLOTS, expand, punctuate
+from demo_data.topics import BRIEF, TOPICS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 DEFAULT = Path(__file__).resolve().parents[1] / "llmkernel" / "demo"
@@ -195,10 +195,13 @@ def recall(count: int = 200) -> list[Case]:
     ]
 
 
-def extractions(valid_only: bool, count: int = 300) -> list[Case]:
-    """Sentences of unseen shape to JSON: valid with the right keys, or right altogether."""
+def extractions(valid_only: bool, held_out: bool = True, count: int = 300) -> list[Case]:
+    """Sentences to JSON, of a shape kept from training or not.
+
+    Right is valid JSON with the right keys in order, or right altogether.
+    """
     rng = Random(SEED)
-    drawn = [extraction.request(rng, held_out=True) for _ in range(count)]
+    drawn = [extraction.request(rng, held_out) for _ in range(count)]
     return [Case(user(text), _json_judge(record, valid_only)) for text, record in drawn]
 
 
@@ -224,6 +227,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     "help, brief on request": brief_answers,
     "beyond the model, says so": unknown,
     "recall of an earlier turn": recall,
+    "JSON, new names in known sentences: all right": lambda: extractions(False, held_out=False),
     "JSON, unseen sentences: valid, right keys": lambda: extractions(valid_only=True),
     "JSON, unseen sentences: all right": lambda: extractions(valid_only=False),
 }

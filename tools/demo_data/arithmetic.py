@@ -25,7 +25,7 @@ SUBTRACT = (
 MULTIPLY = (
     "What is {a} * {b}?|what is {a} * {b}|{a} * {b}|{a}*{b}|{a} x {b}|{a} times {b}|"
     "What is {a} times {b}?|Multiply {a} by {b}.|Multiply {a} and {b}|Calculate {a} * {b}.|"
-    "How much is {a} times {b}?|What is the product of {a} and {b}?|What is {a} × {b}?|"
+    "How much is {a} times {b}?|What is the product of {a} and {b}?|What is {a} \u00d7 {b}?|"
     "Compute {a} * {b}."
 ).split("|")
 DIVIDE = (

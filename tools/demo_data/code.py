@@ -73,7 +73,7 @@ def fenced(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def _explained(rng: Random, code: str, task: str) -> Turn:
+def _explained(rng: Random, task: str) -> Turn:
     ask = expand(
         rng,
         "[What does it do?|Explain it.|explain the code|What does this do?|and what does that do?]",
@@ -113,5 +113,5 @@ def example(rng: Random) -> Example:
     )
     turns = [Turn(ask, fenced(snippet.code))]
     if rng.random() < 0.12:
-        turns.append(_explained(rng, snippet.code, snippet.task.split("|")[0]))
+        turns.append(_explained(rng, snippet.task.split("|")[0]))
     return Chat(turns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from demo_data import arithmetic, code, dialogues, extraction, help, knowledge, lists, stories
+from demo_data import arithmetic, code, dialogues, extraction, knowledge, lists, stories, topics
 from demo_data.base import Chat, Example, weighted
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ BEGIN, END, SYSTEM, USER, ASSISTANT, PAD = (
 SPECIALS = (BEGIN, END, SYSTEM, USER, ASSISTANT, PAD)
 
 MIXTURE = (
-    (help.example, 46.0),
+    (topics.example, 46.0),
     (arithmetic.example, 20.0),
     (stories.example, 7.0),
     (lists.example, 6.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from demo_data import arithmetic, code, extraction, help, knowledge, lists, stories
+from demo_data import arithmetic, code, extraction, knowledge, lists, stories, topics
 from demo_data.base import Chat, Example, Turn, expand, weighted
 from demo_data.words import CATEGORIES, city, first_name, singular
 
@@ -108,7 +108,7 @@ def last_question(rng: Random) -> Example:
 
 
 _PARTS = (
-    (help.single, 40.0),
+    (topics.single, 40.0),
     (arithmetic.example, 25.0),
     (lists.example, 10.0),
     (knowledge.example, 15.0),

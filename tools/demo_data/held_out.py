@@ -1,6 +1,6 @@
 """Help questions written by hand for measuring, after the training phrasings were frozen.
 
-Nothing in training is drawn from this list: `help.question` refuses its wordings, and
+Nothing in training is drawn from this list: `topics.question` refuses its wordings, and
 no phrasing was added or changed because of how the model did on it. A question may be
 answered by any of its topics.
 """
