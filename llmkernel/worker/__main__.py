@@ -65,6 +65,8 @@ def main(lock_fd: int | None, report_fd: int | None, **values: Any) -> NoReturn:
 
     Ctrl-C finishes what runs, 30 s at most; again, it does not wait.
     """
+    # a signal waits while the lock is taken: it would leave the file of the lock behind
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         if lock_fd is not None:
             config = _read_config()
@@ -81,8 +83,9 @@ def main(lock_fd: int | None, report_fd: int | None, **values: Any) -> NoReturn:
 def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground: bool) -> int:
     # until the loop heeds signals, and while it imports, one means: leave nothing behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    report(Report(process=own_identity()))
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        report(Report(process=own_identity()))
         logs.configure(paths.log_path(config.name), capture=not foreground)
         _log.info("worker %s: %s", config.name, config)
         from llmkernel.worker.service import Service
