@@ -30,7 +30,13 @@ import msgspec
 
 from llmkernel.errors import ConnectionProblem, InvalidRequest, ProtocolMismatch, WorkerNotFound
 from llmkernel.lock import NameLock
-from llmkernel.paths import connection_path, lock_path, remove_socket, runtime_folder
+from llmkernel.paths import (
+    connection_path,
+    lock_path,
+    remove_socket,
+    remove_sockets,
+    runtime_folder,
+)
 from llmkernel.processes import Identity
 from llmkernel.protocol import PROTOCOL_VERSION
 
@@ -190,8 +196,11 @@ def remove_dead(name: str) -> None:
         torn.unlink(missing_ok=True)
     with contextlib.suppress(ConnectionProblem):
         connection = _read(name)
-        if connection is not None and not connection.alive:
+        if connection is not None and connection.alive:
+            return
+        if connection is not None:
             remove(connection)
+    remove_sockets(name)  # of one that died before it had written its file
 
 
 def sweep() -> None:

@@ -7,7 +7,9 @@ network disk; the socket is in a private folder on a local one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 import stat
 import tempfile
 from pathlib import Path
@@ -59,15 +61,16 @@ def log_path(name: str) -> Path:
     return _beside(name, "log")
 
 
-def bind_address(transport: Literal["ipc", "tcp"], instance: str) -> str:
-    """What the worker `instance` binds: a fresh path in a folder of this user, or any loopback port.
+def bind_address(transport: Literal["ipc", "tcp"], name: str) -> str:
+    """What the worker `name` binds: a fresh path in a folder of this user, or any loopback port.
 
     An ipc path is never used twice, since binding would take it over from its
-    owner without an error.
+    owner without an error. Its first half is the worker's, so that `remove_sockets`
+    finds it whatever moment its owner died in.
     """
     if transport == "tcp":
         return "tcp://127.0.0.1:*"
-    return f"ipc://{_socket_folder() / instance.replace('-', '')[:16]}"
+    return f"ipc://{_socket_folder() / (_socket_prefix(name) + secrets.token_hex(4))}"
 
 
 def open_private(path: Path) -> int:
@@ -93,6 +96,18 @@ def remove_socket(endpoint: str) -> None:
             path.parent.rmdir()  # made for this one socket
 
 
+def remove_sockets(name: str) -> None:
+    """Remove every socket that a worker `name` has left. For whoever holds the lock on its name."""
+    for folder in _socket_folders():
+        for path in folder.glob(f"{_socket_prefix(name)}????????"):
+            remove_socket(f"ipc://{path}")
+
+
+def _socket_prefix(name: str) -> str:
+    """The same for all runs of a worker, and no other's: other runtime folders have their names too."""
+    return hashlib.sha256(os.fsencode(lock_path(name))).hexdigest()[:8]
+
+
 def _beside(name: str, suffix: str) -> Path:
     if not name:
         raise InvalidRequest("The name of a worker is empty.", field="name")
@@ -108,8 +123,8 @@ def _make_private(folder: Path) -> None:
     folder.chmod(0o700)  # the umask may have taken bits that the owner needs
 
 
-def _socket_folder() -> Path:
-    """A folder of this user alone, with a short path, on a local disk.
+def _socket_folders() -> list[Path]:
+    """Where a socket's folder may be: short paths on local disks.
 
     $XDG_RUNTIME_DIR where the login session has one, else the system's temporary
     folder. Not the home folder: it may be a network disk, where sockets do not
@@ -121,8 +136,13 @@ def _socket_folder() -> Path:
         Path(temporary) / _USER_FOLDER
         for temporary in (tempfile.gettempdir(), "/tmp")  # noqa: S108  (a fallback with a short path; checked)
     ]
-    for folder in candidates:
-        if len(os.fsencode(folder)) + 17 <= MAX_SOCKET_PATH and _is_private(folder):
+    return [folder for folder in candidates if len(os.fsencode(folder)) + 17 <= MAX_SOCKET_PATH]
+
+
+def _socket_folder() -> Path:
+    """A folder of this user alone for sockets, made where it is missing."""
+    for folder in _socket_folders():
+        if _is_private(folder):
             return folder
     # somebody else sits on all these names: take one that nobody could foresee
     return Path(tempfile.mkdtemp(prefix="llmkernel-", dir="/tmp"))

@@ -340,7 +340,7 @@ def bound_socket(path: Path) -> socket.socket:
 
 
 def test_a_worker_removes_its_own_file_and_socket_only(runtime_dir):
-    endpoint = paths.bind_address("ipc", "a" * 32)
+    endpoint = paths.bind_address("ipc", "one")
     with bound_socket(Path(endpoint.removeprefix("ipc://"))):
         mine = describe(endpoint=endpoint, instance="mine")
         files.write(describe(instance="another"))
@@ -353,7 +353,7 @@ def test_a_worker_removes_its_own_file_and_socket_only(runtime_dir):
 
 
 def test_what_a_dead_worker_left_is_cleared(runtime_dir):
-    endpoint = paths.bind_address("ipc", "a" * 32)
+    endpoint = paths.bind_address("ipc", "one")
     with bound_socket(Path(endpoint.removeprefix("ipc://"))):
         files.write(dead(describe(endpoint=endpoint)))
         files.clear("one")
@@ -361,10 +361,23 @@ def test_what_a_dead_worker_left_is_cleared(runtime_dir):
     assert not Path(endpoint.removeprefix("ipc://")).exists()
 
 
+def test_a_socket_of_a_worker_that_died_before_it_wrote_its_file_is_cleared(runtime_dir):
+    mine, anothers = (
+        Path(paths.bind_address("ipc", name).removeprefix("ipc://")) for name in ("one", "other")
+    )
+    with bound_socket(mine), bound_socket(anothers):
+        files.clear("one")
+    assert not mine.exists()
+    assert anothers.exists()
+
+
 def test_a_living_worker_is_not_cleared(runtime_dir):
-    files.write(describe())
-    files.clear("one")
+    endpoint = paths.bind_address("ipc", "one")
+    with bound_socket(Path(endpoint.removeprefix("ipc://"))):
+        files.write(describe(endpoint=endpoint))
+        files.clear("one")
     assert files.running("one") is not None
+    assert Path(endpoint.removeprefix("ipc://")).exists()
 
 
 def test_a_hostile_file_cannot_have_other_files_removed(runtime_dir, tmp_path):

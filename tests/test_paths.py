@@ -20,7 +20,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_socket_path_fits_and_is_never_used_twice(runtime_dir):
-    addresses = {paths.bind_address("ipc", f"{n:032x}"[::-1]) for n in range(100)}
+    addresses = {paths.bind_address("ipc", "one") for n in range(100)}
     assert len(addresses) == 100
     assert all(len(a.removeprefix("ipc://")) <= paths.MAX_SOCKET_PATH for a in addresses)
 

@@ -93,7 +93,7 @@ class Front:
 
     def bind(self) -> str:
         """Bind the socket and return its endpoint. Nothing is answered before `run`."""
-        return self._exchange.bind(self._config, self._instance)
+        return self._exchange.bind(self._config)
 
     async def run(self) -> None:
         """Serve until `close` or cancellation; then say goodbye."""

@@ -83,9 +83,9 @@ class Exchange:
         self.refused = self._allowed.refused
         self._socket = _server_socket(self._context, keys)
 
-    def bind(self, config: WorkerConfig, instance: str) -> str:
+    def bind(self, config: WorkerConfig) -> str:
         """Bind and return the endpoint."""
-        self._socket.bind(paths.bind_address(config.transport, instance))
+        self._socket.bind(paths.bind_address(config.transport, config.name))
         endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         return endpoint.rstrip("\0")
 

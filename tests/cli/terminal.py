@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -39,6 +40,8 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self.screen = ""
+        # a character's bytes may come in several reads
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._fd, inner = pty.openpty()
         self.process = subprocess.Popen(
             [*PROGRAM, *arguments],
@@ -90,7 +93,7 @@ class Terminal:
     def _read(self) -> None:
         if select.select([self._fd], [], [], 0.05)[0]:
             with contextlib.suppress(OSError):  # the other side is closed
-                self.screen += os.read(self._fd, 65536).decode(errors="replace")
+                self.screen += self._decoder.decode(os.read(self._fd, 65536))
 
     def __enter__(self) -> Self:
         return self
