@@ -17,10 +17,10 @@ from llmkernel._version import __version__
 if TYPE_CHECKING:
     from llmkernel import errors
     from llmkernel.client import Client
+    from llmkernel.client.generation import Delta, Generation
+    from llmkernel.client.starting import connect, start
     from llmkernel.connection import list_workers
-    from llmkernel.generation import Delta, Generation
     from llmkernel.params import SamplingParams
-    from llmkernel.starting import connect, start
 
 __all__ = [
     "Client",
@@ -38,12 +38,12 @@ __all__ = [
 
 _HOMES = {
     "Client": "client",
-    "Delta": "generation",
-    "Generation": "generation",
+    "Delta": "client.generation",
+    "Generation": "client.generation",
     "SamplingParams": "params",
-    "connect": "starting",
+    "connect": "client.starting",
     "list_workers": "connection",
-    "start": "starting",
+    "start": "client.starting",
 }
 
 

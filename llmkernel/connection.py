@@ -263,6 +263,18 @@ def where_else(name: str) -> str:
     return f" on {connection.host}" if connection is not None and connection.elsewhere else ""
 
 
+def last_log() -> str:
+    """Whose log to show: the only running worker, or the one that wrote last where none runs."""
+    running = list_workers()
+    if running:
+        return find().name
+    files = runtime_folder().glob("llmkernel-*.log")
+    newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise WorkerNotFound("No worker runs, and none has written a log.")
+    return newest.name.removeprefix("llmkernel-").removesuffix(".log")
+
+
 # Details -----------------------------------------------------------------------
 
 

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from llmkernel.connection import Connection
+
+# A busy machine, or the first use of Hypothesis's tables of characters, is no fault of a test;
+# each test has a time limit of its own.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

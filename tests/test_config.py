@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkernel import environment, options
+from llmkernel import environment
 from llmkernel.config import DEMO_MODEL, WorkerConfig, default_name, parse_size
 from llmkernel.errors import InvalidRequest
+from llmkernel.options import worker as options
 
 pytestmark = pytest.mark.timeout(30)
 

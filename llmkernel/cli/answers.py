@@ -10,9 +10,9 @@ from llmkernel.protocol import ChatMessage, Timings, Usage
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
-    from llmkernel.generation import Delta, Generation
+    from llmkernel.client.generation import Delta, Generation
+    from llmkernel.client.streams import Stream
     from llmkernel.params import SamplingParams
-    from llmkernel.streams import Stream
 
 
 def has_chat_template(client: Client) -> bool:

@@ -15,14 +15,14 @@ from llmkernel.cli import answers, console
 from llmkernel.cli.conversation import Conversation
 from llmkernel.cli.failure import Command, report
 from llmkernel.cli.names import worker_option
-from llmkernel.cli.parameters import sampling_options, sampling_values
 from llmkernel.cli.prompt import Turns
 from llmkernel.errors import InvalidRequest, LLMKernelError, PromptTooLong, RequestEnded
+from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
-    from llmkernel.generation import Generation
+    from llmkernel.client.generation import Generation
 
 _HELP = '''\
 /help             this list

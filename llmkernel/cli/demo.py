@@ -16,8 +16,8 @@ import llmkernel
 from llmkernel.cli import answers, console
 from llmkernel.cli.board import Board
 from llmkernel.cli.failure import Command
-from llmkernel.cli.progress import ProgressBar
 from llmkernel.config import DEMO_MODEL, WorkerConfig
+from llmkernel.progress import ProgressBar
 from llmkernel.report import ask, headline
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from llmkernel.errors import (
 )
 
 if TYPE_CHECKING:
-    from llmkernel.generation import Generation
+    from llmkernel.client.generation import Generation
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141

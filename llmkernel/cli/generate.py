@@ -10,15 +10,15 @@ import click
 from llmkernel.cli import answers, console
 from llmkernel.cli.failure import INTERRUPTED, Command
 from llmkernel.cli.names import worker_option
-from llmkernel.cli.parameters import sampling_options, sampling_values
 from llmkernel.cli.prompt import piped
 from llmkernel.errors import InvalidRequest
+from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
-    from llmkernel.generation import Generation
-    from llmkernel.streams import Stream
+    from llmkernel.client.generation import Generation
+    from llmkernel.client.streams import Stream
 
 
 @click.command("generate", cls=Command)

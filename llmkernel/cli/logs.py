@@ -35,7 +35,7 @@ _POLL = 0.2
 )
 def logs_command(name: str | None, follow: bool, lines: int) -> None:
     """Show what a worker wrote; the last one's where none runs."""
-    found = last_log() if name is None else name
+    found = connection.last_log() if name is None else name
     path = paths.log_path(found)
     if not path.exists():
         raise WorkerNotFound(f"There is no log of a worker {found!r}.")
@@ -44,18 +44,6 @@ def logs_command(name: str | None, follow: bool, lines: int) -> None:
         if follow:
             for text in log.growth(found):
                 console.write(text, untrusted=True)
-
-
-def last_log() -> str:
-    """The only running worker, or the one that wrote last where none runs."""
-    running = connection.list_workers()
-    if running:
-        return connection.find().name
-    files = paths.runtime_folder().glob("llmkernel-*.log")
-    newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise WorkerNotFound("No worker runs, and none has written a log.")
-    return newest.name.removeprefix("llmkernel-").removesuffix(".log")
 
 
 class _Log:

@@ -14,8 +14,8 @@ import msgspec
 from llmkernel import environment
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
-from llmkernel.cli.progress import ProgressBar
 from llmkernel.errors import StartFailed, from_code
+from llmkernel.progress import ProgressBar
 from llmkernel.protocol import Progress
 
 

@@ -11,7 +11,7 @@ from llmkernel.cli import console
 from llmkernel.cli.failure import Command
 from llmkernel.cli.names import worker_argument
 from llmkernel.errors import InvalidRequest, LLMKernelError
-from llmkernel.options import build_config, worker_options
+from llmkernel.options.worker import build_config, worker_options
 from llmkernel.report import ask, ask_all, details, headline
 from llmkernel.units import duration, size
 
@@ -38,7 +38,7 @@ def start_command(timeout: float | None, as_json: bool, **settings: Any) -> None
     returns when the model is loaded; the worker stays until `llmkernel stop`.
     """
     from llmkernel import connection, launcher
-    from llmkernel.cli.progress import ProgressBar
+    from llmkernel.progress import ProgressBar
 
     config = build_config(settings)
     ran_before = connection.running(config.name) is not None

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from llmkernel.cli.parameters import sampling_options, sampling_values
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.words import split
+from llmkernel.options.sampling import sampling_options, sampling_values
 
 FORMATS = ("markdown", "text", "code", "json")
 _LEFT_OUT = frozenset({"prompt_logprobs", "logprobs"})

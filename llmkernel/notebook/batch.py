@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest, LLMKernelError
-from llmkernel.generation import Generation
 from llmkernel.notebook import failures, publisher
 from llmkernel.notebook.generating import is_chat, value
 from llmkernel.notebook.pace import Pace

@@ -11,8 +11,6 @@ from typing import Any
 import click
 
 from llmkernel import connection, launcher, paths
-from llmkernel.cli.logs import last_log
-from llmkernel.cli.parameters import sampling_values
 from llmkernel.connection import Connection
 from llmkernel.errors import InvalidRequest, WorkerNotFound
 from llmkernel.notebook import publisher
@@ -30,7 +28,8 @@ from llmkernel.notebook.request import check_together, over
 from llmkernel.notebook.session import Session
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, fields, table
 from llmkernel.notebook.untrusted import plain
-from llmkernel.options import build_config, worker_options
+from llmkernel.options.sampling import sampling_values
+from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
 from llmkernel.report import ask, ask_all, details, headline
@@ -151,7 +150,7 @@ def stop(session: Session, name: str | None, now: bool) -> None:
 @with_session
 def logs(session: Session, name: str | None, lines: int) -> None:
     """Show what a worker wrote; the last one's where none runs."""
-    found = name or session.worker or last_log()
+    found = name or session.worker or connection.last_log()
     path = paths.log_path(found)
     if not path.exists():
         raise WorkerNotFound(f"There is no log of a worker {found!r}.")

@@ -11,8 +11,8 @@ from llmkernel.notebook.request import Request
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
-    from llmkernel.generation import Generation
-    from llmkernel.streams import Stream
+    from llmkernel.client.generation import Generation
+    from llmkernel.client.streams import Stream
 
 
 class Asked:

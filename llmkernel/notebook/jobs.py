@@ -10,7 +10,7 @@ from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.generating import Asked, value
 
 if TYPE_CHECKING:
-    from llmkernel.generation import Generation
+    from llmkernel.client.generation import Generation
 
 
 class Job:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from llmkernel.cli.progress import ProgressBar
 from llmkernel.notebook import publisher
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.pace import Pace
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle
 from llmkernel.notebook.untrusted import plain
+from llmkernel.progress import TITLES, ProgressBar
 from llmkernel.protocol import Progress
 from llmkernel.units import size
 
-_TITLES = {
-    "resolve": "finding the model",
-    "download": "downloading",
-    "read": "reading",
-    "quantise": "quantising",
-    "warm_up": "warming up",
-}
 _WIDTH = 24
 
 
@@ -61,12 +54,12 @@ class LoadProgress:
         """It did not work; the exception says why, and the bar goes away."""
         self._bar.__exit__(None, None, None)
         if self._stage and self._mode == "live":
-            self._display.publish({PLAIN: f"{_TITLES[self._stage]}: ended here"})
+            self._display.publish({PLAIN: f"{TITLES[self._stage]}: ended here"})
 
 
 def line(progress: Progress) -> str:
     """One line with a bar where the end is known."""
-    title = _TITLES.get(progress.stage, progress.stage)
+    title = TITLES.get(progress.stage, progress.stage)
     detail = f" {plain(progress.detail)}" if progress.detail else ""
     amount = size if progress.unit == "bytes" else str
     if not progress.total:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from llmkernel.generation import Generation
+from llmkernel.client.generation import Generation
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.markdown import code_blocks, fence, safe
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Marked, stack, table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmkernel.cli.parameters import sampling_values
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.arguments import GENERATE, parse
 from llmkernel.notebook.prompt import Template
+from llmkernel.options.sampling import sampling_values
 from llmkernel.params import SamplingParams
 
 Turns = list[dict[str, str]]

@@ -27,7 +27,7 @@ from llmkernel.child import Report
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.lock import NameLock
-from llmkernel.options import build_config, worker_options
+from llmkernel.options.worker import build_config, worker_options
 from llmkernel.processes import own_identity
 from llmkernel.worker import lifecycle, logs
 

@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from llmkernel.cli.parameters import sampling_options, sampling_values
 from llmkernel.errors import InvalidRequest
+from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
 
 

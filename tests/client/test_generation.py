@@ -7,7 +7,7 @@ import math
 import pytest
 from IPython.lib.pretty import pretty
 
-from llmkernel.generation import Collector, Delta, Generation, Score, generation
+from llmkernel.client.generation import Collector, Delta, Generation, Score, generation
 from llmkernel.protocol import Output, StreamDelta, Timings, TokenLogprob, Usage
 
 pytestmark = pytest.mark.timeout(10)

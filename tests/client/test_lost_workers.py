@@ -94,7 +94,7 @@ def test_the_same_client_finds_the_worker_that_was_started_again(worker, start_w
 
 
 def test_a_frozen_worker_is_noticed_in_flight_and_asked_again_when_it_wakes(worker, monkeypatch):
-    monkeypatch.setattr("llmkernel.channel.CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr("llmkernel.client.channel.CONNECT_SECONDS", 3.0)
     llm = llmkernel.Client(worker)
     stream = llm.stream("hello", max_tokens=15_000)
     next(stream)

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 import llmkernel
+from llmkernel.client.generation import Generation
 from llmkernel.errors import (
     InvalidRequest,
     NumericalError,
     PromptTooLong,
     RequestTimedOut,
 )
-from llmkernel.generation import Generation
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,9 +10,10 @@ import zmq
 
 from llmkernel import connection as files
 from llmkernel import protocol
-from llmkernel.calls import SyncInbox, run
 from llmkernel.client import Client
-from llmkernel.core import Core
+from llmkernel.client.calls import SyncInbox, run
+from llmkernel.client.core import Core
+from llmkernel.client.link import Link
 from llmkernel.errors import (
     ConnectionProblem,
     Draining,
@@ -23,7 +24,6 @@ from llmkernel.errors import (
     WorkerNotFound,
     WorkerUnresponsive,
 )
-from llmkernel.link import Link
 from tests.client.fake_worker import HangUp, fake_worker
 from tests.conftest import wait_until
 from tests.wire.serving import serving
@@ -91,7 +91,7 @@ def test_a_key_that_the_worker_does_not_know_is_not_authorized(runtime_dir):
 
 
 def test_a_worker_that_does_not_even_say_hello_is_unresponsive(runtime_dir, monkeypatch):
-    monkeypatch.setattr("llmkernel.channel.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("llmkernel.client.channel.CONNECT_SECONDS", 1.0)
     with serving() as served:
         served.loop.call_soon_threadsafe(time.sleep, 4)
         began = time.monotonic()
@@ -133,7 +133,7 @@ def test_a_worker_that_pings_is_waited_for(runtime_dir):
 
 
 def test_a_question_without_an_answer_has_a_limit(runtime_dir, monkeypatch):
-    monkeypatch.setattr("llmkernel.core.STATUS_SECONDS", 0.3)
+    monkeypatch.setattr("llmkernel.client.core.STATUS_SECONDS", 0.3)
     with (
         fake_worker(silent) as fake,
         Client(fake.connection) as llm,

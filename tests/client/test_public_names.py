@@ -10,7 +10,7 @@ import pytest
 
 import llmkernel
 from llmkernel.client import AsyncClient, Client
-from llmkernel.streams import AsyncStream, Stream
+from llmkernel.client.streams import AsyncStream, Stream
 
 pytestmark = pytest.mark.timeout(30)
 

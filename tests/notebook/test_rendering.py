@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmkernel.generation import Generation, generation
+from llmkernel.client.generation import Generation, generation
 from llmkernel.notebook.rendering import (
     NotJson,
     Shown,

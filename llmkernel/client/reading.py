@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from llmkernel import protocol
-from llmkernel.calls import Arrival, Call, Inbox
+from llmkernel.client.calls import Arrival, Call, Inbox
+from llmkernel.client.generation import Collector, Delta, Generation, generation
+from llmkernel.client.link import Link
 from llmkernel.errors import (
     LLMKernelError,
     RequestCancelled,
@@ -17,8 +19,6 @@ from llmkernel.errors import (
     RequestTimedOut,
     from_code,
 )
-from llmkernel.generation import Collector, Delta, Generation, generation
-from llmkernel.link import Link
 
 FAREWELL_SECONDS = 0.4
 """How long an interrupt waits for the worker to hand over the partial answer."""

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from llmkernel import questions
-from llmkernel.calls import AsyncInbox, SyncInbox, run
+from llmkernel.client import questions
+from llmkernel.client.calls import AsyncInbox, SyncInbox, run
+from llmkernel.client.core import STOP_SECONDS, Core
+from llmkernel.client.generation import Generation, Score
+from llmkernel.client.link import Link
+from llmkernel.client.mapping import Progress
+from llmkernel.client.questions import Messages, Prompt
+from llmkernel.client.streams import AsyncStream, Stream
 from llmkernel.connection import Connection
-from llmkernel.core import STOP_SECONDS, Core
-from llmkernel.generation import Generation, Score
-from llmkernel.link import Link
-from llmkernel.mapping import Progress
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
-from llmkernel.questions import Messages, Prompt
-from llmkernel.streams import AsyncStream, Stream
 
 
 class _Face:

@@ -1,9 +1,11 @@
-"""The progress of loading a model, as bars on a terminal and as nothing anywhere else."""
+"""The progress of loading a model, as bars in a terminal or a notebook and as nothing elsewhere."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +14,7 @@ from llmkernel.protocol import Progress
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_TITLES = {
+TITLES = {
     "resolve": "finding the model",
     "download": "downloading",
     "read": "reading",
@@ -22,12 +24,13 @@ _TITLES = {
 
 
 class ProgressBar:
-    """One bar for each stage, on standard error; it goes away when the stage is over."""
+    """One bar for each stage; it goes away when the stage is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         self._bar: tqdm[Any] | None = None
         self._stage = ""
-        self._shown = sys.stderr.isatty()
+        self._notebook = _in_notebook()
+        self._shown = shown and (self._notebook or sys.stderr.isatty())
 
     def show(self, progress: Progress) -> None:
         """Take in one message of a worker or of a download."""
@@ -43,24 +46,27 @@ class ProgressBar:
         self._bar.refresh()
 
     def _begin(self, progress: Progress) -> None:
-        from tqdm import tqdm
-
         self._end()
         size = progress.unit == "bytes"
-        unit = "B" if size else f" {progress.unit or 'steps'}"
-        title = _TITLES.get(progress.stage, progress.stage)
-        self._bar = tqdm(
-            desc=title,
+        self._bar = self._maker()(
+            desc=TITLES.get(progress.stage, progress.stage),
             total=progress.total or None,
-            unit=unit,
+            unit="B" if size else f" {progress.unit or 'steps'}",
             unit_scale=size,
             leave=False,
-            file=sys.stderr,
-            # tqdm itself writes nothing where a terminal does not know its size
-            ncols=min(100, shutil.get_terminal_size().columns),
-            nrows=shutil.get_terminal_size().lines,
         )
         self._stage = progress.stage
+
+    def _maker(self) -> Callable[..., tqdm[Any]]:
+        if self._notebook:
+            from tqdm.auto import tqdm as anywhere
+
+            return anywhere
+        from tqdm import tqdm
+
+        # tqdm itself writes nothing where a terminal does not know its size
+        columns, lines = shutil.get_terminal_size()
+        return functools.partial(tqdm, file=sys.stderr, ncols=min(100, columns), nrows=lines)
 
     def _end(self) -> None:
         if self._bar is not None:
@@ -77,3 +83,9 @@ class ProgressBar:
         trace: TracebackType | None,
     ) -> None:
         self._end()
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel. IPython is not imported for the question."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and hasattr(get_ipython(), "kernel")

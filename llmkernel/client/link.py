@@ -6,9 +6,9 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from llmkernel.background import background
-from llmkernel.calls import Call
-from llmkernel.channel import SILENCE_SECONDS, Channel
+from llmkernel.client.background import background
+from llmkernel.client.calls import Call
+from llmkernel.client.channel import SILENCE_SECONDS, Channel
 from llmkernel.connection import Connection
 from llmkernel.errors import ConnectionProblem
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from llmkernel.calls import run
-from llmkernel.generation import Delta, Generation
-from llmkernel.reading import Reading
+from llmkernel.client.calls import run
+from llmkernel.client.generation import Delta, Generation
+from llmkernel.client.reading import Reading
 
 
 class _Stream:

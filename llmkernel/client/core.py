@@ -12,8 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llmkernel import mapping, protocol, questions
-from llmkernel.calls import Call, InboxMaker, Question
+from llmkernel import protocol
+from llmkernel.client import mapping, questions
+from llmkernel.client.calls import Call, InboxMaker, Question
+from llmkernel.client.generation import Generation, Score
+from llmkernel.client.link import Link
+from llmkernel.client.questions import Messages, Prompt
+from llmkernel.client.reading import Reading
 from llmkernel.errors import (
     InvalidRequest,
     LLMKernelError,
@@ -22,11 +27,7 @@ from llmkernel.errors import (
     WorkerUnresponsive,
     from_code,
 )
-from llmkernel.generation import Generation, Score
-from llmkernel.link import Link
 from llmkernel.params import SamplingParams
-from llmkernel.questions import Messages, Prompt
-from llmkernel.reading import Reading
 
 A = TypeVar("A", bound=protocol.Tokens | protocol.Text | protocol.StatusReport | protocol.Stopping)
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 from llmkernel import protocol
-from llmkernel.calls import Arrival, Inbox
+from llmkernel.client.calls import Arrival, Inbox
+from llmkernel.client.generation import Generation
+from llmkernel.client.link import Link
+from llmkernel.client.reading import FAREWELL_SECONDS, InFlight, farewell
 from llmkernel.errors import InvalidRequest, LLMKernelError, Overloaded
-from llmkernel.generation import Generation
-from llmkernel.link import Link
-from llmkernel.reading import FAREWELL_SECONDS, InFlight, farewell
 
 Result = Generation | LLMKernelError
 Progress = bool | Callable[[Result], None]

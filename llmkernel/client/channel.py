@@ -12,8 +12,9 @@ import asyncio
 
 from llmkernel import connection as files
 from llmkernel import protocol
-from llmkernel.background import Background
-from llmkernel.calls import Answer, Call
+from llmkernel.client.background import Background
+from llmkernel.client.calls import Answer, Call
+from llmkernel.client.session import Session
 from llmkernel.connection import Connection
 from llmkernel.errors import (
     ConnectionProblem,
@@ -21,7 +22,6 @@ from llmkernel.errors import (
     WorkerDied,
     WorkerUnresponsive,
 )
-from llmkernel.session import Session
 
 CONNECT_SECONDS = 10.0
 """How long a worker that runs may take to say hello."""
