@@ -9,6 +9,8 @@ batch, after a preemption and on any device.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 _MASK64 = 2**64 - 1
@@ -19,7 +21,7 @@ _SCALE = 2.0**-31 * (1 - 2.0**-23)
 
 def draw_key(seed: int, answer: int, position: int) -> tuple[int, int]:
     """Two int32 words that name one draw of one answer; any integer is a seed."""
-    key = _split_mix(_split_mix(_split_mix(seed) ^ answer) ^ position)
+    key = _split_mix(_stream(seed, answer) ^ position)
     return _int32(key), _int32(key >> 32)
 
 
@@ -40,6 +42,11 @@ def exponential_noise(token_ids: torch.Tensor, keys: torch.Tensor) -> torch.Tens
     bits *= _int32(0x846CA68B)
     bits ^= bits >> 16
     return bits.to(torch.float32).mul_(-_SCALE).sub_(2.0**-32).log1p_().neg_()
+
+
+@functools.lru_cache(maxsize=1024)
+def _stream(seed: int, answer: int) -> int:
+    return _split_mix(_split_mix(seed) ^ answer)
 
 
 def _split_mix(value: int) -> int:

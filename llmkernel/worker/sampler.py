@@ -68,6 +68,7 @@ class _Needs(NamedTuple):
     least: int
     """min_tokens, where something could end the sequence earlier."""
     k: int
+    anything: bool
 
     @classmethod
     def of(cls, sequence: Sequence, vocab_size: int) -> _Needs:
@@ -76,17 +77,21 @@ class _Needs(NamedTuple):
         draw = not params.greedy
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
         top_k = draw and 0 < params.top_k < vocab_size
+        penalised = penalties != (1.0, 0.0, 0.0)
+        logprob = wants_logprob(sequence)
+        anything = draw or penalised or logprob or bool(params.logit_bias or params.min_tokens)
         return cls(
             draw=draw,
-            penalties=penalties != (1.0, 0.0, 0.0),
+            penalties=penalised,
             bias=bool(params.logit_bias),
             typical_p=draw and params.typical_p < 1.0,
             top_k=top_k,
             top_p=draw and params.top_p < 1.0,
             min_p=draw and params.min_p > 0.0,
-            logprob=wants_logprob(sequence),
+            logprob=logprob,
             least=params.min_tokens,
             k=params.top_k if top_k else 0,
+            anything=anything,
         )
 
 
@@ -94,7 +99,8 @@ class _Needs(NamedTuple):
 class _Plan:
     """One step on the device. A group that no row is in is absent.
 
-    `_DRAW_GROUPS` index the drawing rows, the other groups all rows.
+    `_DRAW_GROUPS` index the drawing rows, the other groups all rows. `slots` [rows],
+    `keys` [drawing rows, 2].
     """
 
     slots: torch.Tensor
@@ -122,6 +128,8 @@ class Sampler:
         self._bias = SparseTable(max_concurrent, self.device)
         self._enders = SparseTable(max_concurrent, self.device)
         self._seen: SeenTokens | None = None
+        nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._nothing = _Plan(slots=nobody, keys=nobody, largest_k=0, groups={})
 
     def attach(self, slot: int, sequence: Sequence) -> None:
         """Give `slot` to a sequence whose tokens are all read back (`in_flight` 0).
@@ -154,7 +162,7 @@ class Sampler:
         attached. Enqueues device work and returns without waiting. `logits` are left
         as they are.
         """
-        plan = self._plan(rows)
+        plan = self._plan(rows) or self._nothing
         sound = logits.amax(-1).isfinite()  # amax hands NaN on
         scores = self._adjust(logits, plan)
         if scores is not logits:
@@ -164,11 +172,14 @@ class Sampler:
             self._seen.add(plan.slots[group], tokens[group])
         return _with_logprobs(logits, tokens, plan.groups.get("logprob"))
 
-    def _plan(self, rows: AbstractSequence[Row]) -> _Plan:
+    def _plan(self, rows: AbstractSequence[Row]) -> _Plan | None:
+        """None where every row is greedy and asks for nothing else: then nothing is sent."""
         slots = [row.sequence.slot for row in rows]
         needs = [self._attached(slot) for slot in slots]
-        keys = [word for row in rows for word in _key(row)]
+        if not any(need.anything for need in needs):
+            return None
         members = _members(needs, rows)
+        keys = [word for index in members.get("draw", ()) for word in _key(rows[index])]
         flat = [*slots, *keys, *itertools.chain(*members.values())]
         lengths = [len(slots), len(keys), *map(len, members.values())]
         # one transfer a step, whatever the rows need
@@ -234,7 +245,7 @@ class Sampler:
         for name, keep in steps.items():
             if (group := plan.groups.get(name)) is not None:
                 _on_rows(scores, group, keep, self._column(name, slots[group]))
-        noise = exponential_noise(self._ids, plan.keys[drawing])
+        noise = exponential_noise(self._ids, plan.keys)
         return scores.exp_().div_(noise).argmax(-1)
 
     def _column(self, name: str, slots: torch.Tensor) -> torch.Tensor:
