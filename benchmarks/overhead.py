@@ -5,9 +5,10 @@
 A real worker serves real clients, on one torch thread. Counted is CPU time: all of the worker's
 process (engine, front, step inputs, sampling, detokenising, encryption, ZeroMQ's own threads)
 less the engine thread's time inside the model's layers and output head, which a stop watch
-wrapped around them takes (forward_clock/). Divided by the tokens made, at several numbers of
-streams. CPU time and not wall time, so that other work on the machine counts less; a busy
-machine still makes it larger. The scripted model has neither forward pass nor sampler, so it
+wrapped around them takes (forward_clock/). Each run is made with short answers and with long
+ones: the difference by the additional tokens is what a token costs, and what is left by the
+requests is what a request costs (checks, its prompt's tokens, its end). CPU time and not wall
+time, so that other work on the machine counts less; a busy machine still makes it larger. The scripted model has neither forward pass nor sampler, so it
 shows the part that is not tensors.
 """
 
@@ -24,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import results
 from llmkernel import launcher
@@ -32,7 +33,8 @@ from llmkernel.client import Client
 from llmkernel.config import WorkerConfig
 
 WIDTHS = (1, 8, 32)
-NEW_TOKENS = 128
+SHORT, LONG = 64, 448
+"""Tokens of the answers that are compared."""
 LIMIT_US = 60
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "scripted:eos_after=100000": {"no model: engine, text and wire alone": {"temperature": 0}},
@@ -96,20 +98,39 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def measure(client: Client, watch: Watch, width: int, sampling: dict[str, Any]) -> dict[str, float]:
-    """One run of `width` streams at once: CPU microseconds per token."""
+class Cost(NamedTuple):
+    """CPU microseconds."""
+
+    token_us: float
+    request_us: float
+    forward_us: float
+    """Of the forward pass, per token."""
+
+
+def measure(client: Client, watch: Watch, width: int, sampling: dict[str, Any]) -> Cost:
+    """One short and one long run of `width` streams at once."""
+    short, short_forward = _spent(client, watch, width, SHORT, sampling)
+    long, long_forward = _spent(client, watch, width, LONG, sampling)
+    token = (long - short) / (LONG - SHORT)
+    return Cost(token, short - SHORT * token, (long_forward - short_forward) / (LONG - SHORT))
+
+
+def _spent(
+    client: Client, watch: Watch, width: int, new_tokens: int, sampling: dict[str, Any]
+) -> tuple[float, float]:
+    """CPU microseconds a stream, beside the forward pass and inside it."""
     before = watch.read()
-    tokens = asyncio.run(_streams(client, width, sampling))
+    tokens = asyncio.run(_streams(client, width, new_tokens, sampling))
     cpu, forward, _ = (now - then for now, then in zip(watch.read(), before, strict=True))
-    assert tokens == width * NEW_TOKENS, "a stream lost tokens"
-    return {"beside_us": 1e6 * (cpu - forward) / tokens, "forward_us": 1e6 * forward / tokens}
+    assert tokens == width * new_tokens, "a stream lost tokens"
+    return 1e6 * (cpu - forward) / width, 1e6 * forward / width
 
 
-async def _streams(client: Client, width: int, sampling: dict[str, Any]) -> int:
+async def _streams(client: Client, width: int, new_tokens: int, sampling: dict[str, Any]) -> int:
     async def one(number: int) -> int:
         stream = client.aio.stream(
             f"Tell me a tiny story about number {number}.",
-            max_tokens=NEW_TOKENS,
+            max_tokens=new_tokens,
             ignore_eos=True,
             **sampling,
         )
@@ -120,7 +141,8 @@ async def _streams(client: Client, width: int, sampling: dict[str, Any]) -> int:
 
 def run(repeats: int) -> dict[str, Any]:
     """The medians of each case at each width, printed as they come."""
-    print(f"{'case':40}  streams  beside the forward pass  forward pass   (CPU µs per token)")
+    print("CPU µs in the worker".ljust(46) + "beside the forward pass     in it")
+    print(f"{'case':45} streams  per token  per request  per token")
     rows = []
     for model, cases in CASES.items():
         with timed_worker(model) as (client, watch):
@@ -128,10 +150,9 @@ def run(repeats: int) -> dict[str, Any]:
                 measure(client, watch, max(WIDTHS), sampling)  # warm up
                 rows += [_median(client, watch, case, width, sampling, repeats) for width in WIDTHS]
             assert model != "demo" or watch.read()[2] > 0, "the stop watch is not in the worker"
-    print(
-        f"\nTo hold: {LIMIT_US} µs beside the forward pass, embedded model, per token of each stream."
-    )
-    return {"rows": rows, "limit_us": LIMIT_US, "new_tokens": NEW_TOKENS, "repeats": repeats}
+    print(f"\nTo hold: {LIMIT_US} µs per token beside the forward pass, in a full batch.")
+    lengths = {"short": SHORT, "long": LONG}
+    return {"rows": rows, "limit_us": LIMIT_US, "new_tokens": lengths, "repeats": repeats}
 
 
 def _median(
@@ -143,15 +164,12 @@ def _median(
     repeats: int,
 ) -> dict[str, Any]:
     found = [measure(client, watch, width, sampling) for _ in range(repeats)]
-    beside = statistics.median(one["beside_us"] for one in found)
-    forward = statistics.median(one["forward_us"] for one in found)
-    print(f"{case:40}  {width:7}  {beside:23.1f}  {forward:12.1f}", flush=True)
-    return {
-        "case": case,
-        "streams": width,
-        "beside_us": round(beside, 2),
-        "forward_us": round(forward, 2),
-    }
+    cost = Cost(*(round(statistics.median(column), 2) for column in zip(*found, strict=True)))
+    print(
+        f"{case:45} {width:7}  {cost.token_us:9.1f}  {cost.request_us:11.0f}  {cost.forward_us:9.1f}",
+        flush=True,
+    )
+    return {"case": case, "streams": width, **cost._asdict()}
 
 
 def main() -> None:

@@ -147,15 +147,20 @@ class StepInputs:
 
     def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> None:
         """Fill the tokens of the rows with one token each, all at once."""
-        count = len(rows)
-        slots = np.fromiter((row.sequence.slot for row in rows), np.int64, count)
-        positions = np.fromiter((row.start for row in rows), np.int64, count)
-        ids = np.fromiter(map(_only_token, rows), np.int64, count)
+        size, count = self._block_size, len(rows)
+        ids, sources, positions, mapping = [], [], [], []
+        for row in rows:  # numbers and lists: arrays of this length cost more than they save
+            sequence, position = row.sequence, row.start
+            known = position < len(sequence.token_ids)
+            ids.append(sequence.token_ids[position] if known else _IN_FLIGHT)
+            sources.append(-1 if known else sequence.slot)
+            positions.append(position)
+            mapping.append(sequence.blocks[position // size] * size + position % size)
         views["ids"][:count] = ids
-        views["sources"][:count] = np.where(ids < 0, slots, -1)
+        views["sources"][:count] = sources
         views["positions"][:count] = positions
-        views["lengths"][:count] = positions + 1
-        views["mapping"][:count] = self._pool_slots(slots, positions)
+        views["mapping"][:count] = mapping
+        np.add(views["positions"][:count], 1, out=views["lengths"][:count])
 
     def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> None:
         """Fill the tokens of a row with several, packed from `first` on."""
@@ -171,9 +176,9 @@ class StepInputs:
         views["positions"][packed] = positions
         views["mapping"][packed] = self._pool_slots(sequence.slot, positions)
 
-    def _pool_slots(self, slots: np.ndarray | int, positions: np.ndarray) -> np.ndarray:
-        """Where in the pool the tokens at `positions` of the sequences in `slots` go."""
-        blocks = self.tables.ids[slots, positions // self._block_size]
+    def _pool_slots(self, slot: int, positions: np.ndarray) -> np.ndarray:
+        """Where in the pool the tokens at `positions` of the sequence in `slot` go."""
+        blocks = self.tables.ids[slot, positions // self._block_size]
         result: np.ndarray = blocks * self._block_size + positions % self._block_size
         return result
 
@@ -231,11 +236,6 @@ def leading_decode_rows(batch: StepBatch) -> int:
         if row.count != 1:
             return index
     return len(batch.rows)
-
-
-def _only_token(row: Row) -> int:
-    known = row.sequence.token_ids
-    return known[row.start] if row.start < len(known) else _IN_FLIGHT
 
 
 def _fill_samples(views: dict[str, np.ndarray], rows: list[Row]) -> None:
