@@ -151,9 +151,11 @@ class StepInputs:
         ids, sources, positions, mapping = [], [], [], []
         for row in rows:  # numbers and lists: arrays of this length cost more than they save
             sequence, position = row.sequence, row.start
-            known = position < len(sequence.token_ids)
-            ids.append(sequence.token_ids[position] if known else _IN_FLIGHT)
-            sources.append(-1 if known else sequence.slot)
+            known = sequence.token_ids
+            token = known[position] if position < len(known) else _IN_FLIGHT
+            ids.append(token)
+            # a broken row's NO_TOKEN is no id either
+            sources.append(sequence.slot if token < 0 else -1)
             positions.append(position)
             mapping.append(sequence.blocks[position // size] * size + position % size)
         views["ids"][:count] = ids
