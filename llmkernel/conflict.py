@@ -41,7 +41,9 @@ def check(asked: dict[str, Any], running: Connection) -> dict[str, Any]:
     """
     default = WorkerConfig()
     other = {
-        key: value for key, value in asked.items() if running.settings.get(key, value) != value
+        key: value
+        for key, value in asked.items()
+        if _meant(key, running.settings.get(key, value)) != _meant(key, value)
     }
     unsure = {
         key: value
@@ -62,6 +64,11 @@ def check_resolved(unsure: dict[str, Any], running: Connection, info: ModelInfo 
         {key: value for key, value in became.items() if not _fits(unsure[key], value)},
         unsure,
     )
+
+
+def _meant(key: str, value: Any) -> Any:
+    # no revision is the hub's main branch
+    return "main" if key == "revision" and value is None else value
 
 
 def _fits(asked: Any, became: Any) -> bool:

@@ -308,8 +308,12 @@ TABLE: dict[str, Outcome] = {
             NotEnoughMemory, 507, "Use quantization='nf4', a smaller kv_cache or a smaller model."
         ),
         Outcome(UnsupportedModel, 422, "docs/models.md lists what is supported."),
-        Outcome(UnsafeCheckpoint, 422, "Convert the checkpoint as the message says."),
-        Outcome(BrokenCheckpoint, 422, "Download the files again."),
+        Outcome(UnsafeCheckpoint, 422, "Use safetensors weights of a supported family."),
+        Outcome(
+            BrokenCheckpoint,
+            422,
+            "Compare the files with the original model's, or download them again.",
+        ),
         Outcome(
             ConfigurationConflict, 409, "Choose another name, or stop the running worker first."
         ),

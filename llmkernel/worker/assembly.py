@@ -22,6 +22,9 @@ MODEST_SHARE = 0.2
 MODEST_TOKENS = 2048
 """Tokens for each sequence that decodes at once; more is not taken unasked."""
 
+_ASIDE = 2
+"""Blocks of the pools that hold no sequence's tokens."""
+
 Report = Callable[[Progress], None]
 
 
@@ -75,7 +78,8 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
 
     The modest share is 20 % of what is free, but not more than 2048 tokens for each
     sequence that may decode at once, and not less than one whole context where half
-    of what is free is enough for it. One block more is never given out.
+    of what is free is enough for it. What is taken holds two blocks that are never given
+    out: block 0, which is counted in the result, and the one that stays zero, which is not.
 
     Raises NotEnoughMemory if the blocks do not fit, or if what was asked for is too
     small for anything.
@@ -84,10 +88,10 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
         count = config.kv_cache // block_bytes
         needed = config.kv_cache
     else:
-        whole = -(-context_length // BLOCK_SIZE) + 1
-        most = config.max_concurrent * min(context_length, MODEST_TOKENS) // BLOCK_SIZE + 1
+        whole = -(-context_length // BLOCK_SIZE) + _ASIDE
+        most = config.max_concurrent * min(context_length, MODEST_TOKENS) // BLOCK_SIZE + _ASIDE
         count = min(int(free * MODEST_SHARE) // block_bytes, most)
-        count = max(count, min(whole, free // 2 // block_bytes), 2)
+        count = max(count, min(whole, free // 2 // block_bytes), _ASIDE + 1)
         needed = count * block_bytes
     if needed > free:
         raise NotEnoughMemory(
@@ -96,14 +100,14 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
             needed=needed,
             free=free,
         )
-    if count < 2:
+    if count <= _ASIDE:
         raise NotEnoughMemory(
             f"A cache of {config.kv_cache} bytes holds nothing: {BLOCK_SIZE} tokens of this "
-            f"model take {block_bytes} bytes, and one block is kept aside.",
-            needed=2 * block_bytes,
+            f"model take {block_bytes} bytes, and two such blocks are kept aside.",
+            needed=(_ASIDE + 1) * block_bytes,
             free=needed,
         )
-    return count
+    return count - 1
 
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
@@ -127,7 +131,7 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
     report(Progress(stage="warm_up", done=0, total=1, unit="steps"))
     runner.warm_up()
     report(Progress(stage="warm_up", done=1, total=1, unit="steps"))
-    info = _with_cache(loaded.info, config, blocks, block_bytes)
+    info = _with_cache(loaded.info, config, blocks, (blocks + 1) * block_bytes)
     return Parts(
         runner,
         loaded.tokenizer,
@@ -144,20 +148,20 @@ def _scripted(config: WorkerConfig, report: Report) -> Parts:
     return Parts(
         runner=loaded.runner(BLOCK_SIZE, config.max_concurrent),
         tokenizer=loaded.tokenizer,
-        info=_with_cache(loaded.info, config, blocks, block_bytes=BLOCK_SIZE),
+        info=_with_cache(loaded.info, config, blocks, size=blocks * BLOCK_SIZE),
         config=config,
         depth=loaded.script.depth,
         device_bytes=lambda: 0,
     )
 
 
-def _with_cache(info: ModelInfo, config: WorkerConfig, blocks: int, block_bytes: int) -> ModelInfo:
-    """`info` with what the engine adds to what the loader knew."""
+def _with_cache(info: ModelInfo, config: WorkerConfig, blocks: int, size: int) -> ModelInfo:
+    """`info` with what the engine adds to what the loader knew; the cache takes `size` bytes."""
     tokens = min(info.context_length, (blocks - 1) * BLOCK_SIZE)
     return msgspec.structs.replace(
         info,
         max_prompt_tokens=tokens - 1,
-        kv_cache_bytes=blocks * block_bytes,
+        kv_cache_bytes=size,
         kv_blocks=blocks,
         block_size=BLOCK_SIZE,
         max_concurrent=config.max_concurrent,

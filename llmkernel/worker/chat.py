@@ -24,6 +24,7 @@ from typing import Any
 
 from llmkernel import environment
 from llmkernel.errors import InvalidRequest
+from llmkernel.params import has_lone_surrogate
 from llmkernel.protocol import MAX_PROMPT_BYTES
 from llmkernel.worker import chat_process
 
@@ -92,7 +93,10 @@ class ChatTemplate:
                 self._process = _Process(self._setup)
             reply = self._process.ask(json.dumps(request).encode() + b"\n", self._seconds)
         if "text" in reply:
-            return str(reply["text"])
+            text = str(reply["text"])
+            if has_lone_surrogate(text):
+                raise InvalidRequest("The model's chat template makes half a character of this.")
+            return text
         raise InvalidRequest(self._explain(reply))
 
     def _explain(self, reply: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,6 +28,7 @@ from llmkernel.worker.peers import Peer
 from llmkernel.worker.sequence import EngineEvent, Request
 from llmkernel.worker.stream import EngineLike, Stream
 from llmkernel.worker.text import Tokenizer
+from llmkernel.worker.text_threads import TextThreads
 from llmkernel.worker.traces import where
 
 MAX_PREPARING_BYTES = 64 * 2**20
@@ -49,6 +49,7 @@ class Preparing:
     size: int
     arrived: float = field(default_factory=time.monotonic)
     over: bool = False
+    work: asyncio.Future[tuple[int, ...]] | None = None
 
 
 class Desk:
@@ -63,7 +64,7 @@ class Desk:
         tokenizer: Tokenizer,
         info: protocol.ModelInfo,
         *,
-        threads: Executor,
+        threads: TextThreads,
         queue: int,
         patience: float,
         send: Send,
@@ -81,7 +82,6 @@ class Desk:
         self._waiting: dict[int, Stream] = {}
         """Submitted, and not known to have been admitted by the scheduler."""
         self._threads = threads
-        self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
@@ -102,10 +102,10 @@ class Desk:
         peer.requests[submit.id] = preparing
         self._preparing.add(preparing)
         self._preparing_bytes += size
-        work = self._loop.run_in_executor(
-            self._threads, admission.encode, submit, self._tokenizer, self._info.context_length
+        preparing.work = self._threads.run(
+            peer, partial(admission.encode, submit, self._tokenizer, self._info.context_length)
         )
-        work.add_done_callback(partial(self._prepared, preparing))
+        preparing.work.add_done_callback(partial(self._prepared, preparing))
 
     def cancel(self, peer: Peer, request_id: int) -> None:
         """End a request; one that is unknown had ended."""
@@ -254,6 +254,8 @@ class Desk:
     ) -> None:
         self._forget(preparing)
         preparing.over = True
+        if preparing.work is not None:
+            preparing.work.cancel()
         del preparing.peer.requests[preparing.submit.id]
         self._send(preparing.peer, terminal)
 

@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import psutil
@@ -35,6 +34,7 @@ from llmkernel.worker.stream import EngineLike
 from llmkernel.worker.tally import Tally
 from llmkernel.worker.text import Tokenizer
 from llmkernel.worker.text_desk import TextDesk
+from llmkernel.worker.text_threads import TextThreads
 
 PATIENCE = 30.0
 """Seconds that a client may take nothing before it is cut."""
@@ -42,7 +42,6 @@ PING_SECONDS = 0.4
 LOOK_SECONDS = 5.0
 """How often a client without work is looked for."""
 _TICK_SECONDS = 0.2
-_TEXT_THREADS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +76,7 @@ class Front:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
-        self._threads = ThreadPoolExecutor(_TEXT_THREADS, "llmkernel-text")
+        self._threads = TextThreads()
         self._started = self._last_work = time.monotonic()
         self._peers: dict[bytes, Peer] = {}
         self._state: protocol.State = "loading"
@@ -117,7 +116,7 @@ class Front:
                 peer, protocol.Goodbye(code=Draining.code, message="The worker is leaving.")
             )
         self._peers.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self._exchange.close()
 
     def _tick(self) -> None:

@@ -58,6 +58,7 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     quantized = quantization.decide(_quantization(config), found, device)
     quantization.compute_in(settings, dtype)
     empty = _empty_model(settings)
+    quantization.check_shapes(empty, quantized, device)
     plan = weights.Plan(quantized, dtype, device, _needed(empty, found, quantized, dtype))
     plan.check_room()
     tokenizer = _tokenizer(found, config, settings)

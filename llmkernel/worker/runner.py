@@ -162,6 +162,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _launch(self, batch: StepBatch) -> Launched:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # each thread starts with the first one
         for row in batch.rows:
             self._own(row.sequence)
         tensors = self._inputs.fill(batch)

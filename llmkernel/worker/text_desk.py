@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from functools import partial
 
 from llmkernel import protocol
@@ -13,6 +12,7 @@ from llmkernel.errors import InvalidRequest, LLMKernelError, Overloaded
 from llmkernel.worker import admission
 from llmkernel.worker.peers import Peer
 from llmkernel.worker.text import Tokenizer
+from llmkernel.worker.text_threads import TextThreads
 from llmkernel.worker.traces import where
 
 MAX_WAITING = 256
@@ -27,13 +27,12 @@ class TextDesk:
     """Answers questions about text; at most MAX_WAITING at a time."""
 
     def __init__(
-        self, tokenizer: Tokenizer, info: protocol.ModelInfo, *, threads: Executor, send: Send
+        self, tokenizer: Tokenizer, info: protocol.ModelInfo, *, threads: TextThreads, send: Send
     ) -> None:
         self._tokenizer = tokenizer
         self._info = info
         self._threads = threads
         self._send = send
-        self._loop = asyncio.get_running_loop()
         self._waiting = 0
 
     @property
@@ -47,7 +46,7 @@ class TextDesk:
             raise Overloaded(f"{self._waiting} texts wait already.", waiting=self._waiting)
         self._check(question)
         self._waiting += 1
-        work = self._loop.run_in_executor(self._threads, self._answer, question)
+        work = self._threads.run(peer, partial(self._answer, question))
         work.add_done_callback(partial(self._done, peer, question.id))
 
     def _check(self, question: Question) -> None:

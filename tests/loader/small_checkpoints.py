@@ -23,7 +23,7 @@ def config(**changes: Any) -> LlamaConfig:
     values: dict[str, Any] = {
         "vocab_size": 404,
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -39,7 +39,7 @@ def families() -> dict[str, Any]:
     """A small configuration of every supported family, by model type."""
     common: dict[str, Any] = {
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -52,7 +52,7 @@ def families() -> dict[str, Any]:
         "gemma2": {"head_dim": 16},
         "gemma3_text": {"head_dim": 16},
         "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
-        "falcon": {"alibi": False, "ffn_hidden_size": 96},
+        "falcon": {"alibi": False, "ffn_hidden_size": 128},
     }
     made = {}
     for kind in FAMILIES:

@@ -179,8 +179,8 @@ def test_missing_tensors_are_an_error_and_no_random_numbers(folder: Path) -> Non
 
 
 def test_tensors_of_another_shape_are_an_error(folder: Path) -> None:
-    edit(folder / "config.json", intermediate_size=128)
-    with pytest.raises(BrokenCheckpoint, match=r"6 tensors .*down_proj.*\[64, 96\].*\[64, 128\]"):
+    edit(folder / "config.json", intermediate_size=192)
+    with pytest.raises(BrokenCheckpoint, match=r"6 tensors .*down_proj.*\[64, 128\].*\[64, 192\]"):
         load_quietly(folder)
 
 
@@ -229,6 +229,22 @@ def test_weights_that_are_not_quantised_as_the_configuration_says_are_an_error(
         edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"} | stored)
         with pytest.raises(BrokenCheckpoint, match="files hold none"):
             load_quietly(folder)
+
+
+def test_integers_that_nothing_explains_are_no_weights(folder: Path) -> None:
+    tensors = load_file(folder / SINGLE)
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / SINGLE, {"format": "pt"})
+    with pytest.raises(BrokenCheckpoint, match=f"{name} is stored as I8, and nothing"):
+        load_quietly(folder)
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+def test_shapes_that_4_bits_spoil_on_the_cpu_are_refused(tmp_path: Path, name: str) -> None:
+    small_checkpoints.save(tmp_path, intermediate_size=96)
+    with pytest.raises(UnsupportedModel, match=r"down_proj has 96 inputs.*multiple of 64"):
+        load_quietly(tmp_path, quantization=name)
+    load_quietly(tmp_path, quantization="none")
 
 
 def test_code_of_the_repository_is_never_run(folder: Path) -> None:

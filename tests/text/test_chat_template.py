@@ -91,6 +91,11 @@ def test_a_broken_template_says_so(source: str) -> None:
         rendered(source)
 
 
+def test_half_a_character_from_a_template_is_the_requests_error() -> None:
+    with pytest.raises(InvalidRequest, match="half a character"):
+        rendered("{{ '\\ud83d' }}{{ messages[0]['content'] }}", {"role": "user", "content": "x"})
+
+
 def test_an_empty_conversation_is_refused() -> None:
     template = ChatTemplate(CHATML)
     with pytest.raises(InvalidRequest, match="at least one message"):
