@@ -163,11 +163,13 @@ class Sampler:
         as they are.
         """
         plan = self._plan(rows) or self._nothing
-        sound = logits.amax(-1).isfinite()  # amax hands NaN on
+        largest, likeliest = logits.max(-1)  # which hands NaN on
+        sound = largest.isfinite()
         scores = self._adjust(logits, plan)
         if scores is not logits:
-            sound &= scores.amax(-1).isfinite()
-        tokens = torch.where(sound, self._pick(scores, plan), NO_TOKEN)
+            largest, likeliest = scores.max(-1)
+            sound &= largest.isfinite()
+        tokens = torch.where(sound, self._pick(scores, likeliest, plan), NO_TOKEN)
         if self._seen is not None and (group := plan.groups.get("penalties")) is not None:
             self._seen.add(plan.slots[group], tokens[group])
         return _with_logprobs(logits, tokens, plan.groups.get("logprob"))
@@ -220,15 +222,14 @@ class Sampler:
         prompt, counts = self._seen.rows(slots)
         processors.penalise(scores, prompt, counts, repetition, frequency, presence)
 
-    def _pick(self, scores: torch.Tensor, plan: _Plan) -> torch.Tensor:
+    def _pick(self, scores: torch.Tensor, likeliest: torch.Tensor, plan: _Plan) -> torch.Tensor:
         drawing = plan.groups.get("draw")
         if drawing is None:
-            return scores.argmax(-1)
+            return likeliest
         if isinstance(drawing, slice):
             return self._draw(scores, plan, drawing)
-        tokens = scores.argmax(-1)
-        tokens[drawing] = self._draw(scores[drawing], plan, drawing)
-        return tokens
+        likeliest[drawing] = self._draw(scores[drawing], plan, drawing)
+        return likeliest
 
     def _draw(self, logits: torch.Tensor, plan: _Plan, drawing: _Group) -> torch.Tensor:
         slots = plan.slots[drawing]
