@@ -15,8 +15,9 @@ _CLOSED = -1
 class NameLock:
     """A held lock file. The file goes away with `release`, not when the process crashes.
 
-    In a `with` statement it is released at the end, unless it was handed over. Removing a lock file is safe only because `take` looks again, after it has the
-    lock, whether the path still names the file that it locked.
+    In a `with` statement it is released at the end, unless it was handed over. Removing a
+    lock file is safe only because `take` looks again, after it has the lock, whether the
+    path still names the file that it locked.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
