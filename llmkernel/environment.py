@@ -69,6 +69,11 @@ def hf_offline() -> bool:
     return bool(_flag("HF_HUB_OFFLINE"))
 
 
+def cuda_graphs() -> bool:
+    """Whether decode steps on a GPU may be captured as graphs; LLMKERNEL_CUDA_GRAPHS=0 says no."""
+    return _flag("LLMKERNEL_CUDA_GRAPHS") is not False
+
+
 def user_runtime_dir() -> Path | None:
     """The folder that the login session gives its user for sockets, where it does."""
     text = _text("XDG_RUNTIME_DIR")

@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, settings
 
 from llmkernel.connection import Connection
 
+# Without a GPU Triton's kernels are interpreted; it must know before anything imports it.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # A busy machine, or the first use of Hypothesis's tables of characters, is no fault of a test;
 # each test has a time limit of its own.
 settings.register_profile(

@@ -1,9 +1,9 @@
 """The tensors of a step: filled on the host, sent in one copy, read at fixed addresses.
 
-All numbers of a step lie in one flat int64 buffer: sections of fixed size, then the
-block tables, which are as wide as the step needs. A step fills a pinned host buffer
-and copies it over the device buffer; host buffers take turns, because the copy of the
-step before may still be on its way.
+All numbers of a step lie in one flat int64 buffer: sections of fixed size, then what
+has changed in the block tables, which stay on the device from step to step. A step
+fills a pinned host buffer and copies it over the device buffer; host buffers take
+turns, because the copy of the step before may still be on its way.
 """
 
 from __future__ import annotations
@@ -39,23 +39,40 @@ class StepTensors(NamedTuple):
 
 
 class BlockTables:
-    """Block ids by slot on the host. A sequence's blocks only grow while it holds its slot."""
+    """Block ids by slot, [slots + 1, max_blocks] int64 on the device.
 
-    def __init__(self, max_rows: int, max_blocks: int) -> None:
-        self.ids = np.zeros((max_rows, max_blocks), dtype=np.int64)
+    A sequence's blocks only grow while it holds its slot, so a step sends the new ones.
+    The last row is nobody's and holds zeros: the block that padding writes to.
+    """
+
+    def __init__(self, max_rows: int, max_blocks: int, device: torch.device) -> None:
+        self.ids = torch.zeros(max_rows + 1, max_blocks, dtype=torch.int64, device=device)
         self._filled = [0] * max_rows
 
     def forget(self, slot: int) -> None:
         """The slot has a new owner, or none."""
         self._filled[slot] = 0
 
-    def follow(self, sequence: Sequence) -> None:
-        """Take in the blocks that the sequence has gained."""
+    def follow(self, sequence: Sequence, changes: _Changes) -> None:
+        """Note the blocks that the sequence has gained."""
         slot, blocks = sequence.slot, sequence.blocks
         filled = self._filled[slot]
         if len(blocks) > filled:
-            self.ids[slot, filled : len(blocks)] = blocks[filled:]
+            start = slot * self.ids.shape[1]
+            changes.places.extend(range(start + filled, start + len(blocks)))
+            changes.blocks.extend(blocks[filled:])
             self._filled[slot] = len(blocks)
+
+    def apply(self, places: Tensor, blocks: Tensor) -> None:
+        """Write `blocks` at `places` of the flattened tables."""
+        self.ids.view(-1).index_copy_(0, places, blocks)
+
+
+class _Changes(NamedTuple):
+    """What a step changes in the tables: flat places, and the ids that go there."""
+
+    places: list[int]
+    blocks: list[int]
 
 
 class _Layout:
@@ -70,7 +87,8 @@ class _Layout:
             "lengths": max_rows,
             "sampled": max_rows,
             "slots": max_rows,
-            "tables": max_rows * max_blocks,
+            "rows": max_rows,
+            "changes": 2 * max_rows * max_blocks,
         }
         self.sections: dict[str, slice] = {}
         self.size = 0
@@ -110,7 +128,8 @@ class StepInputs:
         device: torch.device,
         copies: int,
     ) -> None:
-        self.tables = BlockTables(max_rows, max_blocks)
+        self.tables = BlockTables(max_rows, max_blocks, device)
+        self._nobody = max_rows
         self._block_size = block_size
         self._max_tokens = max_tokens
         self._layout = _Layout(max_tokens, max_rows, max_blocks)
@@ -118,10 +137,12 @@ class StepInputs:
         self._device = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
         self._turn = 0
 
-    def fill(self, batch: StepBatch) -> StepTensors:
+    def fill(self, batch: StepBatch, bucket: int = 0) -> StepTensors:
         """Send a batch to the device without waiting for it; the tables follow its sequences.
 
-        Raises ValueError for a step with more tokens than there is room for.
+        With `bucket` the batch has rows with one token only, and `padded(bucket)` is filled
+        too: rows beyond the batch are nobody's. Raises ValueError for a step with more
+        tokens than there is room for.
         """
         if batch.tokens > self._max_tokens:
             raise ValueError(f"A step of {batch.tokens} tokens is larger than {self._max_tokens}.")
@@ -129,8 +150,9 @@ class StepInputs:
         self._turn = (self._turn + 1) % len(self._hosts)
         if host.sent is not None:
             host.sent.synchronize()  # this buffer's last copy, `copies` steps ago
+        changes = _Changes([], [])
         for row in batch.rows:
-            self.tables.follow(row.sequence)
+            self.tables.follow(row.sequence, changes)
         decoding = leading_decode_rows(batch)
         self._fill_decode(host.views, batch.rows[:decoding])
         first = decoding
@@ -138,17 +160,56 @@ class StepInputs:
             self._fill_chunk(host.views, row, first)
             first += row.count
         _fill_samples(host.views, batch.rows)
-        widths = self._fill_tables(host.views["tables"], batch.rows, decoding)
-        used = self._layout.sections["tables"].start + sum(widths)
+        self._fill_padding(host.views, len(batch.rows), bucket)
+        self._send(host, changes)
+        return self._tensors(batch, decoding)
+
+    def padded(self, bucket: int) -> StepTensors:
+        """The tensors of a decode step of `bucket` rows, which lie at the same place in each step."""
+        decode = DecodeRows(
+            self.tables.ids,
+            self._section("rows", bucket),
+            self._section("lengths", bucket),
+            self.tables.ids.shape[1],
+        )
+        return StepTensors(
+            ids=self._section("ids", bucket),
+            positions=self._section("positions", bucket),
+            sources=self._section("sources", bucket),
+            sampled=self._section("sampled", bucket),
+            slots=self._section("slots", bucket),
+            paged=PagedStep(self._section("mapping", bucket), decode, []),
+        )
+
+    def _send(self, host: _HostBuffer, changes: _Changes) -> None:
+        start, count = self._layout.sections["changes"].start, len(changes.places)
+        used = start + 2 * count
+        if count:
+            flat = host.views["changes"]
+            flat[:count] = changes.places
+            flat[count : 2 * count] = changes.blocks
         self._device[:used].copy_(host.flat[:used], non_blocking=True)
         if host.sent is not None:
             host.sent.record()
-        return self._tensors(batch, decoding, widths)
+        if count:
+            self.tables.apply(
+                self._section("changes", count), self._section("changes", count, count)
+            )
+
+    def _fill_padding(self, views: dict[str, np.ndarray], rows: int, bucket: int) -> None:
+        if bucket <= rows:
+            return
+        some = slice(rows, bucket)
+        for name in ("ids", "positions", "mapping", "sampled"):
+            views[name][some] = 0
+        views["sources"][some] = -1
+        views["lengths"][some] = 1
+        views["rows"][some] = self._nobody
 
     def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> None:
         """Fill the tokens of the rows with one token each, all at once."""
         size, count = self._block_size, len(rows)
-        ids, sources, positions, mapping = [], [], [], []
+        ids, sources, positions, mapping, slots = [], [], [], [], []
         for row in rows:  # numbers and lists: arrays of this length cost more than they save
             sequence, position = row.sequence, row.start
             known = sequence.token_ids
@@ -157,11 +218,13 @@ class StepInputs:
             # a broken row's NO_TOKEN is no id either
             sources.append(sequence.slot if token < 0 else -1)
             positions.append(position)
+            slots.append(sequence.slot)
             mapping.append(sequence.blocks[position // size] * size + position % size)
         views["ids"][:count] = ids
         views["sources"][:count] = sources
         views["positions"][:count] = positions
         views["mapping"][:count] = mapping
+        views["rows"][:count] = slots
         np.add(views["positions"][:count], 1, out=views["lengths"][:count])
 
     def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> None:
@@ -176,34 +239,27 @@ class StepInputs:
             views["sources"][packed.stop - 1] = sequence.slot
         views["ids"][packed] = ids
         views["positions"][packed] = positions
-        views["mapping"][packed] = self._pool_slots(sequence.slot, positions)
+        views["mapping"][packed] = self._pool_slots(sequence, positions)
 
-    def _pool_slots(self, slot: int, positions: np.ndarray) -> np.ndarray:
-        """Where in the pool the tokens at `positions` of the sequence in `slot` go."""
-        blocks = self.tables.ids[slot, positions // self._block_size]
-        result: np.ndarray = blocks * self._block_size + positions % self._block_size
+    def _pool_slots(self, sequence: Sequence, positions: np.ndarray) -> np.ndarray:
+        """Where in the pool the tokens at `positions` go."""
+        size = self._block_size
+        first = positions[0] // size
+        blocks = np.array(sequence.blocks[first : positions[-1] // size + 1], dtype=np.int64)
+        result: np.ndarray = blocks[positions // size - first] * size + positions % size
         return result
 
-    def _fill_tables(self, tables: np.ndarray, rows: list[Row], decoding: int) -> list[int]:
-        """Fill the block tables; the size of the decode rows' table, then of each other row's."""
-        widths = [-(-(row.start + row.count) // self._block_size) for row in rows]
-        slots = [row.sequence.slot for row in rows]
-        widest = max(widths[:decoding], default=0)
-        sizes = [decoding * widest, *widths[decoding:]]
-        used = sizes[0]
-        tables[:used].reshape(decoding, widest)[:] = self.tables.ids[slots[:decoding], :widest]
-        for slot, width in zip(slots[decoding:], widths[decoding:], strict=True):
-            tables[used : used + width] = self.tables.ids[slot, :width]
-            used += width
-        return sizes
-
-    def _tensors(self, batch: StepBatch, decoding: int, widths: list[int]) -> StepTensors:
+    def _tensors(self, batch: StepBatch, decoding: int) -> StepTensors:
         tokens = batch.tokens
         samples = sum(row.samples for row in batch.rows)
         decode = None
         if decoding:
-            table = self._section("tables", widths[0]).view(decoding, -1)
-            decode = DecodeRows(table, self._section("lengths", decoding))
+            decode = DecodeRows(
+                self.tables.ids,
+                self._section("rows", decoding),
+                self._section("lengths", decoding),
+                max(self._width(row) for row in batch.rows[:decoding]),
+            )
         return StepTensors(
             ids=self._section("ids", tokens),
             positions=self._section("positions", tokens),
@@ -213,19 +269,21 @@ class StepInputs:
             paged=PagedStep(
                 self._section("mapping", tokens),
                 decode,
-                self._prefill_rows(batch.rows[decoding:], decoding, widths),
+                self._prefill_rows(batch.rows[decoding:], decoding),
             ),
         )
 
-    def _prefill_rows(self, rows: list[Row], first: int, widths: list[int]) -> list[PrefillRow]:
-        used = widths[0]
+    def _prefill_rows(self, rows: list[Row], first: int) -> list[PrefillRow]:
         result = []
-        for row, width in zip(rows, widths[1:], strict=True):
-            table = self._section("tables", width, used)
+        for row in rows:
+            table = self.tables.ids[row.sequence.slot, : self._width(row)]
             result.append(PrefillRow(first, row.count, row.start, table))
             first += row.count
-            used += width
         return result
+
+    def _width(self, row: Row) -> int:
+        """Blocks that the row's tokens reach into."""
+        return -(-(row.start + row.count) // self._block_size)
 
     def _section(self, name: str, size: int, offset: int = 0) -> Tensor:
         start = self._layout.sections[name].start + offset

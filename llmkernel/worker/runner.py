@@ -15,10 +15,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
+from llmkernel.worker.graphs import Decoded, DecodeGraphs
 from llmkernel.worker.inputs import StepInputs, StepTensors
-from llmkernel.worker.models import PagedState, kv_shape, make_paged, split_model
+from llmkernel.worker.kernels.paged_attention import decode_attention
+from llmkernel.worker.models import (
+    PagedState,
+    check_supported,
+    kv_shape,
+    make_paged,
+    split_model,
+)
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
 from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
@@ -98,6 +107,7 @@ class ModelRunner:
             device=self._device,
             copies=copies,
         )
+        self._graphs = self._make_graphs(max_concurrent)
         self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
         self._owners: list[Sequence | None] = [None] * max_concurrent
         self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
@@ -166,9 +176,8 @@ class ModelRunner:
             torch.cuda.set_device(self._device)  # each thread starts with the first one
         for row in batch.rows:
             self._own(row.sequence)
-        tensors = self._inputs.fill(batch)
-        hidden = self._forward(tensors)
-        output = self._sample(hidden, tensors, [row for row in batch.rows if row.samples])
+        hidden, logits, tensors = self._compute(batch)
+        output = self._sample(logits, tensors, [row for row in batch.rows if row.samples])
         scores = score_prompts(hidden, self._head, batch.rows)
         done = None
         if self._device.type == "cuda":
@@ -187,6 +196,31 @@ class ModelRunner:
         self._owners[slot] = None
         self._inputs.tables.forget(slot)
 
+    def _make_graphs(self, max_rows: int) -> DecodeGraphs | None:
+        family = check_supported(self._loaded.model.config)
+        fixed = self._state.decode is not decode_attention
+        allowed = environment.cuda_graphs()
+        if self._device.type != "cuda" or family.waits or not fixed or not allowed:
+            return None
+        return DecodeGraphs(self._decode, self._inputs.padded, max_rows)
+
+    def _compute(self, batch: StepBatch) -> tuple[Tensor, Tensor | None, StepTensors]:
+        """Hidden states [tokens, hidden] and the logits [samples, vocab] of a step, and its tensors."""
+        bucket = self._graphs.bucket(batch) if self._graphs else 0
+        tensors = self._inputs.fill(batch, bucket)
+        if self._graphs and bucket and (decoded := self._graphs.run(bucket)):
+            count = len(batch.rows)
+            return decoded.hidden[:count], decoded.logits[:count], tensors
+        hidden = self._forward(tensors)
+        if not len(tensors.sampled):
+            return hidden, None, tensors
+        return hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors
+
+    def _decode(self, tensors: StepTensors) -> Decoded:
+        """A step in which every row has one token and is sampled."""
+        hidden = self._forward(tensors)
+        return Decoded(hidden, self._head(hidden))
+
     def _forward(self, tensors: StepTensors) -> Tensor:
         """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
         newest = self._last_token[tensors.sources.clamp_min(0)]
@@ -199,11 +233,10 @@ class ModelRunner:
         return hidden
 
     def _sample(
-        self, hidden: Tensor, tensors: StepTensors, rows: list[Row]
+        self, logits: Tensor | None, tensors: StepTensors, rows: list[Row]
     ) -> SamplerOutput | None:
-        if not rows:
+        if logits is None:
             return None
-        logits = self._head(hidden.index_select(0, tensors.sampled))
         output = self._sampler.sample(logits, rows)
         # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
         self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))

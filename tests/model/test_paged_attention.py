@@ -79,7 +79,8 @@ class Paged:
             padded = torch.zeros(decoding, width, dtype=torch.int64)
             for i in range(decoding):
                 padded[i, : len(self.tables[i])] = self.tables[i]
-            decode = DecodeRows(padded, torch.tensor(self.contexts[:decoding]) + 1)
+            lengths = torch.tensor(self.contexts[:decoding]) + 1
+            decode = DecodeRows(padded, torch.arange(decoding), lengths, width)
         first, prefill = decoding, []
         for i in range(decoding, len(self.counts)):
             row = PrefillRow(first, self.counts[i], self.contexts[i], self.tables[i])
@@ -173,8 +174,10 @@ def test_rows_of_padding_change_nothing():
     plain = paged.attend(options)
     rows = paged.step().decode
     wide = DecodeRows(
-        torch.nn.functional.pad(rows.block_tables, (0, 3, 0, 2)),
+        torch.nn.functional.pad(rows.tables, (0, 3, 0, 1)),
+        torch.nn.functional.pad(rows.slots, (0, 2), value=2),
         torch.nn.functional.pad(rows.context_lens, (0, 2), value=1),
+        rows.width + 3,
     )
     query = torch.nn.functional.pad(torch.cat(paged.queries), (0, 0, 0, 0, 0, 2))
     torch.testing.assert_close(decode_attention(query, paged.pool, wide, options)[:2], plain)
@@ -184,8 +187,10 @@ def test_the_decode_part_reads_nothing_from_the_device():
     # on the meta device a value cannot be read, so any wait for the device would raise
     pool = Pool(*(torch.empty(9, 4, 2, 8, device="meta") for _ in range(2)))
     rows = DecodeRows(
-        torch.empty(3, 5, dtype=torch.int64, device="meta"),
+        torch.empty(9, 5, dtype=torch.int64, device="meta"),
         torch.empty(3, dtype=torch.int64, device="meta"),
+        torch.empty(3, dtype=torch.int64, device="meta"),
+        width=5,
     )
     mapping = torch.empty(3, dtype=torch.int64, device="meta")
     query = torch.empty(3, 4, 8, device="meta")

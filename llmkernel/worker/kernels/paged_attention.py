@@ -19,6 +19,7 @@ block table only, so the decode step can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,21 +81,25 @@ class Options(NamedTuple):
 class DecodeRows:
     """The rows of a step with one query each.
 
-    `block_tables` [rows, width] int64: block ids, padded with 0.
-    `context_lens` [rows] int64: tokens to attend to, the query's own included; at least 1.
+    `tables` [slots, columns] int64: block ids by sequence slot; beyond a sequence's length lies
+    anything that is an id. `slots` [rows] int64: the slot of each row. `context_lens` [rows]
+    int64: tokens to attend to, the query's own included; at least 1. No row reaches beyond
+    the first `width` columns.
     """
 
-    block_tables: Tensor
+    tables: Tensor
+    slots: Tensor
     context_lens: Tensor
+    width: int
     _plans: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def gather_plan(self, pool: Pool, window: int | None) -> tuple[Tensor, Tensor]:
         """Slots [rows, S] to read and the bias [rows, 1, 1, S] that hides the padding.
 
-        S is the width of the table in tokens, or the window where that is less. Made once
+        S is the width in tokens, or the window where that is less. Made once
         a step for all layers of the same window.
         """
-        width = self.block_tables.shape[1] * pool.block_size
+        width = self.width * pool.block_size
         span = min(width, window or width)
         if span not in self._plans:
             self._plans[span] = self._plan(pool, span)
@@ -104,7 +109,8 @@ class DecodeRows:
         lengths = self.context_lens[:, None]
         offsets = torch.arange(span, device=lengths.device)
         positions = (lengths - span).clamp(min=0) + offsets
-        slots = slots_of(self.block_tables, positions, pool.block_size)
+        tables = self.tables[:, : self.width].index_select(0, self.slots)
+        slots = slots_of(tables, positions, pool.block_size)
         hidden = positions >= lengths
         bias = torch.zeros(hidden.shape, dtype=pool.keys.dtype, device=lengths.device)
         bias.masked_fill_(hidden, float("-inf"))
@@ -166,6 +172,9 @@ class PagedStep:
     prefill: list[PrefillRow]
 
 
+DecodeAttention = Callable[[Tensor, Pool, DecodeRows, Options], Tensor]
+
+
 def slots_of(block_tables: Tensor, positions: Tensor, block_size: int) -> Tensor:
     """Slots [rows, S] of `positions` [rows, S] under `block_tables` [rows, width].
 
@@ -183,18 +192,25 @@ def write_kv(key: Tensor, value: Tensor, pool: Pool, slot_mapping: Tensor) -> No
 
 
 def paged_attention(
-    query: Tensor, key: Tensor, value: Tensor, pool: Pool, step: PagedStep, options: Options
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pool: Pool,
+    step: PagedStep,
+    options: Options,
+    decode: DecodeAttention | None = None,
 ) -> Tensor:
     """One layer's attention for a packed step: write, then attend row by row.
 
     `query` [tokens, query_heads, head_dim], `key` and `value` [tokens, kv_heads, head_dim];
-    returns the shape and dtype of `query`.
+    returns the shape and dtype of `query`. `decode` stands in for `decode_attention`.
     """
+    decode = decode or decode_attention
     write_kv(key, value, pool, step.slot_mapping)
     parts = []
     if step.decode is not None:
         rows = step.decode.context_lens.shape[0]
-        parts.append(decode_attention(query[:rows], pool, step.decode, options))
+        parts.append(decode(query[:rows], pool, step.decode, options))
     for row in step.prefill:
         chunk = query[row.first : row.first + row.count]
         parts.append(prefill_attention(chunk, pool, row, options))

@@ -7,17 +7,26 @@ given, because several families drop keyword arguments on the way down.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from llmkernel.worker.kernels.paged_attention import Options, PagedStep, Pool, paged_attention
+from llmkernel.worker.kernels.paged_attention import (
+    DecodeAttention,
+    Options,
+    PagedStep,
+    Pool,
+    decode_attention,
+    paged_attention,
+)
 from llmkernel.worker.models.families import kv_shape
 
 ATTENTION = "llmkernel_paged"
 """Give it as `attn_implementation` when a model is loaded."""
+_log = logging.getLogger(__name__)
 
 
 class PagedState:
@@ -48,6 +57,19 @@ class PagedState:
         ]
         self.context_length = context_length
         self.step: PagedStep | None = None
+        self.decode = decode_attention_for(device)
+
+
+def decode_attention_for(device: torch.device) -> DecodeAttention:
+    """The kernel for decode rows on a GPU, the plain reference where there is none."""
+    if device.type != "cuda":
+        return decode_attention
+    try:
+        from llmkernel.worker.kernels.split_attention import split_decode_attention
+    except ImportError as error:
+        _log.warning("decode attention is torch's, since Triton is missing: %s", error)
+        return decode_attention
+    return split_decode_attention
 
 
 class PagedLayer:
@@ -64,7 +86,8 @@ class PagedLayer:
         step = self._state.step
         assert step is not None, "the runner sets the step before the forward pass"
         query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return paged_attention(query, key, value, self._pool, step, options)[None]
+        decode = self._state.decode
+        return paged_attention(query, key, value, self._pool, step, options, decode)[None]
 
 
 def paged_attention_forward(

@@ -32,6 +32,8 @@ class Family:
     model_type: str
     architecture: str
     refusal: Callable[[Any], str | None] = _nothing
+    waits: bool = False
+    """Whether its code asks the device for values, so that no graph can hold it."""
 
 
 def _falcon_refusal(config: Any) -> str | None:
@@ -53,7 +55,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family("Llama", "llama", "LlamaForCausalLM"),
         Family("Mistral", "mistral", "MistralForCausalLM"),
-        Family("Mixtral", "mixtral", "MixtralForCausalLM"),
+        Family("Mixtral", "mixtral", "MixtralForCausalLM", waits=True),
         Family("Qwen2", "qwen2", "Qwen2ForCausalLM"),
         Family("Qwen3", "qwen3", "Qwen3ForCausalLM"),
         Family("Gemma 2", "gemma2", "Gemma2ForCausalLM"),
@@ -64,7 +66,7 @@ FAMILIES: dict[str, Family] = {
         Family("GPT-2", "gpt2", "GPT2LMHeadModel", _gpt2_refusal),
         Family("OLMo 2", "olmo2", "Olmo2ForCausalLM"),
         Family("StarCoder2", "starcoder2", "Starcoder2ForCausalLM"),
-        Family("GPT-OSS", "gpt_oss", "GptOssForCausalLM"),
+        Family("GPT-OSS", "gpt_oss", "GptOssForCausalLM", waits=True),
     )
 }
 

@@ -1,0 +1,96 @@
+"""Decode steps as CUDA graphs: one for each bucket of rows, captured when it is first needed.
+
+A step of a small model on a fast GPU is hundreds of launches of a few microseconds; a
+replay is one. What a graph reads lies in the static buffers of `inputs`, so a replay
+needs nothing but the step's numbers in them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmkernel.worker.inputs import StepTensors
+from llmkernel.worker.sequence import StepBatch
+
+_SMALL = (1, 2, 4, 8, 12, 16, 24, 32)
+_STEP = 16
+"""Buckets above the small ones are this far apart."""
+_log = logging.getLogger(__name__)
+
+
+class Decoded(NamedTuple):
+    """What a decode step computes: `hidden` [rows, hidden_size] and `logits` [rows, vocab_size]."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+class DecodeGraphs:
+    """The graphs of one runner.
+
+    `compute` runs a decode step on the device and waits for nothing; `padded` gives the
+    static tensors of a bucket. The graphs share one pool of memory, since they never run
+    at the same time.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[StepTensors], Decoded],
+        padded: Callable[[int], StepTensors],
+        max_rows: int,
+    ) -> None:
+        self._compute = compute
+        self._padded = padded
+        self._buckets = buckets(max_rows)
+        self._memory: Any = None
+        """The pool, from the first capture on."""
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
+
+    def bucket(self, batch: StepBatch) -> int:
+        """The rows of the graph that serves the batch; 0 where none does."""
+        count = len(batch.rows)
+        if batch.tokens != count or not all(row.samples for row in batch.rows):
+            return 0
+        at = bisect.bisect_left(self._buckets, count)
+        return self._buckets[at] if at < len(self._buckets) else 0
+
+    def run(self, bucket: int) -> Decoded | None:
+        """Replay the step that lies in the buffers, which `bucket` gave the size of.
+
+        What comes back is overwritten by the next replay of the bucket. None where there is
+        no memory to capture it: then this bucket and larger ones are not tried again.
+        """
+        if bucket not in self._captured:
+            try:
+                self._captured[bucket] = self._capture(bucket)
+            except torch.OutOfMemoryError:
+                self._buckets = [size for size in self._buckets if size < bucket]
+                _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
+                return None
+        graph, decoded = self._captured[bucket]
+        graph.replay()
+        return decoded
+
+    def _capture(self, bucket: int) -> tuple[torch.cuda.CUDAGraph, Decoded]:
+        tensors = self._padded(bucket)
+        # kernels are compiled and libraries set up outside of the capture; what this writes is
+        # what the replay writes again
+        self._compute(tensors)
+        self._memory = self._memory or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+            decoded = self._compute(tensors)
+        return graph, decoded
+
+
+def buckets(max_rows: int) -> list[int]:
+    """Sizes of steps up to `max_rows`: close together where rows are few."""
+    sizes = [size for size in _SMALL if size < max_rows]
+    sizes += range(_SMALL[-1] + _STEP, max_rows, _STEP)
+    return [*sizes, max_rows]

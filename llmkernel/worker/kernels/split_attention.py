@@ -1,0 +1,197 @@
+"""Decode attention over pages for a GPU: one query per row, keys split over the device.
+
+A program takes one row, one key head and one part of the row's tokens, with all query
+heads of that key head as the rows of a small matrix product; a second kernel joins the
+parts by their log-sum-exp (flash decoding, Dao et al. 2023, over the pages of Kwon et
+al. 2023). The number of parts depends on the batch and never on a length, so that the
+launch can be captured in a graph; parts beyond a row's end do nothing.
+
+The plain reference is `paged_attention.decode_attention`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool
+
+_TILE = 32
+"""Tokens that a program reads at a time."""
+_PROGRAMS = 512
+"""Programs that keep a large GPU busy."""
+_MOST_PARTS = 64
+_LEAST_DOT = 16
+"""The smallest side of a matrix product in Triton."""
+
+
+def split_decode_attention(
+    query: Tensor, pool: Pool, rows: DecodeRows, options: Options, parts: int = 0
+) -> Tensor:
+    """Attention of one query per row: `query` [rows, query_heads, head_dim] to the same shape.
+
+    Keys and values are read where they lie; nothing else of the pool is touched. Scores and
+    sums are float32. `parts` of each row, a power of two, are chosen by the number of rows
+    where it is 0. Enqueues two kernels and waits for nothing.
+    """
+    count, heads, head_dim = query.shape
+    kv_heads = pool.keys.shape[2]
+    group = heads // kv_heads
+    parts = parts or _parts(count * kv_heads)
+    query = query.contiguous()
+    output = torch.empty_like(query)
+    sums = query.new_empty((count, heads, parts, head_dim), dtype=torch.float32)
+    logs = query.new_empty((count, heads, parts), dtype=torch.float32)
+    padded_head = max(_LEAST_DOT, triton.next_power_of_2(head_dim))
+    _attend_part[(count, kv_heads, parts)](
+        query,
+        pool.keys,
+        pool.values,
+        rows.tables,
+        rows.slots,
+        rows.context_lens,
+        sums,
+        logs,
+        rows.tables.stride(0),
+        kv_heads,
+        options.scale,
+        options.softcap or 0.0,
+        options.window or 0,
+        parts,
+        BLOCK=pool.block_size,
+        TILE=_TILE,
+        HEAD=head_dim,
+        HEAD_PAD=padded_head,
+        GROUP=group,
+        GROUP_PAD=max(_LEAST_DOT, triton.next_power_of_2(group)),
+        num_warps=4,
+    )
+    sinks = options.sinks if options.sinks is not None else logs
+    _join_parts[(count, heads)](
+        sums,
+        logs,
+        sinks,
+        output,
+        heads,
+        HAS_SINKS=options.sinks is not None,
+        PARTS=parts,
+        HEAD=head_dim,
+        HEAD_PAD=padded_head,
+        num_warps=4,
+    )
+    return output
+
+
+def _parts(programs: int) -> int:
+    """Parts of each row: a power of two that fills the device together with the rows."""
+    parts: int = triton.next_power_of_2(max(1, _PROGRAMS // programs))
+    return min(parts, _MOST_PARTS)
+
+
+@triton.jit
+def _attend_part(
+    query: Any,
+    keys: Any,
+    values: Any,
+    tables: Any,
+    slots: Any,
+    lengths: Any,
+    sums: Any,
+    logs: Any,
+    table_stride: Any,
+    kv_heads: Any,
+    scale: Any,
+    softcap: Any,
+    window: Any,
+    parts: Any,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    HEAD: tl.constexpr,
+    HEAD_PAD: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUP_PAD: tl.constexpr,
+) -> None:
+    row = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    part = tl.program_id(2)
+    length = tl.load(lengths + row)
+    table = tables + tl.load(slots + row) * table_stride
+    oldest = tl.where(window > 0, tl.maximum(length - window, 0), 0)
+    tiles = tl.cdiv(tl.cdiv(length - oldest, parts), TILE)
+    start = oldest + part * tiles * TILE
+    end = tl.minimum(start + tiles * TILE, length)
+
+    heads = tl.arange(0, GROUP_PAD)
+    dims = tl.arange(0, HEAD_PAD)
+    first_head = (row * kv_heads + kv_head) * GROUP
+    query_mask = (heads[:, None] < GROUP) & (dims[None, :] < HEAD)
+    q = tl.load(
+        query + (first_head + heads[:, None]) * HEAD + dims[None, :], mask=query_mask, other=0.0
+    )
+    largest = tl.full([GROUP_PAD], float("-inf"), tl.float32)
+    total = tl.zeros([GROUP_PAD], tl.float32)
+    result = tl.zeros([GROUP_PAD, HEAD_PAD], tl.float32)
+    for tile in range(start, end, TILE):
+        positions = tile + tl.arange(0, TILE)
+        inside = positions < end
+        blocks = tl.load(table + positions // BLOCK, mask=inside, other=0)
+        places = (blocks * BLOCK + positions % BLOCK) * kv_heads + kv_head
+        at = places[:, None] * HEAD + dims[None, :]
+        mask = inside[:, None] & (dims[None, :] < HEAD)
+        k = tl.load(keys + at, mask=mask, other=0.0)
+        v = tl.load(values + at, mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if softcap > 0:
+            # tanh(x) = 1 - 2 / (exp(2x) + 1), which no large x can overflow into NaN
+            scores = softcap * (1.0 - 2.0 / (tl.exp(2.0 * scores / softcap) + 1.0))
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, 1))
+        weights = tl.exp(scores - larger[:, None])
+        shrink = tl.exp(largest - larger)
+        total = total * shrink + tl.sum(weights, 1)
+        result = result * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        largest = larger
+    empty = total == 0.0
+    result = result / tl.where(empty, 1.0, total)[:, None]
+    log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
+    at_part = (first_head + heads) * parts + part
+    tl.store(logs + at_part, log, mask=heads < GROUP)
+    tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
+
+
+@triton.jit
+def _join_parts(
+    sums: Any,
+    logs: Any,
+    sinks: Any,
+    output: Any,
+    heads: Any,
+    HAS_SINKS: tl.constexpr,
+    PARTS: tl.constexpr,
+    HEAD: tl.constexpr,
+    HEAD_PAD: tl.constexpr,
+) -> None:
+    head = tl.program_id(1)
+    at = tl.program_id(0) * heads + head
+    parts = tl.arange(0, PARTS)
+    dims = tl.arange(0, HEAD_PAD)
+    log = tl.load(logs + at * PARTS + parts)
+    largest = tl.max(log, 0)
+    if HAS_SINKS:
+        sink = tl.load(sinks + head).to(tl.float32)
+        largest = tl.maximum(largest, sink)
+    weights = tl.exp(log - largest)
+    total = tl.sum(weights, 0)
+    if HAS_SINKS:
+        total += tl.exp(sink - largest)
+    part = tl.load(
+        sums + (at * PARTS + parts[:, None]) * HEAD + dims[None, :],
+        mask=(parts[:, None] >= 0) & (dims[None, :] < HEAD),
+        other=0.0,
+    )
+    result = tl.sum(part * weights[:, None], 0) / total
+    tl.store(output + at * HEAD + dims, result.to(output.dtype.element_ty), mask=dims < HEAD)
