@@ -84,6 +84,18 @@ def open_private(path: Path) -> int:
     return fd
 
 
+def reachable(endpoint: str) -> bool:
+    """Whether the socket of an ipc endpoint still has its place; any other has none to lose."""
+    if not endpoint.startswith("ipc://"):
+        return True
+    try:
+        return stat.S_ISSOCK(os.lstat(endpoint.removeprefix("ipc://")).st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a shortage: no reason to leave
+        return True
+
+
 def remove_socket(endpoint: str) -> None:
     """Remove what a worker that is gone left of an ipc endpoint in a socket folder of ours."""
     path = Path(endpoint.removeprefix("ipc://"))

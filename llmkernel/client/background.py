@@ -17,6 +17,7 @@ class Background:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.context.set(zmq.MAX_SOCKETS, _SOCKETS)
         # not the policy's kind of loop: ZeroMQ needs one that watches descriptors
         self.loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._run, name="llmkernel-link", daemon=True)
@@ -35,6 +36,8 @@ class Background:
         self._thread.join(timeout=1.0)
 
 
+_SOCKETS = 16384
+"""A connection takes three; ZeroMQ's own bound is 1023."""
 _lock = threading.Lock()
 _background: Background | None = None
 

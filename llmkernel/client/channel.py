@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 
+import zmq
+
 from llmkernel import connection as files
 from llmkernel import protocol
 from llmkernel.client.background import Background
@@ -101,17 +103,22 @@ class Channel:
         self._retry = None
         try:
             self.connection = files.find(self.connection.name)
+            self._session = Session(
+                self._loop,
+                self._background.context,
+                self.connection,
+                on_welcome=self._on_welcome,
+                on_message=self._on_message,
+                on_broken=self._on_broken,
+            )
         except LLMKernelError as error:
             self._fail(list(self._calls.values()), error)
-            return
-        self._session = Session(
-            self._loop,
-            self._background.context,
-            self.connection,
-            on_welcome=self._on_welcome,
-            on_message=self._on_message,
-            on_broken=self._on_broken,
-        )
+        except (OSError, zmq.ZMQError) as error:
+            problem = ConnectionProblem(
+                f"This process can open no more connections ({error}). Close the clients that it "
+                "does not need, or raise its limit on open files (ulimit -n)."
+            )
+            self._fail(list(self._calls.values()), problem)
 
     def _on_welcome(self, session: Session) -> None:
         for call in list(self._calls.values()):

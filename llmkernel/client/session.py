@@ -64,7 +64,11 @@ class Session:
         self._loop = loop
         self._broken = False
         self._socket = _client_socket(context, connection)
-        monitor = self._socket.get_monitor_socket(_ENDED | _REFUSED)
+        try:
+            monitor = self._socket.get_monitor_socket(_ENDED | _REFUSED)
+        except zmq.ZMQError:
+            self._socket.close()
+            raise
         self._events = Pump(loop, monitor, self._on_event)
         self._messages = Pump(loop, self._socket, self._on_frames)
         self._socket.connect(connection.endpoint)

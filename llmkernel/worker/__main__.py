@@ -25,7 +25,7 @@ from llmkernel import connection as files
 from llmkernel import paths, protocol
 from llmkernel.child import Report
 from llmkernel.config import WorkerConfig
-from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.errors import InvalidRequest, LLMKernelError, StartFailed
 from llmkernel.lock import NameLock
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.processes import own_identity
@@ -86,6 +86,7 @@ def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         report(Report(process=own_identity()))
+        lifecycle.allow_many_files()
         logs.configure(paths.log_path(config.name), capture=not foreground)
         _log.info("worker %s: %s", config.name, config)
         from llmkernel.worker.service import Service
@@ -95,6 +96,11 @@ def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground
         _log.error("not started: %s", error.message)
         report(Report(**protocol.wire_error(error)))
         return lifecycle.EXIT_FAILED_LOAD
+    except OSError as error:  # a full disk, say: then the log has no room for it either
+        _log.exception("the worker broke")
+        what = f"The worker broke: {error}. It needs its runtime folder and a socket."
+        report(Report(**protocol.wire_error(StartFailed(what))))
+        return lifecycle.EXIT_BROKEN
     except SystemExit:
         return 0
     except BaseException:  # noqa: BLE001 - whatever it is, the log has it before the process goes

@@ -91,7 +91,9 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
         whole = -(-context_length // BLOCK_SIZE) + _ASIDE
         most = config.max_concurrent * min(context_length, MODEST_TOKENS) // BLOCK_SIZE + _ASIDE
         count = min(int(free * MODEST_SHARE) // block_bytes, most)
-        count = max(count, min(whole, free // 2 // block_bytes), _ASIDE + 1)
+        if whole * block_bytes <= free // 2:
+            count = max(count, whole)
+        count = max(count, _ASIDE + 1)
         needed = count * block_bytes
     if needed > free:
         raise NotEnoughMemory(

@@ -11,8 +11,10 @@ changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import resource
 import signal
 import sys
 import threading
@@ -20,7 +22,7 @@ import traceback
 from collections.abc import Callable
 
 from llmkernel import connection as files
-from llmkernel import environment
+from llmkernel import environment, paths
 from llmkernel.connection import Connection
 from llmkernel.errors import ConnectionProblem
 from llmkernel.lock import NameLock
@@ -100,11 +102,26 @@ def heed_signals(departure: Departure, *, foreground: bool) -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def allow_many_files() -> None:
+    """Raise the limit on open files as far as this user may.
+
+    Each connection is one, and ZeroMQ ends the process when it can open no more.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def guard_file(connection: Connection, lock: NameLock, departure: Departure) -> None:
-    """Leave when the connection file is gone or another's: nobody can find this worker then."""
+    """Leave when the connection file or the socket is gone, or the file another's.
+
+    Nobody can find this worker, or reach it, then.
+    """
     while not departure.decided:
         if not _is_ours(connection):
             departure.decide("the connection file is not ours", drain=VANISHED_DRAIN_SECONDS)
+        elif not paths.reachable(connection.endpoint):
+            departure.decide("the socket is gone", drain=VANISHED_DRAIN_SECONDS)
         elif not lock.in_place and not lock.retake():
             _log.warning("another process holds the lock of this worker's name")
         await asyncio.sleep(FILE_CHECK_SECONDS)

@@ -99,18 +99,19 @@ class ModelRunner:
             )
         make_paged(loaded.model, self._state)
         self._backbone, self._head = split_model(loaded.model)
-        self._inputs = StepInputs(
-            max_tokens=max_batch_tokens + max_concurrent,
-            max_rows=max_concurrent,
-            max_blocks=min(num_blocks, -(-loaded.context_length // block_size) + 1),
-            block_size=block_size,
-            device=self._device,
-            copies=copies,
-        )
+        with _start_memory("for max_concurrent sequences and max_batch_tokens tokens a step"):
+            self._inputs = StepInputs(
+                max_tokens=max_batch_tokens + max_concurrent,
+                max_rows=max_concurrent,
+                max_blocks=min(num_blocks, -(-loaded.context_length // block_size) + 1),
+                block_size=block_size,
+                device=self._device,
+                copies=copies,
+            )
+            self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
+            self._owners: list[Sequence | None] = [None] * max_concurrent
+            self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
         self._graphs = self._make_graphs(max_concurrent)
-        self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
-        self._owners: list[Sequence | None] = [None] * max_concurrent
-        self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
 
     def launch(self, batch: StepBatch) -> Launched:
         """Enqueue a step and return without waiting for the device.
@@ -275,8 +276,9 @@ def _device_errors() -> Iterator[None]:
         raise EngineDied(
             "The device reported an error that this process cannot recover from."
         ) from error
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _CPU_MEMORY not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and _CPU_MEMORY not in str(error):
             raise
         raise DeviceOutOfMemory(
             "The device had no memory for a step; its requests were dropped, others go on."
@@ -291,6 +293,6 @@ def _start_memory(purpose: str) -> Iterator[None]:
             yield
     except DeviceOutOfMemory as error:
         raise NotEnoughMemory(
-            f"The device has no memory left {purpose}. Start with a smaller kv_cache or a"
-            f" smaller max_batch_tokens."
+            f"The device has no memory left {purpose}. Start with a smaller kv_cache,"
+            " max_concurrent or max_batch_tokens."
         ) from error

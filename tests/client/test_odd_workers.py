@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -98,6 +100,36 @@ def test_a_worker_that_does_not_even_say_hello_is_unresponsive(runtime_dir, monk
         with Client(served.connection) as llm, pytest.raises(WorkerUnresponsive):
             llm.generate("x")
         assert time.monotonic() - began < 3.5
+
+
+def test_more_clients_than_the_process_has_sockets_for_are_refused_and_none_hangs(start_worker):
+    worker = start_worker("scripted")
+    program = """if True:
+        import sys, zmq, llmkernel
+        from llmkernel.client.background import background
+        from llmkernel.errors import ConnectionProblem
+        background().context.set(zmq.MAX_SOCKETS, 12)
+        clients = []
+        try:
+            for number in range(12):
+                clients.append(llmkernel.connect(sys.argv[1]))
+                clients[-1].generate("hello", max_tokens=1)
+        except ConnectionProblem as error:
+            print(len(clients), error)
+        clients.pop().close()
+        clients.pop().close()
+        print(llmkernel.connect(sys.argv[1]).generate("hello", max_tokens=1).usage.completion_tokens)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, worker.name],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert "can open no more connections" in done.stdout
+    assert done.stdout.splitlines()[-1] == "1", "room that was made is used"
+    assert done.stderr == ""
 
 
 def test_a_worker_that_falls_silent_is_unresponsive(runtime_dir):

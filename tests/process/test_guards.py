@@ -159,7 +159,8 @@ def test_what_is_taken_unasked_is_modest(free, block, context, rows):
     assert count >= 2
     assert taken <= free
     whole = -(-context // BLOCK_SIZE) + 2
-    assert taken <= max(free * MODEST_SHARE, min(whole * block, free / 2), 3 * block)
+    fits = whole * block <= free // 2
+    assert taken <= max(free * MODEST_SHARE, fits * whole * block, 3 * block)
     assert (count - 1) * BLOCK_SIZE <= max(rows * min(context, MODEST_TOKENS), context + BLOCK_SIZE)
     if 2 * whole * block <= free:
         assert count + 1 >= whole or count * BLOCK_SIZE >= context

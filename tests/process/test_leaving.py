@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from llmkernel import connection as files
@@ -182,6 +184,23 @@ def test_a_worker_leaves_when_its_file_vanishes(runtime_dir):
     with foreground() as (process, connection):
         connection.path.unlink()
         assert ended(process, runtime_dir, seconds=5) == 0
+
+
+def test_a_worker_leaves_when_its_socket_vanishes(runtime_dir):
+    with foreground() as (process, connection):
+        Path(connection.endpoint.removeprefix("ipc://")).unlink()
+        assert process.wait(timeout=5) == 0
+    assert files.running("one") is None
+
+
+def test_a_worker_may_have_as_many_files_open_as_its_user(runtime_dir):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 256), hard))
+    try:
+        with foreground() as (process, _):
+            assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_worker_leaves_with_work_in_flight_when_its_file_vanishes(runtime_dir):

@@ -319,3 +319,20 @@ def test_a_starter_that_is_killed_leaves_a_worker_that_others_find(runtime_dir):
     connection = launcher.start(config("scripted:load_ms=1000"), timeout=20)
     assert answer(connection)
     stop_worker(connection)
+
+
+def test_a_full_disk_is_named_by_the_one_who_starts(runtime_dir):
+    program = """if True:
+        import resource, llmkernel
+        from llmkernel.errors import StartFailed
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        try:
+            llmkernel.start("scripted", name="full")
+        except StartFailed as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "File too large" in done.stdout
+    assert not files.running("full")
