@@ -173,8 +173,10 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _launch(self, batch: StepBatch) -> Launched:
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)  # each thread starts with the first one
+        if self._device.index is not None:
+            torch.accelerator.set_device_index(
+                self._device.index
+            )  # each thread starts with the first
         for row in batch.rows:
             self._own(row.sequence)
         hidden, logits, tensors = self._compute(batch)

@@ -59,6 +59,9 @@ def test_half_precision_runs_mixed_steps(name, dtype):
 def test_launching_a_step_does_not_wait_for_the_device(name):
     driver = decoding(cuda_runner(name, copies=4), depth=3)
     driver.add(make_prompt(30, 30), 10)
+    for _ in range(4):  # capturing the graph of five rows waits
+        driver.step()
+    driver.add(make_prompt(31, 31), 10)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):  # a prefill among decode rows, then decode rows
@@ -68,22 +71,27 @@ def test_launching_a_step_does_not_wait_for_the_device(name):
     driver.run()
 
 
-@pytest.mark.parametrize("name", [n for n in tiny_models.VARIANTS if n not in EXPERTS])
-def test_the_decode_step_can_be_captured_and_replayed(name):
-    runner = cuda_runner(name)
-    driver = decoding(runner)
-    forward, launch = runner._forward, runner.launch
-    graph, batches, eager = torch.cuda.CUDAGraph(), [], []
-    runner.launch = lambda batch: batches.append(batch) or launch(batch)
-    driver.step()
-    tensors = runner._inputs.fill(batches[-1])
-    with torch.inference_mode(), torch.cuda.graph(graph):
-        captured = forward(tensors)
-    runner._forward = lambda tensors: eager.append(forward(tensors)) or eager[-1]
-    for _ in range(2):  # within the same number of blocks
-        driver.step()
-        graph.replay()
-        torch.testing.assert_close(captured, eager[-1], rtol=1e-4, atol=1e-4)
+@pytest.fixture(autouse=True, params=["0", "1"], ids=["plain", "own-kernels"])
+def kernels(request, monkeypatch):
+    """Every test once with torch's attention and once with the project's kernels and graphs."""
+    monkeypatch.setenv("LLMKERNEL_KERNELS", request.param)
+    return request.param == "1"
+
+
+@pytest.mark.parametrize("name", tiny_models.VARIANTS)
+def test_replayed_steps_are_those_that_are_launched(name, kernels, monkeypatch):
+    if not kernels:
+        pytest.skip("graphs are captured of the project's own kernels only")
+    answers = []
+    for allowed in ("1", "0"):
+        monkeypatch.setenv("LLMKERNEL_CUDA_GRAPHS", allowed)
+        runner = cuda_runner(name)
+        assert (runner._graphs is not None) == (allowed == "1" and name not in EXPERTS)
+        driver = Driver(runner, depth=1)
+        sequences = [driver.add(make_prompt(length, length), 30) for length in LENGTHS]
+        driver.run()
+        answers.append([list(sequence.output_ids) for sequence in sequences])
+    assert answers[0] == answers[1]
 
 
 def test_memory_is_the_pools_and_little_more():

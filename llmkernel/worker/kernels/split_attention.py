@@ -11,8 +11,6 @@ The plain reference is `paged_attention.decode_attention`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -94,20 +92,20 @@ def _parts(programs: int) -> int:
 
 @triton.jit
 def _attend_part(
-    query: Any,
-    keys: Any,
-    values: Any,
-    tables: Any,
-    slots: Any,
-    lengths: Any,
-    sums: Any,
-    logs: Any,
-    table_stride: Any,
-    kv_heads: Any,
-    scale: Any,
-    softcap: Any,
-    window: Any,
-    parts: Any,
+    query,
+    keys,
+    values,
+    tables,
+    slots,
+    lengths,
+    sums,
+    logs,
+    table_stride,
+    kv_heads,
+    scale,
+    softcap,
+    window,
+    parts,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     HEAD: tl.constexpr,
@@ -165,11 +163,11 @@ def _attend_part(
 
 @triton.jit
 def _join_parts(
-    sums: Any,
-    logs: Any,
-    sinks: Any,
-    output: Any,
-    heads: Any,
+    sums,
+    logs,
+    sinks,
+    output,
+    heads,
     HAS_SINKS: tl.constexpr,
     PARTS: tl.constexpr,
     HEAD: tl.constexpr,

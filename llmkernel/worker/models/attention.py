@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from llmkernel import environment
 from llmkernel.worker.kernels.paged_attention import (
     DecodeAttention,
     Options,
@@ -61,8 +62,8 @@ class PagedState:
 
 
 def decode_attention_for(device: torch.device) -> DecodeAttention:
-    """The kernel for decode rows on a GPU, the plain reference where there is none."""
-    if device.type != "cuda":
+    """The kernel for decode rows on a GPU where it is asked for, else the plain reference."""
+    if device.type != "cuda" or not environment.own_kernels():
         return decode_attention
     try:
         from llmkernel.worker.kernels.split_attention import split_decode_attention

@@ -1,0 +1,124 @@
+"""The 4-bit products of the 8B shape: each launch plan timed, the best beside the memory floor.
+
+    python -m benchmarks.kernels [--save FILE] [--tokens 1,8,32]
+
+Needs a CUDA device. The four merged matrices of a layer of the Llama-3.1-8B shape, with as many
+copies as do not fit into the L2, one after the other in a CUDA graph. Times are medians. The
+floor is the bytes of the packed weights at the bandwidth that a plain read of as many bytes
+reaches in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmkernel.worker.kernels import four_bit
+from llmkernel.worker.kernels.four_bit import MatrixPlan, Packed, VectorPlan
+
+SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
+LAYERS = 32
+_PAST_L2 = 250e6
+VECTOR_PLANS = [
+    VectorPlan(groups, split, ahead)
+    for groups, split, ahead in itertools.product((1, 2, 3), (8, 16), (2, 4))
+    if 8 <= groups * split <= 32
+]
+MATRIX_PLANS = [
+    MatrixPlan(tiles, 8, parts) for tiles, parts in itertools.product((1, 2, 4), (1, 2, 4, 8))
+]
+
+
+def random_matrix(rows: int, columns: int) -> Packed:
+    """Random weights in the packed layout."""
+    size = rows * columns // 2
+    return Packed(
+        torch.randint(0, 256, (size,), dtype=torch.uint8, device="cuda"),
+        torch.rand(rows // 16, columns // 64, 16, device="cuda") * 0.01,
+        torch.linspace(-1, 1, 16, device="cuda"),
+        rows,
+        columns,
+    )
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Median microseconds of a replay of everything that `call` launches."""
+    from triton.testing import do_bench
+
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return 1e3 * float(do_bench(graph.replay, warmup=10, rep=30, return_mode="median"))
+
+
+def best_plan(
+    matrices: list[Packed], x: Tensor, plans: list[Any], product: Callable[..., Tensor]
+) -> tuple[float, Any]:
+    """Microseconds a product of the quickest plan, and the plan."""
+    found = []
+    for plan in plans:
+        try:
+            taken = timed(lambda plan=plan: [product(x, one, None, plan) for one in matrices])
+        except RuntimeError as error:  # more registers or shared memory than there are
+            print(f"  {plan}: {error}"[:150])
+            continue
+        found.append((taken / len(matrices), plan))
+    return min(found)
+
+
+def main() -> None:
+    """Time every plan and print the best."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--tokens", default="1,8,32")
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "rows": []}
+    block = torch.empty(2**29, dtype=torch.float32, device="cuda")
+    bandwidth = block.nbytes / timed(block.sum) / 1e6
+    report["read_tb_s"] = round(bandwidth, 2)
+    print(f"a plain read: {bandwidth:.2f} TB/s")
+    del block
+    for tokens in map(int, arguments.tokens.split(",")):
+        total = floor = 0.0
+        for name, (rows, columns) in SHAPES.items():
+            count = max(2, int(_PAST_L2 / (rows * columns / 2)) + 1)
+            matrices = [random_matrix(rows, columns) for _ in range(count)]
+            x = torch.randn(tokens, columns, dtype=torch.bfloat16, device="cuda")
+            if tokens == 1:
+                taken, plan = best_plan(matrices, x, VECTOR_PLANS, four_bit.vector_product)
+            else:
+                taken, plan = best_plan(matrices, x, MATRIX_PLANS, four_bit.matrix_product)
+            chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
+            size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
+            row = {
+                "tokens": tokens,
+                "matrix": name,
+                "us": round(taken, 2),
+                "tb_s": round(size / taken / 1e6, 2),
+                "plan": list(plan),
+                "default_us": round(chosen, 2),
+            }
+            report["rows"].append(row)
+            print(row, flush=True)
+            total, floor = total + chosen, floor + size / bandwidth / 1e6
+        print(
+            f"{tokens} tokens: {LAYERS} layers {LAYERS * total / 1e3:.2f} ms by the default plans, "
+            f"floor {LAYERS * floor / 1e3:.2f} ms",
+            flush=True,
+        )
+        report[f"layers_ms_{tokens}"] = round(LAYERS * total / 1e3, 3)
+    if arguments.save:
+        arguments.save.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

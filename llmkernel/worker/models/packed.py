@@ -1,0 +1,199 @@
+"""4-bit layers of a loaded model on the project's own kernels, those of one input merged.
+
+bitsandbytes' layers are found by their class; each group of them that reads the same input
+(queries, keys and values; gate and up) becomes one product. Every layer is compared with what
+bitsandbytes makes of it before it takes its place; a model or a GPU that does not fit keeps
+bitsandbytes' own.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmkernel.worker.kernels import four_bit
+from llmkernel.worker.kernels.four_bit import Packed
+
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names of layers that families give the same input, in the order in which they call them."""
+_BLOCK = 64
+_TOLERANCE = 2e-2
+"""Relative error against the layer that is replaced; a wrong layout is off by more than 1."""
+_log = logging.getLogger(__name__)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer of 4-bit weights [out_features, in_features]."""
+
+    weights: Tensor
+    scales: Tensor
+    code: Tensor
+    bias: Tensor | None
+
+    def __init__(self, packed: Packed, bias: Tensor | None) -> None:
+        super().__init__()
+        self.in_features, self.out_features = packed.columns, packed.rows
+        self.register_buffer("weights", packed.weights)
+        self.register_buffer("scales", packed.scales)
+        self.register_buffer("code", packed.code)
+        self.register_buffer("bias", bias)
+
+    @property
+    def packed(self) -> Packed:
+        """Its matrix."""
+        return Packed(self.weights, self.scales, self.code, self.out_features, self.in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        flat = x.reshape(-1, self.in_features).contiguous()
+        output = four_bit.product(flat, self.packed, self.bias)
+        return output.view(*x.shape[:-1], self.out_features)
+
+
+class Merged:
+    """Layers of one input as one product. The first one asked computes for all."""
+
+    def __init__(self, linear: PackedLinear, sizes: list[int]) -> None:
+        self.linear = linear
+        self._sizes = sizes
+        self._input: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def output(self, index: int, x: Tensor) -> Tensor:
+        """What layer `index` makes of `x`."""
+        if self._input is not x:
+            self._input, self._outputs = x, self.linear(x).split(self._sizes, -1)
+        output = self._outputs[index]
+        if index == len(self._sizes) - 1:  # nobody else asks; the memory is wanted
+            self._input, self._outputs = None, ()
+        return output
+
+
+class Part(nn.Module):
+    """One layer of a `Merged`; the first of them holds the weights."""
+
+    def __init__(self, merged: Merged, index: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self._index = index
+        self._merged = [merged]  # in a list, so that it is no submodule of each part
+        if index == 0:
+            self.linear = merged.linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        return self._merged[0].output(self._index, x)
+
+
+def pack_layers(model: nn.Module) -> int:
+    """Replace the 4-bit layers of `model` where the kernels serve them; how many it were.
+
+    The model is on its device and in evaluation mode.
+    """
+    replaced = 0
+    for parent in list(model.modules()):
+        for names in GROUPS:
+            layers = [getattr(parent, name, None) for name in names]
+            if all(map(_fits, layers)) and len({layer.in_features for layer in layers}) == 1:  # type: ignore[union-attr]
+                replaced += _merge(parent, names, layers)
+        for name, layer in list(parent.named_children()):
+            if _fits(layer):
+                replaced += _replace(parent, name, layer)
+    return replaced
+
+
+def _fits(layer: Any) -> bool:
+    if type(layer).__name__ != "Linear4bit" or getattr(layer.weight, "quant_state", None) is None:
+        return False
+    state, (rows, columns) = layer.weight.quant_state, (layer.out_features, layer.in_features)
+    whole = rows % four_bit.ROWS == 0 and columns % four_bit.COLUMNS == 0
+    plain = layer.weight.dtype == torch.uint8 and state.blocksize == _BLOCK
+    return whole and plain and not getattr(state, "packing_format_for_cpu", False)
+
+
+def _merge(parent: nn.Module, names: tuple[str, ...], layers: list[Any]) -> int:
+    packed = _joined([_packed(layer) for layer in layers])
+    if packed is None:
+        return 0
+    biases = [layer.bias for layer in layers]
+    if any(bias is None for bias in biases) and not all(bias is None for bias in biases):
+        return 0
+    bias = None if biases[0] is None else torch.cat([_bias(layer) for layer in layers])
+    linear = PackedLinear(packed, bias)
+    merged = Merged(linear, [layer.out_features for layer in layers])
+    parts = [
+        Part(merged, index, layer.in_features, layer.out_features)
+        for index, layer in enumerate(layers)
+    ]
+    x = _probe(layers[0])
+    if not all(_agree(part(x), layer, x) for part, layer in zip(parts, layers, strict=True)):
+        return 0
+    for name, part in zip(names, parts, strict=True):
+        setattr(parent, name, part)
+    return len(layers)
+
+
+def _replace(parent: nn.Module, name: str, layer: Any) -> int:
+    linear = PackedLinear(_packed(layer), _bias(layer))
+    x = _probe(layer)
+    if not _agree(linear(x), layer, x):
+        return 0
+    setattr(parent, name, linear)
+    return 1
+
+
+def _bias(layer: Any) -> Any:
+    """In what the layer computes in, as bitsandbytes would add it."""
+    return None if layer.bias is None else layer.bias.data.to(_dtype(layer))
+
+
+def _dtype(layer: Any) -> torch.dtype:
+    return layer.compute_dtype or torch.bfloat16
+
+
+def _packed(layer: Any) -> Packed:
+    state = layer.weight.quant_state
+    scales = state.absmax
+    if state.nested:
+        from bitsandbytes.functional import dequantize_blockwise
+
+        scales = dequantize_blockwise(scales, state.state2) + state.offset
+    rows, columns = layer.out_features, layer.in_features
+    nibbles = layer.weight.data.view(rows, columns // 2)
+    return four_bit.pack(nibbles, scales.view(rows, columns // _BLOCK), state.code)
+
+
+def _joined(parts: list[Packed]) -> Packed | None:
+    """One matrix of all rows, where the tables are the same."""
+    first = parts[0]
+    if not all(torch.equal(part.code, first.code) for part in parts):
+        return None
+    weights = torch.cat([part.weights for part in parts])
+    scales = torch.cat([part.scales for part in parts])
+    return Packed(weights, scales, first.code, sum(part.rows for part in parts), first.columns)
+
+
+def _probe(layer: Any) -> Tensor:
+    """Activations of two tokens, which show a wrong layout as well as any."""
+    dtype = _dtype(layer)
+    generator = torch.Generator(layer.weight.device).manual_seed(0)
+    return torch.randn(
+        2, layer.in_features, generator=generator, device=layer.weight.device, dtype=dtype
+    )
+
+
+@torch.no_grad()
+def _agree(output: Tensor, layer: Any, x: Tensor) -> bool:
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    bias = None if layer.bias is None else layer.bias.float()
+    expected = nn.functional.linear(x.float(), weight, bias)
+    error = ((output.float() - expected).norm() / expected.norm()).item()
+    if not error < _TOLERANCE:  # not-a-number too
+        _log.warning("a 4-bit layer keeps bitsandbytes' kernel: relative error %g", error)
+        return False
+    return True
