@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Self
 from llmkernel.errors import ConnectionProblem
 
 _CLOSED = -1
+_IN_THE_WAY = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
+_NO_WRITING = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM)
 
 
 class NameLock:
@@ -85,13 +88,22 @@ class NameLock:
         self.release()
 
 
+def _cure(path: Path, number: int | None) -> str:
+    """What helps against an error of opening; to remove only what is there and in the way."""
+    if number in _IN_THE_WAY and os.path.lexists(path):
+        return "Remove it and try again."
+    if number in _NO_WRITING:
+        return "Make room for it there, or set JUPYTER_RUNTIME_DIR to a folder that can be written."
+    return "Try again."
+
+
 def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, 0o600)
     except OSError as error:
         raise ConnectionProblem(
-            f"{path} cannot be used as a lock ({error.strerror}). Remove it and try again."
+            f"{path} cannot be used as a lock ({error.strerror}). {_cure(path, error.errno)}"
         ) from None
     if os.fstat(fd).st_uid != os.geteuid():
         os.close(fd)

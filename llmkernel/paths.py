@@ -7,6 +7,7 @@ network disk; the socket is in a private folder on a local one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -24,19 +25,29 @@ from llmkernel.errors import ConnectionProblem, InvalidRequest
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path without the closing zero (unix(7))."""
 
+_PASSING = (errno.EIO, errno.ENOMEM, errno.ESTALE)
+"""Errors that say nothing about the folder: raised as the OSError they are."""
 _USER_FOLDER = f"llmkernel-{os.geteuid()}"
 
 
 def runtime_folder() -> Path:
     """Jupyter's runtime folder, made 0700 where it is missing.
 
-    Raises ConnectionProblem if it belongs to another user or everybody may write
-    in it. That a group may write is let pass, as shared Jupyter images set it up
-    so: each file in it is checked by itself.
+    Raises ConnectionProblem if it cannot be made or entered, belongs to another user
+    or everybody may write in it, and OSError for a fault of the disk that may pass.
+    That a group may write is let pass, as shared Jupyter images set it up so: each
+    file in it is checked by itself.
     """
     folder = Path(jupyter_runtime_dir())
-    _make_private(folder)
-    facts = folder.stat()
+    try:
+        _make_private(folder)
+        facts = folder.stat()
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
+        raise _unusable(folder, error.strerror or str(error)) from None
+    if not stat.S_ISDIR(facts.st_mode):
+        raise _unusable(folder, os.strerror(errno.ENOTDIR))
     if facts.st_uid != os.geteuid():
         raise ConnectionProblem(f"The runtime folder {folder} belongs to another user.")
     if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
@@ -76,10 +87,20 @@ def bind_address(transport: Literal["ipc", "tcp"], name: str) -> str:
 def open_private(path: Path) -> int:
     """A descriptor that appends to a file of this user alone, made where it is missing.
 
-    Raises OSError for a symbolic link and for anything that cannot be opened.
+    Raises OSError for anything that cannot be opened, and for what is no regular file:
+    a symbolic link, a pipe, a device.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o600)
+    # NONBLOCK: a pipe put there must not hang us; to a regular file it makes no difference
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise _irregular(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _irregular(path)
     os.fchmod(fd, 0o600)
     return fd
 
@@ -125,6 +146,17 @@ def _beside(name: str, suffix: str) -> Path:
         raise InvalidRequest("The name of a worker is empty.", field="name")
     WorkerConfig.build(name=name)  # raises for a name that could leave the folder
     return runtime_folder() / f"llmkernel-{name}.{suffix}"
+
+
+def _unusable(folder: Path, why: str) -> ConnectionProblem:
+    return ConnectionProblem(
+        f"The runtime folder {folder} cannot be used ({why}). Set JUPYTER_RUNTIME_DIR to a folder "
+        "that you may write in."
+    )
+
+
+def _irregular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "No regular file; remove it", str(path))
 
 
 def _make_private(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -107,3 +108,33 @@ def test_a_link_or_a_foreign_file_is_no_lock(runtime_dir, tmp_path):
         os.chown(path, 12345, -1)
         with pytest.raises(ConnectionProblem, match="another user"):
             NameLock.take(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "set JUPYTER_RUNTIME_DIR"),
+        (errno.ENOSPC, "set JUPYTER_RUNTIME_DIR"),
+        (errno.EACCES, "set JUPYTER_RUNTIME_DIR"),
+        (errno.EMFILE, "Try again"),
+    ],
+)
+def test_what_is_not_there_need_not_be_removed(runtime_dir, monkeypatch, number, advice):
+    path = paths.lock_path("one")
+
+    def fail(*_: object) -> int:  # as on a read-only or full disk, which cannot be had here
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(ConnectionProblem, match=os.strerror(number)) as caught:
+            NameLock.take(path)
+    assert advice in caught.value.message
+    assert "Remove" not in caught.value.message
+
+
+def test_what_is_in_the_way_of_a_lock_is_to_be_removed(runtime_dir):
+    path = paths.lock_path("one")
+    path.mkdir()
+    with pytest.raises(ConnectionProblem, match="Remove it and try again"):
+        NameLock.take(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import stat
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmkernel import paths
+from llmkernel.errors import ConnectionProblem
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -66,3 +69,63 @@ def test_a_folder_made_for_one_socket_goes_with_it(runtime_dir, monkeypatch):
 
 def test_tcp_is_bound_on_loopback_at_a_port_that_the_system_picks():
     assert paths.bind_address("tcp", "abc") == "tcp://127.0.0.1:*"
+
+
+# The runtime folder ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("/dev/null", "Not a directory"),
+        ("/dev/null/x", "Not a directory"),
+        ("/proc/x", "No such file"),
+        ("/tmp/" + 256 * "x", "File name too long"),
+    ],
+)
+def test_a_runtime_folder_that_cannot_be_is_named_with_the_reason(monkeypatch, folder, why):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
+    with pytest.raises(ConnectionProblem, match=rf"{folder} cannot be used \({why}") as caught:
+        paths.runtime_folder()
+    assert "Set JUPYTER_RUNTIME_DIR" in caught.value.message
+    assert "chmod" not in caught.value.message
+
+
+def test_a_runtime_folder_below_one_that_is_closed_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    tmp_path.chmod(0o500)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may write anywhere
+    try:
+        with pytest.raises(ConnectionProblem, match=r"runtime cannot be used \(Permission denied"):
+            paths.runtime_folder()
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+
+
+def test_a_fault_of_the_disk_is_no_verdict_on_the_folder(runtime_dir, monkeypatch):
+    def stale(folder: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(paths, "_make_private", stale)
+    with pytest.raises(OSError, match="Stale"):  # a worker goes on, and looks again later
+        paths.runtime_folder()
+
+
+# Private files ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_pipe_in_the_place_of_the_log_hangs_nobody(runtime_dir, read):
+    path = paths.log_path("one")
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if read else None
+    try:
+        with pytest.raises(OSError, match="No regular file; remove it") as caught:
+            paths.open_private(path)
+    finally:
+        if reader is not None:
+            os.close(reader)
+    assert caught.value.filename == str(path)
