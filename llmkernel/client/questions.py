@@ -75,7 +75,10 @@ def turns(messages: Messages) -> list[protocol.ChatMessage]:
             'messages must be a list of {"role": ..., "content": ...}, '
             f"and was {type(messages).__name__}."
         )
-    return [_turn(number, message) for number, message in enumerate(messages)]
+    found = [_turn(number, message) for number, message in enumerate(messages)]
+    if found and found[-1].role == "user" and not found[-1].content.strip():
+        raise InvalidRequest("The message to answer is empty.", field="messages")
+    return found
 
 
 def token_ids(values: Iterable[int]) -> list[int]:
@@ -95,7 +98,19 @@ def text_question(text: str | Messages, *, add_special_tokens: bool = True) -> p
     if isinstance(text, str):
         checked = _text("The text", text)
         return protocol.Tokenize(id=0, text=checked, add_special_tokens=add_special_tokens)
-    return protocol.Tokenize(id=0, messages=turns(text))
+    if isinstance(text, (bytes, Mapping)) or not isinstance(text, Iterable):
+        raise _no_text(type(text).__name__)
+    messages = list(text)
+    if messages and not isinstance(messages[0], _TURNS):
+        raise _no_text(f"{type(text).__name__} of {type(messages[0]).__name__}")
+    return protocol.Tokenize(id=0, messages=turns(messages))
+
+
+def _no_text(what: str) -> InvalidRequest:
+    return InvalidRequest(
+        'Expected text or a conversation, a list of {"role": ..., "content": ...}, '
+        f"and got {what}."
+    )
 
 
 def _token_id(value: Any) -> int:
