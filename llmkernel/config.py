@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import Any, Literal
 
@@ -111,11 +112,12 @@ def parse_size(text: str) -> int:
     Raises InvalidRequest for anything else.
     """
     match = _SIZE.fullmatch(text)
-    if not match:
+    size = float(match[1]) * _UNITS[match[2].lower()] if match else math.inf
+    if size == math.inf:  # also for more digits than a float can hold
         raise InvalidRequest(
             f"{text!r} is no size. Write for example 512MB or 2GiB.", field="kv_cache"
         )
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return int(size)
 
 
 def default_name(model: str) -> str:

@@ -84,8 +84,10 @@ def for_worker() -> dict[str, str]:
     """The environment that a worker is started with: this process's own.
 
     An interactive matplotlib backend or a debugger's hook of the notebook has no
-    business in the worker.
+    business in the worker. Raises InvalidRequest for what a worker would refuse only
+    after it has loaded its model.
     """
+    watchdog()
     unwanted = ("MPLBACKEND", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYDEVD_USE_FRAME_EVAL")
     return {key: value for key, value in os.environ.items() if key not in unwanted}
 

@@ -76,7 +76,10 @@ def test_sizes_have_units(text, size):
     assert WorkerConfig.build(kv_cache=text).kv_cache == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1e9", "2 GiBB", "two", "1.2.3", "1 XB", "½k"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "GiB", "-1", "1e9", "2 GiBB", "two", "1.2.3", "1 XB", "½k", 400 * "9", 305 * "9" + "TiB"],
+)
 def test_what_is_no_size_is_refused_with_an_example(text):
     with pytest.raises(InvalidRequest, match="2GiB"):
         parse_size(text)
@@ -207,6 +210,7 @@ def test_a_switch_is_on_off_or_left_to_others(monkeypatch, text, value):
         ("LLMKERNEL_STREAM", "perhaps", environment.stream),
         ("LLMKERNEL_WATCHDOG", "-1", environment.watchdog),
         ("LLMKERNEL_WATCHDOG", "nan", environment.watchdog),
+        ("LLMKERNEL_WATCHDOG", "inf", environment.watchdog),
         ("LLMKERNEL_WATCHDOG", "soon", environment.watchdog),
     ],
 )
@@ -221,3 +225,10 @@ def test_a_worker_does_not_inherit_what_is_meant_for_the_notebook(monkeypatch):
     monkeypatch.setenv("HF_HOME", "/somewhere")
     assert "MPLBACKEND" not in environment.for_worker()
     assert environment.for_worker()["HF_HOME"] == "/somewhere"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
+def test_no_worker_is_started_with_a_limit_that_it_would_refuse_later(monkeypatch, value):
+    monkeypatch.setenv("LLMKERNEL_WATCHDOG", value)
+    with pytest.raises(InvalidRequest, match=f"LLMKERNEL_WATCHDOG='{value}'"):
+        environment.for_worker()
