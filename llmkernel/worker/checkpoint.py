@@ -133,7 +133,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shard_names(index: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Shard file → names of its tensors, from an index. Raises BrokenCheckpoint."""
+    """Shard file → names of its tensors, from an index.
+
+    Raises BrokenCheckpoint, and UnsafeCheckpoint for shards that are no safetensors.
+    """
     weights = index.get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise BrokenCheckpoint(f"{INDEX} has no weight_map.")
@@ -145,6 +148,11 @@ def shard_names(index: Mapping[str, Any]) -> dict[str, set[str]]:
         if not name.endswith(".safetensors"):
             raise UnsafeCheckpoint(f"{INDEX} names {name}, which is no safetensors file.")
         shards.setdefault(name, set()).add(tensor)
+    if not isinstance(index.get("metadata"), dict):  # transformers cannot load without it
+        raise BrokenCheckpoint(
+            f"{INDEX} has no 'metadata', which transformers needs. Download the file again, or add "
+            '"metadata": {} to it.'
+        )
     return shards
 
 

@@ -22,6 +22,7 @@ from llmkernel.errors import BrokenCheckpoint, UnsafeCheckpoint, UnsupportedMode
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import checkpoint, hub, memory, models, placement, quantization, weights
 from llmkernel.worker.checkpoint import Checkpoint
+from llmkernel.worker.models import families
 from llmkernel.worker.quantization import Quantized
 from llmkernel.worker.tokenizer import HubTokenizer
 
@@ -54,6 +55,8 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     found = checkpoint.inspect(source.folder, config.model)
     settings = _settings(found, config)
     models.check_supported(settings)
+    families.check_values(settings)
+    weights.check_sizes(found.tensors, settings)
     context = placement.choose_context(config.context_length, settings)
     quantized = quantization.decide(_quantization(config), found, device)
     quantization.compute_in(settings, dtype)
@@ -118,6 +121,8 @@ def _settings(found: Checkpoint, config: WorkerConfig) -> Any:
         raise _broken_settings(error) from error
     # it may name other weight files than the ones that were looked at
     settings.transformers_weights = None
+    if not found.quantization and hasattr(settings, "quantization_config"):
+        del settings.quantization_config  # to transformers an empty one is not none
     return settings
 
 

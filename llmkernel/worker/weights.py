@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,11 +16,23 @@ from torch import nn
 from llmkernel.errors import BrokenCheckpoint, NotEnoughMemory
 from llmkernel.protocol import Progress
 from llmkernel.worker import memory, models, quantization
+from llmkernel.worker.checkpoint import Tensor
 from llmkernel.worker.quantization import Quantized
 
 Report = Callable[[Progress], None]
 
 _log = logging.getLogger(__name__)
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+"""How every supported family numbers its layers in the names of their tensors."""
+_TABLES = {
+    "embed_tokens": "vocab_size",
+    "embed_in": "vocab_size",
+    "word_embeddings": "vocab_size",
+    "wte": "vocab_size",
+    "wpe": "max_position_embeddings",
+}
+"""Embedding by its name in any family → what it has a row for; a row has hidden_size numbers."""
 
 
 class Plan(NamedTuple):
@@ -46,6 +59,28 @@ class Plan(NamedTuple):
             needed=self.needed,
             free=free,
         )
+
+
+def check_sizes(tensors: Mapping[str, Tensor], settings: Any) -> None:
+    """Compare layers and embeddings in the files with transformers' configuration.
+
+    Raises BrokenCheckpoint with both numbers. `read` compares every tensor, but only
+    after a model of the configured size was built, which takes minutes and gigabytes
+    where that size is nonsense.
+    """
+    layers = {found[1] for found in map(_LAYER.search, tensors) if found}
+    if len(layers) < settings.num_hidden_layers:
+        raise BrokenCheckpoint(
+            f"config.json has {settings.num_hidden_layers} layers, and the files hold "
+            f"{len(layers)}. Download the model again."
+        )
+    for name, tensor in tensors.items():
+        rows = _TABLES.get(name.removesuffix(".weight").rpartition(".")[2])
+        if rows is None or not name.endswith(".weight"):
+            continue
+        wanted = (getattr(settings, rows), settings.hidden_size)
+        if tensor.shape != wanted:
+            raise _other_shape(1, name, tensor.shape, wanted)
 
 
 def read(folder: Path, settings: Any, plan: Plan, report: Report) -> nn.Module:
@@ -108,13 +143,18 @@ def _check_complete(outcome: dict[str, Any]) -> None:
             f"{len(missing)} tensors of the model are not in its files, {missing[0]} first."
         )
     if wrong := sorted(outcome["mismatched_keys"]):
-        name, stored, wanted = wrong[0]
-        raise BrokenCheckpoint(
-            f"{len(wrong)} tensors do not fit the configuration: {name} is {list(stored)} in the "
-            f"files, and {list(wanted)} by config.json."
-        )
+        raise _other_shape(len(wrong), *wrong[0])
     if unused := sorted(outcome["unexpected_keys"]):
         _log.warning("%d tensors in the files are not used, %s first", len(unused), unused[0])
+
+
+def _other_shape(
+    count: int, name: str, stored: Sequence[int], wanted: Sequence[int]
+) -> BrokenCheckpoint:
+    return BrokenCheckpoint(
+        f"{count} tensors do not fit the configuration: {name} is {list(stored)} in the "
+        f"files, and {list(wanted)} by config.json."
+    )
 
 
 @contextlib.contextmanager

@@ -88,6 +88,14 @@ def test_an_index_that_is_none_is_refused(folder: Path, index: str) -> None:
         inspect(folder, "m")
 
 
+def test_an_index_without_what_transformers_needs_of_it_is_refused_by_name(folder: Path) -> None:
+    small_checkpoints.shard(folder)
+    for metadata in (None, []):
+        small_checkpoints.edit(folder / INDEX, metadata=metadata)
+        with pytest.raises(BrokenCheckpoint, match=f"{INDEX} has no 'metadata'"):
+            inspect(folder, "m")
+
+
 @pytest.mark.parametrize("place", ["../other.safetensors", "/etc/x.safetensors", "a/b.safetensors"])
 def test_an_index_reaches_no_file_outside(folder: Path, place: str) -> None:
     small_checkpoints.shard(folder)

@@ -115,9 +115,7 @@ def test_weights_are_quantised_while_they_are_read(folder: Path, name: str) -> N
 def test_every_family_loads_quantised_and_takes_what_was_expected(
     tmp_path: Path, kind: str
 ) -> None:
-    model = AutoModelForCausalLM.from_config(small_checkpoints.families()[kind])
-    model.save_pretrained(tmp_path)
-    small_tokenizers.fast().save_pretrained(tmp_path)
+    model = save_family(tmp_path, kind)
     for name in ("none", "nf4", "int8"):
         info = load_quietly(tmp_path, quantization=name)[0].info
         assert info.architecture == FAMILIES[kind].architecture
@@ -220,6 +218,78 @@ def test_a_configuration_that_contradicts_itself_is_an_error(
     edit(folder / "config.json", **value)
     with pytest.raises(BrokenCheckpoint, match=r"config\.json"):
         load_quietly(folder)
+
+
+@pytest.fixture
+def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is built, since one of a nonsensical size takes minutes."""
+    monkeypatch.setattr(memory, "empty_model", lambda _: pytest.fail("a model was built"))
+
+
+@pytest.mark.usefixtures("nothing_built")
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        *(("llama", "max_position_embeddings", value) for value in (0, -5, 1)),
+        *(("gpt2", "n_positions", value) for value in (0, -5, 1)),
+        *(("llama", "num_hidden_layers", value) for value in (0, -1)),
+        *(("gpt2", "n_layer", value) for value in (0, -1)),
+        *(("falcon", "vocab_size", value) for value in (0, -4)),
+        *(("gemma2", "sliding_window", value) for value in (0, -4)),
+        ("mistral", "sliding_window", -1),
+    ],
+)
+def test_a_number_that_no_model_can_have_is_an_error_at_once(
+    tmp_path: Path, kind: str, name: str, value: int
+) -> None:
+    save_family(tmp_path, kind)
+    edit(tmp_path / "config.json", **{name: value})
+    with pytest.raises(BrokenCheckpoint, match=rf"config\.json has {name}={value}, "):
+        load_quietly(tmp_path)
+
+
+def test_a_window_that_nothing_reads_may_be_anything(folder: Path) -> None:
+    edit(folder / "config.json", sliding_window=-1)
+    load_quietly(folder)
+
+
+@pytest.mark.usefixtures("nothing_built")
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_layers_that_the_files_do_not_hold_are_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    save_family(tmp_path, kind)
+    name = "n_layer" if kind == "gpt2" else "num_hidden_layers"
+    edit(tmp_path / "config.json", **{name: 100_000, "layer_types": None})
+    with pytest.raises(BrokenCheckpoint, match=r"config\.json has 100000 layers.*files hold 2\."):
+        load_quietly(tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_built")
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_embeddings_of_another_shape_are_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    save_family(tmp_path, kind)
+    edit(tmp_path / "config.json", **{"n_embd" if kind == "gpt2" else "hidden_size": 2**20})
+    with pytest.raises(BrokenCheckpoint, match=r"weight is \[\d+, 64\] in .*\[\d+, 1048576\] by"):
+        load_quietly(tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_built")
+def test_learned_positions_of_another_number_are_an_error_at_once(tmp_path: Path) -> None:
+    save_family(tmp_path, "gpt2")
+    edit(tmp_path / "config.json", n_positions=10**7)
+    with pytest.raises(BrokenCheckpoint, match=r"wpe\.weight is \[256, 64\] .*\[10000000, 64\] by"):
+        load_quietly(tmp_path)
+
+
+def test_an_empty_quantisation_is_none(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={})
+    loaded, _ = load_quietly(folder)
+    assert loaded.info.quantization == "none"
+
+
+@QUANTISED
+def test_weights_beside_an_empty_quantisation_can_be_quantised(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={})
+    assert load_quietly(folder, quantization="nf4")[0].info.quantization == "nf4"
 
 
 def test_weights_that_are_not_quantised_as_the_configuration_says_are_an_error(
@@ -413,6 +483,14 @@ def quantised(name: str) -> Any:
     from llmkernel.worker.quantization import Quantized
 
     return Quantized(name)
+
+
+def save_family(folder: Path, kind: str) -> Any:
+    """Save a small model of a family with a tokenizer; returns it."""
+    model = AutoModelForCausalLM.from_config(small_checkpoints.families()[kind])
+    model.save_pretrained(folder)
+    small_tokenizers.fast().save_pretrained(folder)
+    return model
 
 
 def plain(folder: Path) -> Any:

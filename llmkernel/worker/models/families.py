@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from llmkernel.errors import UnsupportedModel
+from llmkernel.errors import BrokenCheckpoint, UnsupportedModel
 
 _STATIC_ROPE = frozenset({"default", "linear", "llama3", "proportional", "yarn"})
 _LENGTH_ROPE = frozenset({"dynamic", "longrope"})
 """Frequencies that depend on how long a text is; `rope.py` fixes them for a worker."""
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+_LEAST = {"max_position_embeddings": 2, "num_hidden_layers": 1, "vocab_size": 1}
+"""The least that a model can have; of positions two, a token of prompt and one of answer."""
 
 _ONE_KEY_HEAD_EACH = frozenset({"gpt2", "gpt_neox"})
 """Families whose query heads never share keys, whatever a configuration says besides."""
@@ -105,6 +108,34 @@ def check_supported(config: Any) -> Family:
             architecture=family.architecture,
         )
     return family
+
+
+def check_values(config: Any) -> None:
+    """Look at the numbers that everything else is computed from.
+
+    Raises BrokenCheckpoint naming the value in config.json that no model can have.
+    """
+    for name, value, least in _numbers(config):
+        if not isinstance(value, int) or value < least:
+            raise BrokenCheckpoint(
+                f"config.json has {name}={value!r}, and the least a model can have is {least}. "
+                "Download the model again."
+            )
+
+
+def _numbers(config: Any) -> Iterator[tuple[str, Any, int]]:
+    """Name as in config.json, value and least value."""
+    for name, least in _LEAST.items():
+        yield config.attribute_map.get(name, name), getattr(config, name, None), least
+    for part in rope_parameters(config).values():
+        if part.get("rope_type") == "longrope":
+            name = "original_max_position_embeddings"
+            yield name, part.get(name), _LEAST["max_position_embeddings"]
+    # any configuration keeps what it is given; only some families declare a window and read it
+    window = config.sliding_window if hasattr(type(config), "sliding_window") else None
+    kinds = getattr(config, "layer_types", None)
+    if window is not None and (kinds is None or "sliding_attention" in kinds):
+        yield "sliding_window", window, 1
 
 
 def _cure(config: Any) -> str:
