@@ -69,9 +69,14 @@ def hf_offline() -> bool:
     return bool(_flag("HF_HUB_OFFLINE"))
 
 
+def own_kernels() -> bool:
+    """Whether a GPU may use the project's own kernels; LLMKERNEL_KERNELS=1 says yes."""
+    return bool(_flag("LLMKERNEL_KERNELS"))
+
+
 def cuda_graphs() -> bool:
-    """Whether decode steps on a GPU may be captured as graphs; LLMKERNEL_CUDA_GRAPHS=0 says no."""
-    return _flag("LLMKERNEL_CUDA_GRAPHS") is not False
+    """Whether they may be captured in graphs too; LLMKERNEL_CUDA_GRAPHS=0 says no."""
+    return own_kernels() and _flag("LLMKERNEL_CUDA_GRAPHS") is not False
 
 
 def user_runtime_dir() -> Path | None:

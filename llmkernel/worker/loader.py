@@ -10,6 +10,7 @@ has a process of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +18,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmkernel import environment
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.errors import BrokenCheckpoint, UnsafeCheckpoint, UnsupportedModel
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import checkpoint, hub, memory, models, placement, quantization, weights
 from llmkernel.worker.checkpoint import Checkpoint
-from llmkernel.worker.models import families
+from llmkernel.worker.models import families, packed
 from llmkernel.worker.quantization import Quantized
 from llmkernel.worker.tokenizer import HubTokenizer
 
+_LEAST_CAPABILITY = (8, 0)
+"""Of a GPU for the 4-bit kernels: bfloat16 on tensor cores."""
+
 Report = Callable[[Progress], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +73,7 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     tokenizer = _tokenizer(found, config, settings)
     try:
         model = weights.read(source.folder, settings, plan, report)
+        _use_own_kernels(model, quantized, device)
     except BaseException:
         tokenizer.close()
         raise
@@ -85,6 +92,23 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
         has_chat_template=tokenizer.has_chat_template,
     )
     return LoadedModel(model, tokenizer, device, dtype, context, info)
+
+
+def _use_own_kernels(model: nn.Module, quantized: Quantized, device: torch.device) -> None:
+    """Put 4-bit layers on this project's kernels, where the GPU has what they need."""
+    if quantized.bits != 4 or device.type != "cuda" or not environment.own_kernels():
+        return
+    if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+        _log.info("the GPU is older than the 4-bit kernels; bitsandbytes' serve")
+        return
+    try:
+        with torch.cuda.device(device), torch.inference_mode():
+            count = packed.pack_layers(model)
+    except Exception:  # noqa: BLE001 - of NVRTC or the driver; bitsandbytes' layers still work
+        _log.exception("the 4-bit kernels cannot be used; bitsandbytes' serve")
+    else:
+        _log.info("%d layers on the project's own 4-bit kernels", count)
+    torch.cuda.empty_cache()
 
 
 def _quantization(config: WorkerConfig) -> str:
