@@ -291,7 +291,11 @@ TABLE: dict[str, Outcome] = {
             NotReady, 503, "Wait until the model is loaded; `%llm status` shows how far it is."
         ),
         Outcome(ConnectionProblem, 502, _LOGS),
-        Outcome(WorkerNotFound, 404, "`%llm start` starts one; `%llm list` shows what runs."),
+        Outcome(
+            WorkerNotFound,
+            404,
+            "`%llm list` shows what runs; `%llm start` starts one, `-m NAME` picks one.",
+        ),
         Outcome(WorkerDied, 502, "Start it again with `%llm start`. " + _LOGS),
         Outcome(WorkerUnresponsive, 504, _LOGS),
         Outcome(NotAuthorized, 403, "Connect with the connection file of this worker."),
@@ -303,7 +307,9 @@ TABLE: dict[str, Outcome] = {
         Outcome(StartFailed, 500, _LOGS),
         Outcome(ModelNotFound, 404, "Check the spelling; a local folder must hold config.json."),
         Outcome(ModelGated, 403, "Accept the licence on the hub and set HF_TOKEN."),
-        Outcome(HubUnreachable, 503, "Connect, or give the path of a local folder."),
+        Outcome(
+            HubUnreachable, 503, "HF_ENDPOINT and HF_HUB_OFFLINE say which hub is asked, if any."
+        ),
         Outcome(
             NotEnoughMemory, 507, "Use quantization='nf4', a smaller kv_cache or a smaller model."
         ),

@@ -121,7 +121,7 @@ class SamplingParams(
         try:
             params = msgspec.convert(plain, cls)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(f"Bad parameter: {error}") from None
+            raise _wrong_kind(error) from None
         return params.check()
 
     def check(self) -> SamplingParams:
@@ -205,6 +205,14 @@ def unknown_name(name: str, known: tuple[str, ...] | list[str]) -> InvalidReques
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
     return InvalidRequest(f"There is no parameter {name!r}.{hint}", field=name)
+
+
+def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
+    """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`"."""
+    what, _, place = str(error).partition(" - at ")
+    what = what.replace("`", "").replace("Expected", "must be").replace(", got", ", not")
+    name = place.strip("`").removeprefix("$.") or "A parameter"
+    return InvalidRequest(f"{name} {what}.", **({"field": name} if place else {}))
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -210,3 +210,9 @@ def test_any_value_is_served_or_refused_and_never_anything_else(values):
     assert params.check() is params
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams) == params
     assert SamplingParams.build(**msgspec.structs.asdict(params)) == params
+
+
+def test_a_value_of_the_wrong_kind_is_named_in_plain_words():
+    with pytest.raises(InvalidRequest, match=r"^temperature must be float, not str\.$") as caught:
+        SamplingParams.build(temperature="hot")
+    assert caught.value.data == {"field": "temperature"}

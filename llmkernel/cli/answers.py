@@ -54,9 +54,18 @@ def write_whole(answer: Generation) -> None:
             console.line()
 
 
-def write_statistics(usage: Usage, timings: Timings) -> None:
+def write_statistics(answer: Generation) -> None:
     """The quiet line under an answer, on standard error."""
-    console.line(console.dim(statistics(usage, timings)), err=True)
+    facts = statistics(answer.usage, answer.timings)
+    if answer.finish_reason == "length":
+        facts += " · stopped at max_tokens"
+    console.line(console.dim(facts), err=True)
+
+
+def write_cut(answer: Generation, params: SamplingParams) -> None:
+    """Say on standard error that an answer has no end, where nobody asked for its length."""
+    if answer.finish_reason == "length" and params.max_tokens is None:
+        console.line(console.dim("The context is full: the answer has no end."), err=True)
 
 
 def statistics(usage: Usage, timings: Timings) -> str:

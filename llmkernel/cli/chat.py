@@ -173,7 +173,7 @@ class Talk:
         if self._as_json:
             console.json_line(answers.record(answer, self.client))
         elif self._stats:
-            answers.write_statistics(answer.usage, answer.timings)
+            answers.write_statistics(answer)
 
     def _command(self, name: str) -> Callable[[str], None]:
         if name in self._commands:

@@ -52,8 +52,8 @@ def exit_code(error: LLMKernelError) -> int:
 
 
 def hint(error: LLMKernelError) -> str:
-    """What to do next, in the words of a terminal."""
-    outcome = TABLE.get(error.code)
+    """What to do next, in the words of a terminal; nothing where the message is all there is."""
+    outcome = None if type(error) is InvalidRequest else TABLE.get(error.code)
     return outcome.hint.replace("`%llm ", "`llmkernel ") if outcome else ""
 
 

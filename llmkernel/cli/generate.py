@@ -75,7 +75,9 @@ def generate_command(
         output = _Output(client, begun, params, streamed=stream, as_json=as_json)
         finished = output.run()
         if stats and not as_json:
-            answers.write_statistics(begun.generation.usage, begun.generation.timings)
+            answers.write_statistics(begun.generation)
+        elif not as_json:
+            answers.write_cut(begun.generation, params)
     if not finished:
         context.exit(INTERRUPTED)
 
@@ -143,4 +145,7 @@ def _text(prompt: str | None) -> str:
         return prompt
     if prompt is None and sys.stdin.isatty():
         raise click.UsageError("Give a PROMPT, or pipe one in.")
-    return piped()
+    text = piped()
+    if not text.strip():
+        raise InvalidRequest("There is no prompt: standard input is empty.")
+    return text

@@ -56,8 +56,8 @@ class Batch:
     async def run(self) -> list[Result]:
         """All results in the order of the items.
 
-        An interrupt cancels everything; its `partial` is the list so far, with None
-        where nothing had come.
+        An interrupt cancels everything; its `partial` is the list so far, with what had come
+        of an answer (finish_reason "cancelled") and None where nothing had.
         """
         try:
             self._fill()
@@ -66,6 +66,7 @@ class Batch:
                 self._fill()
         except (KeyboardInterrupt, asyncio.CancelledError) as stop:
             await self._stop()
+            self._keep_pieces()
             stop.partial = self._so_far()  # type: ignore[union-attr]
             raise
         except BaseException:
@@ -76,6 +77,12 @@ class Batch:
     async def _stop(self) -> None:
         flying = [request for _, request in self._flying.values()]
         await farewell(flying, self._inbox, FAREWELL_SECONDS)
+
+    def _keep_pieces(self) -> None:
+        for index, request in self._flying.values():
+            piece = request.generation
+            if any(sample.token_ids for sample in piece.samples):
+                self._results[index] = piece
 
     def _so_far(self) -> list[Result | None]:
         count = max(self._results, default=-1) + 1

@@ -143,7 +143,9 @@ def refusal(error: click.UsageError, title: str) -> InvalidRequest:
     """A click error as one of ours, with the place where the options are listed."""
     message = error.format_message()
     end = "" if message.endswith((".", "?")) else "."
-    return InvalidRequest(f"{title}: {message}{end} `%llm help` lists the options.")
+    topic = title.rsplit(maxsplit=1)[-1].strip("%").removeprefix("llm")
+    help_line = f"%llm help {topic}".strip()
+    return InvalidRequest(f"{title}: {message}{end} `{help_line}` lists the options.")
 
 
 def variable(name: str) -> str:

@@ -153,8 +153,10 @@ def _answer(result: Any) -> str:
 
 def _summary(asked: int, results: list[Any]) -> Bundle:
     failed = sum(isinstance(result, (LLMKernelError, NotJson)) for result in results)
-    missing = asked - sum(result is not None for result in results)
+    pieces = sum(getattr(result, "finish_reason", "") == "cancelled" for result in results)
+    missing = asked - sum(result is not None for result in results) + pieces
     facts = [f"{asked - missing} of {asked} answered" if missing else f"{asked} answers"]
+    facts += [f"{pieces} interrupted"] * bool(pieces)
     facts += [f"{failed} failed"] * bool(failed)
     line = " · ".join(facts)
     return {"text/markdown": f"<small>{line}</small>", PLAIN: f"({line})"}

@@ -72,7 +72,11 @@ class Front:
         self._on_stop = on_stop
         self._patience = patience
         self._exchange = Exchange(
-            keys, on_message=self._on_message, on_gone=self._on_gone, patience=patience
+            keys,
+            on_message=self._on_message,
+            on_gone=self._on_gone,
+            on_disconnect=self._look,
+            patience=patience,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
@@ -129,6 +133,11 @@ class Front:
             silence = now - peer.last_sent
             if silence > (PING_SECONDS if peer.requests else LOOK_SECONDS):
                 self._exchange.send(peer, protocol.Ping())
+
+    def _look(self) -> None:
+        """Find out who is still there: a ping to one who is not fails at once."""
+        for peer in list(self._peers.values()):
+            self._exchange.send(peer, protocol.Ping())
 
     def _soon(self, action: Callable[[], None]) -> None:
         """Do it on the loop: now if we are there, or before it runs."""

@@ -26,6 +26,8 @@ from llmkernel.worker.zap import AllowList
 HANDSHAKE_MS = 2000
 HEARTBEAT_MS = 500
 HEARTBEAT_TIMEOUT_MS = 1500
+_DISCONNECT_SECONDS = 0.02
+"""Until ZeroMQ has taken note of a connection's end everywhere."""
 HIGH_WATER_MARK = 1024
 LINGER_MS = 1000
 BACKLOG = 1024
@@ -60,7 +62,8 @@ class Exchange:
 
     `on_message(routing_id, principal, data)` is called for each message of an admitted
     client, `on_gone(peer)` once, soon after a peer could not be reached or was cut
-    because it took nothing for `patience` seconds.
+    because it took nothing for `patience` seconds, and `on_disconnect()` soon after some
+    connection ended: ZeroMQ does not say whose.
     """
 
     def __init__(
@@ -69,9 +72,13 @@ class Exchange:
         *,
         on_message: Callable[[bytes, str, bytes], None],
         on_gone: Callable[[Peer], None],
+        on_disconnect: Callable[[], None],
         patience: float,
     ) -> None:
         self._on_message = on_message
+        self._on_disconnect = on_disconnect
+        self._disconnect_due = False
+        self._events: Pump | None = None
         self._on_gone = on_gone
         self._patience = patience
         self._blocked: set[Peer] = set()
@@ -94,11 +101,16 @@ class Exchange:
         self._loop = loop
         self._allowed.start(loop)
         self._pump = Pump(loop, self._socket, self._receive)
+        monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._events = Pump(loop, monitor, self._on_event)
 
     def close(self) -> None:
         """Send what is queued for a bounded time and close; again is no error."""
         if self._context.closed:
             return
+        if self._events is not None:
+            self._socket.disable_monitor()
+            self._events.close()
         if self._pump is not None:
             self._pump.close()
         self._socket.close()
@@ -116,6 +128,15 @@ class Exchange:
         if not self._poke_due:
             self._poke_due = True
             self._loop.call_soon(self._poke)
+
+    def _on_event(self, _: list[zmq.Frame]) -> None:
+        if not self._disconnect_due:
+            self._disconnect_due = True
+            self._loop.call_later(_DISCONNECT_SECONDS, self._tell_disconnect)
+
+    def _tell_disconnect(self) -> None:
+        self._disconnect_due = False
+        self._on_disconnect()
 
     def _try(self, peer: Peer, data: bytes) -> bool:
         try:

@@ -141,7 +141,22 @@ def test_statistics_go_to_standard_error(scripted_worker):
     done = run("generate", "hello", "--stats", "-n", "10", "--ignore-eos")
     assert done.stderr.startswith("10 tokens · ")
     assert "tokens/s · first after" in done.stderr
+    assert done.stderr.rstrip().endswith("stopped at max_tokens")
     assert "tokens/s" not in done.stdout
+
+
+def test_an_answer_that_the_context_cuts_off_says_so(start_worker):
+    start_worker("scripted:context_length=64,eos_after=100000")
+    assert "The context is full: the answer has no end." in run("generate", "hello").stderr
+    assert run("generate", "hello", "-n", "10").stderr == "", "that was asked for"
+
+
+@pytest.mark.parametrize("given", [b"", b"\n", b" \n "])
+def test_nothing_in_the_pipe_is_no_prompt(scripted_worker, given):
+    done = run("generate", "-", stdin=given)
+    assert done.returncode == 2
+    assert "standard input is empty" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_request_that_breaks_keeps_what_came_and_says_why(start_worker):

@@ -251,6 +251,12 @@ def test_loading_is_told_to_whoever_asks_and_else_shown_in_bars(runtime_dir, cap
     assert "reading" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("said", ["", " \n", [{"role": "user", "content": ""}]])
+def test_an_empty_message_is_refused(llm, said):
+    with pytest.raises(InvalidRequest, match="The message to answer is empty"):
+        llm.chat(said)
+
+
 def test_connect_without_a_worker_says_so(runtime_dir):
     with pytest.raises(WorkerNotFound):
         llmkernel.connect()

@@ -51,6 +51,8 @@ def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, 
     if mode in ("generate", "stream"):
         assert len(report["partial"]) > 20
         assert whole.startswith(report["partial"][:100])
+    if mode == "map":
+        assert report["partial"].count("finish_reason='cancelled'") == 3, "each row's piece stays"
     next(neighbour)
     neighbour.close()
 

@@ -64,3 +64,14 @@ def test_the_request_of_a_client_that_is_gone_is_cancelled_in_time(served, mode,
     with RawClient(served.connection) as alone:
         alone.submit(max_tokens=len(text), stream=False)
         assert alone.terminal().outputs[0].text == text
+
+
+def test_clients_that_have_left_are_not_counted(served):
+    def clients():
+        return served.on_loop(lambda: len(served.front._peers))
+
+    with RawClient(served.connection):
+        for _ in range(5):
+            with RawClient(served.connection):
+                pass
+        wait_until(lambda: clients() == 1, seconds=1, what="those that left to be forgotten")
