@@ -224,6 +224,8 @@ def _news(
                     heard = time.monotonic()
                     yield message
                 elif _has_left(connection, child):
+                    while (last := watcher.receive(_POLL)) is not None:
+                        yield last  # it came while we looked away
                     return
                 if _is_leaving(message):
                     return

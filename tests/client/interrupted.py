@@ -22,8 +22,14 @@ def generate(llm: llmkernel.Client) -> None:
 
 
 def stream(llm: llmkernel.Client) -> None:
-    for _ in llm.stream("hello", **LONG):
-        print("begun", flush=True)
+    pieces = llm.stream("hello", **LONG)
+    try:
+        for _ in pieces:
+            print("begun", flush=True)
+    except KeyboardInterrupt as stop:
+        # it may have come while the body ran: then only the stream has what came
+        stop.partial = getattr(stop, "partial", None) or pieces.generation
+        raise
 
 
 def body(llm: llmkernel.Client) -> None:
