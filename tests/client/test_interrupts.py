@@ -34,9 +34,11 @@ def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, 
     neighbour = endless.stream("somebody else", max_tokens=15_000, temperature=0)
     next(neighbour)
     with interrupted(mode) as child:
-        time.sleep(0.4)
         others = {"map": 3}.get(mode, 1)
-        assert endless.status().load.running == 1 + others
+        wait_until(
+            lambda: endless.status().load.running == 1 + others, seconds=5, what="its requests"
+        )
+        time.sleep(0.3)  # some text
         sent = time.time()
         child.send_signal(signal.SIGINT)
         wait_until(
