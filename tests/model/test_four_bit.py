@@ -21,25 +21,48 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def plain(nibbles: torch.Tensor, scales: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+def plain(nibbles, scales, code, offsets=None):
     """The matrix by its definition."""
     pairs = torch.stack((nibbles >> 4, nibbles & 15), -1).flatten(1).long()
-    return code[pairs] * scales.repeat_interleave(64, 1)
+    group = pairs.shape[1] // scales.shape[1]
+    values = code[pairs] * scales.repeat_interleave(group, 1)
+    return values if offsets is None else values - offsets.repeat_interleave(group, 1)
 
 
-def random_matrix(rows: int, columns: int, device: str = DEVICE) -> tuple[Packed, torch.Tensor]:
+def random_matrix(
+    rows: int, columns: int, device: str = DEVICE, group: int = 64, offset: bool = False
+) -> tuple[Packed, torch.Tensor]:
     generator = torch.Generator().manual_seed(rows + columns)
     nibbles = torch.randint(0, 256, (rows, columns // 2), generator=generator, dtype=torch.uint8)
-    scales = torch.rand(rows, columns // 64, generator=generator) * 0.1
+    scales = torch.rand(rows, columns // group, generator=generator) * 0.1
     code = torch.randn(16, generator=generator).clamp(-1, 1)
-    packed = four_bit.pack(nibbles.to(device), scales.to(device), code.to(device))
-    return packed, plain(nibbles, scales, code).to(device)
+    offsets = 0.1 * torch.randn(scales.shape, generator=generator) if offset else None
+    given = [None if t is None else t.to(device) for t in (nibbles, scales, code, offsets)]
+    return four_bit.pack(*given), plain(nibbles, scales, code, offsets).to(device)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(16, 64), (48, 192), (32, 1024)])
-def test_expanding_gives_what_was_packed(rows, columns):
-    packed, expected = random_matrix(rows, columns, "cpu")
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("group", [32, 64, 128, 256])
+@pytest.mark.parametrize(("rows", "columns"), [(16, 256), (48, 768), (32, 1024)])
+def test_expanding_gives_what_was_packed(rows, columns, group, offset):
+    packed, expected = random_matrix(rows, columns, "cpu", group, offset)
     assert torch.equal(four_bit.expand(packed), expected)
+    assert packed.group == min(group, 64)
+
+
+@pytest.mark.parametrize("groups", [3, 8, 128])
+def test_groups_that_are_no_whole_tiles_are_refused(groups):
+    nibbles = torch.zeros(16, 64, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="a group has 32 or n x 64"):
+        four_bit.pack(nibbles, torch.ones(16, groups), torch.zeros(16))
+
+
+def test_activations_are_taken_in_the_order_of_the_columns():
+    packed, weight = random_matrix(32, 128, "cpu")
+    order = torch.randperm(128, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, 128)
+    expected = x[:, order] @ weight.T
+    torch.testing.assert_close(four_bit.product(x, packed._replace(order=order)), expected)
 
 
 def test_sizes_that_are_no_whole_tiles_are_refused():
@@ -135,8 +158,8 @@ SHAPES = [(16, 64), (4096, 4096), (6144, 4096), (1024, 14336), (896, 896), (2560
 
 
 def near(output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> bool:
-    expected = x.float() @ weight.T
-    return ((output.float() - expected).norm() / expected.norm()).item() < 1e-2
+    expected = x.double() @ weight.T.double()  # whose squares neither overflow nor vanish
+    return ((output.double() - expected).norm() / expected.norm()).item() < 1e-2
 
 
 @GPU

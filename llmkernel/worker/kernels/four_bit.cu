@@ -4,10 +4,11 @@
 //
 // Layout. Weights lie in tiles of 16 rows by 64 columns, a tile's 512 bytes one after the other,
 // the tiles of 16 rows along k: [rows / 16][k / 64][lane][16 bytes]. Lane 4 g + c of a warp holds
-// rows g and g + 8, columns 16 c to 16 c + 15: byte 4 s + j is row g + 8 (j & 1), columns
-// 16 c + 4 s + 2 (j >> 1) and the next, the first one in the high nibble. So a warp reads a tile
-// with one 16-byte load a lane, and the bytes of step s are the fragment that mma.m16n8k16 takes
-// from this lane, for columns in an order that the activations follow. Scales: [rows / 16][k / 64][16].
+// rows g and g + 8, columns 8 c to 8 c + 7 of both halves of the tile: byte 4 s + j is row
+// g + 8 (j & 1), columns 32 (s >> 1) + 8 c + 4 (s & 1) + 2 (j >> 1) and the next, the first one in
+// the high nibble. So a warp reads a tile with one 16-byte load a lane, and the bytes of step s are
+// the fragment that mma.m16n8k16 takes from this lane, for columns in an order that the activations
+// follow. Scales and offsets: [rows / 16][k / group][g][rows g and g + 8].
 //
 // A byte is two weights, so a table of 256 pairs makes both with one look-up; each bank of shared
 // memory has a copy of its own (32 KiB), and no two lanes ever wait for each other.

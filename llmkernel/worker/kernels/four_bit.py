@@ -1,7 +1,8 @@
 """Products with 4-bit weights: the packed layout, its plain reference, and kernels for a GPU.
 
 The layout is described in four_bit.cu, beside the kernels that read it. It holds any format
-with a table of 16 values and one scale for 64 weights of a row: bitsandbytes' NF4 and FP4.
+with a table of 16 values and a scale, or a scale and an offset, for groups of a row's weights:
+bitsandbytes' NF4 and FP4, GPTQ and AWQ.
 The kernels are compiled when they are first used, through NVRTC, which torch brings along;
 no compiler and no header is needed.
 """
@@ -19,6 +20,8 @@ from torch.nn import functional
 
 ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
+LEAST_GROUP = 32
+"""Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
 _TABLE_BYTES = 256 * 32 * 4
@@ -26,10 +29,13 @@ _SOURCE = Path(__file__).with_name("four_bit.cu")
 
 
 class Packed(NamedTuple):
-    """A matrix [rows, columns] in tiles.
+    """A matrix [rows, columns] in tiles: code[nibble] * scale - offset.
 
-    `weights` uint8 [rows / 16 * columns / 64 * 512], `scales` float32 [rows / 16, columns / 64,
-    16], `code` float32 [16]: the value of each nibble.
+    `weights` uint8 [rows / 16 * columns / 64 * 512]. `scales` float32 [rows / 16, columns /
+    group, 8, 2] belong to `group` columns each, 32 or 64; the last two dimensions are rows g and
+    g + 8 of the tile. `code` float32 [16]: the value of each nibble. `offsets` like `scales`.
+    `order` int64 [columns]: the activation that each column is multiplied by, where that is
+    not its own.
     """
 
     weights: Tensor
@@ -37,32 +43,63 @@ class Packed(NamedTuple):
     code: Tensor
     rows: int
     columns: int
+    offsets: Tensor | None = None
+    order: Tensor | None = None
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale."""
+        return self.columns // self.scales.shape[1]
 
 
-def pack(nibbles: Tensor, scales: Tensor, code: Tensor) -> Packed:
+def pack(nibbles: Tensor, scales: Tensor, code: Tensor, offsets: Tensor | None = None) -> Packed:
     """Tiles of `nibbles` uint8 [rows, columns / 2], the first of each pair in the high half.
 
-    `scales` [rows, columns / 64] belong to 64 columns each. Raises ValueError for sizes that
-    are no whole number of tiles.
+    `scales` and `offsets` [rows, columns / group] belong to `group` columns each: 32 or a
+    multiple of 64. Raises ValueError for sizes that are no whole number of tiles or groups.
     """
     rows, columns = nibbles.shape[0], 2 * nibbles.shape[1]
     if rows % ROWS or columns % COLUMNS:
         raise ValueError(f"{rows} x {columns} is no whole number of {ROWS} x {COLUMNS} tiles.")
     down, across = rows // ROWS, columns // COLUMNS
-    # [down, high row, g, across, c, step, pair] to [down, across, g, c, step, pair, high row]
-    tiles = nibbles.view(down, 2, 8, across, 4, 4, 2).permute(0, 3, 2, 4, 5, 6, 1)
-    ordered = scales.view(down, ROWS, across).transpose(1, 2).contiguous().float()
-    return Packed(tiles.contiguous().view(-1), ordered, code.float(), rows, columns)
+    # [down, high row, g, across, half, c, step, pair] to
+    # [down, across, g, c, half, step, pair, high row]
+    tiles = nibbles.view(down, 2, 8, across, 2, 4, 2, 2).permute(0, 3, 2, 5, 4, 6, 7, 1)
+    weights = tiles.contiguous().view(-1)
+    shifts = None if offsets is None else _ordered(offsets, columns)
+    return Packed(weights, _ordered(scales, columns), code.float(), rows, columns, shifts)
+
+
+def _ordered(scales: Tensor, columns: int) -> Tensor:
+    """Scales [rows, groups] as the kernels read them, repeated for each 64 columns at least."""
+    rows, groups = scales.shape
+    group = columns // groups
+    if group * groups != columns or (group != LEAST_GROUP and group % COLUMNS):
+        raise ValueError(f"{groups} groups of {columns} columns; a group has 32 or n x 64.")
+    if group > COLUMNS:
+        scales = scales.repeat_interleave(group // COLUMNS, 1)
+    tiles = scales.float().view(rows // ROWS, 2, 8, -1).permute(0, 3, 2, 1)
+    return tiles.contiguous()
 
 
 def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The matrix [rows, columns] itself: the plain reference of every kernel here."""
-    down, across = packed.rows // ROWS, packed.columns // COLUMNS
-    tiles = packed.weights.view(down, across, 8, 4, 4, 2, 2).permute(0, 6, 2, 1, 3, 4, 5)
-    nibbles = tiles.reshape(packed.rows, packed.columns // 2).long()
+    """The matrix [rows, columns] itself: the plain reference of every kernel here.
+
+    Its columns are in the order of the packed ones, see `Packed.order`.
+    """
+    rows, columns = packed.rows, packed.columns
+    tiles = packed.weights.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2)
+    nibbles = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6).reshape(rows, columns // 2).long()
     values = packed.code[torch.stack((nibbles >> 4, nibbles & 15), -1).flatten(1)]
-    scales = packed.scales.transpose(1, 2).reshape(packed.rows, across)
-    return (values * scales.repeat_interleave(COLUMNS, 1)).to(dtype)
+    values = values * _by_column(packed.scales, packed)
+    if packed.offsets is not None:
+        values -= _by_column(packed.offsets, packed)
+    return values.to(dtype)
+
+
+def _by_column(scales: Tensor, packed: Packed) -> Tensor:
+    plain = scales.permute(0, 3, 2, 1).reshape(packed.rows, -1)
+    return plain.repeat_interleave(packed.group, 1)
 
 
 def product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
@@ -72,6 +109,8 @@ def product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
     reference computes it.
     """
+    if packed.order is not None:
+        x = x.index_select(-1, packed.order)
     if x.device.type != "cuda":
         return functional.linear(x, expand(packed, x.dtype), bias)
     count = x.shape[0]

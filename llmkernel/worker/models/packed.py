@@ -31,6 +31,8 @@ class PackedLinear(nn.Module):
     weights: Tensor
     scales: Tensor
     code: Tensor
+    offsets: Tensor | None
+    order: Tensor | None
     bias: Tensor | None
 
     def __init__(self, packed: Packed, bias: Tensor | None) -> None:
@@ -39,12 +41,15 @@ class PackedLinear(nn.Module):
         self.register_buffer("weights", packed.weights)
         self.register_buffer("scales", packed.scales)
         self.register_buffer("code", packed.code)
+        self.register_buffer("offsets", packed.offsets)
+        self.register_buffer("order", packed.order)
         self.register_buffer("bias", bias)
 
     @property
     def packed(self) -> Packed:
         """Its matrix."""
-        return Packed(self.weights, self.scales, self.code, self.out_features, self.in_features)
+        sizes = (self.out_features, self.in_features)
+        return Packed(self.weights, self.scales, self.code, *sizes, self.offsets, self.order)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
