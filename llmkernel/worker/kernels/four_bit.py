@@ -109,16 +109,23 @@ def product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
     reference computes it.
     """
+    if x.device.type != "cuda":
+        return plain_product(x, packed, bias)
     if packed.order is not None:
         x = x.index_select(-1, packed.order)
-    if x.device.type != "cuda":
-        return functional.linear(x, expand(packed, x.dtype), bias)
     count = x.shape[0]
     if count > MOST_TOKENS:
         return functional.linear(x, expand_on_gpu(packed, x.dtype), bias)
     if count == 1:
         return vector_product(x, packed, bias)
     return matrix_product(x, packed, bias)
+
+
+def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
+    """`product` in torch alone, on any device, for `x` of any float dtype."""
+    if packed.order is not None:
+        x = x.index_select(-1, packed.order)
+    return functional.linear(x, expand(packed, x.dtype), bias)
 
 
 class VectorPlan(NamedTuple):

@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer of 4-bit weights [out_features, in_features]."""
+    """A linear layer of 4-bit weights [out_features, in_features].
+
+    `kernels` says whether this project's kernels compute it on a GPU, else torch does.
+    """
 
     weights: Tensor
     scales: Tensor
@@ -35,8 +38,9 @@ class PackedLinear(nn.Module):
     order: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, packed: Packed, bias: Tensor | None) -> None:
+    def __init__(self, packed: Packed, bias: Tensor | None, *, kernels: bool = True) -> None:
         super().__init__()
+        self.kernels = kernels
         self.in_features, self.out_features = packed.columns, packed.rows
         self.register_buffer("weights", packed.weights)
         self.register_buffer("scales", packed.scales)
@@ -54,7 +58,8 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         flat = x.reshape(-1, self.in_features).contiguous()
-        output = four_bit.product(flat, self.packed, self.bias)
+        product = four_bit.product if self.kernels else four_bit.plain_product
+        output = product(flat, self.packed, self.bias)
         return output.view(*x.shape[:-1], self.out_features)
 
 
@@ -91,6 +96,27 @@ class Part(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         return self._merged[0].output(self._index, x)
+
+
+def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
+    """Put the packed layers of a model on the kernels; how many it were.
+
+    Each is compared with what torch makes of it before. The model is on a GPU, in evaluation
+    mode, and its activations have `dtype`, float16 or bfloat16.
+    """
+    replaced = 0
+    for name, layer in model.named_modules():
+        if not isinstance(layer, PackedLinear) or layer.kernels:
+            continue
+        x = _random(layer.in_features, layer.weights.device, dtype)
+        expected = four_bit.plain_product(x.float(), layer.packed)
+        error = _error(four_bit.product(x, layer.packed), expected)
+        if error < _TOLERANCE:
+            layer.kernels = True
+            replaced += 1
+        else:
+            _log.warning("%s keeps torch's product: relative error %g", name, error)
+    return replaced
 
 
 def pack_layers(model: nn.Module) -> int:
@@ -183,11 +209,16 @@ def _joined(parts: list[Packed]) -> Packed | None:
 
 def _probe(layer: Any) -> Tensor:
     """Activations of two tokens, which show a wrong layout as well as any."""
-    dtype = _dtype(layer)
-    generator = torch.Generator(layer.weight.device).manual_seed(0)
-    return torch.randn(
-        2, layer.in_features, generator=generator, device=layer.weight.device, dtype=dtype
-    )
+    return _random(layer.in_features, layer.weight.device, _dtype(layer))
+
+
+def _random(columns: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(2, columns, generator=generator, device=device, dtype=dtype)
+
+
+def _error(output: Tensor, expected: Tensor) -> float:
+    return float((output.float() - expected).norm() / expected.norm())
 
 
 @torch.no_grad()
@@ -197,7 +228,7 @@ def _agree(output: Tensor, layer: Any, x: Tensor) -> bool:
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
     bias = None if layer.bias is None else layer.bias.float()
     expected = nn.functional.linear(x.float(), weight, bias)
-    error = ((output.float() - expected).norm() / expected.norm()).item()
+    error = _error(output, expected)
     if not error < _TOLERANCE:  # not-a-number too
         _log.warning("a 4-bit layer keeps bitsandbytes' kernel: relative error %g", error)
         return False
