@@ -157,7 +157,7 @@ def test_groups_of_other_sizes_are_an_error() -> None:
 
 def test_zero_points_that_contradict_symmetry_are_an_error() -> None:
     tensors = packers.gptq(packers.quantise(torch.randn(16, 128), 32), version=2)
-    with pytest.raises(BrokenCheckpoint, match="symmetrically.*other than 8"):
+    with pytest.raises(BrokenCheckpoint, match=r"symmetrically.*other than 8"):
         form(packers.GPTQ).matrix(tensors)
 
 
@@ -165,7 +165,7 @@ def test_a_zero_point_that_writers_store_differently_is_an_error() -> None:
     layer = packers.quantise(torch.randn(16, 128), 32, symmetric=False)
     layer.zeros[1, 3] = 0
     tensors = packers.gptq(layer, borrow=True)
-    with pytest.raises(BrokenCheckpoint, match="zero point of 0 .*gptq_v2"):
+    with pytest.raises(BrokenCheckpoint, match=r"zero point of 0 .*gptq_v2"):
         form(packers.GPTQ, sym=False).matrix(tensors)
     known = form(packers.GPTQ, sym=False, meta={"quantizer": "gptqmodel:4.0.0"})
     assert torch.equal(four_bit.expand(packed_of(known, tensors)), layer.weight)

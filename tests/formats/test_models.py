@@ -76,8 +76,11 @@ def test_a_quantised_model_answers_as_its_weights_do(tmp_path: Path, kind: str) 
     assert same(answer(loaded.model), expected)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - FUSED))
-@pytest.mark.parametrize("stored", [packers.GPTQ, packers.AWQ], ids=["gptq", "awq"])
+CASES = [(family, packers.GPTQ) for family in sorted(FAMILIES.keys() - FUSED)]
+CASES += [(family, packers.AWQ) for family in ("gpt2", "qwen2")]
+
+
+@pytest.mark.parametrize(("family", "stored"), CASES)
 def test_families_with_their_own_layers_and_biases(
     tmp_path: Path, family: str, stored: dict[str, Any]
 ) -> None:

@@ -16,12 +16,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from llmkernel.errors import BrokenCheckpoint, UnsupportedModel
+from llmkernel.errors import UnsupportedModel
 from llmkernel.worker.formats.format import (
     FLOATS,
     INTEGERS,
     Entry,
     group_length,
+    nonsense,
     read_bits,
     read_flag,
     read_group_size,
@@ -72,14 +73,6 @@ class Awq:
             "scales": Entry(FLOATS, (groups, rows)),
         }
 
-    def extras(self, rows: int, columns: int) -> dict[str, Entry]:
-        """None."""
-        return {}
-
-    def keeps(self, layer: str) -> bool:
-        """Whether the layer, or a module around it, is among modules_to_not_convert."""
-        return any(f".{name}." in f".{layer}." for name in self.kept)
-
     def matrix(self, tensors: Mapping[str, Tensor]) -> Matrix:
         """From qweight, qzeros and scales of the shapes above.
 
@@ -98,7 +91,5 @@ def _rows(words: Tensor) -> Tensor:
 def _names(stored: Mapping[str, Any]) -> tuple[str, ...]:
     names = stored.get("modules_to_not_convert") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BrokenCheckpoint(
-            "quantization_config in config.json has modules_to_not_convert that is no list of names."
-        )
+        raise nonsense("modules_to_not_convert", names)
     return tuple(names)

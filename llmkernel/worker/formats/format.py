@@ -19,10 +19,11 @@ FLOATS = ("F16", "BF16", "F32")
 
 
 class Entry(NamedTuple):
-    """A tensor that a layer must have in the files: its possible dtypes, and its shape."""
+    """A tensor that a layer has in the files, or may have: its possible dtypes, and its shape."""
 
     dtypes: tuple[str, ...]
     shape: tuple[int, ...]
+    needed: bool = True
 
 
 class Format(Protocol):
@@ -44,17 +45,15 @@ class Format(Protocol):
     def reorders(self) -> bool:
         """Whether columns may belong to groups in any order."""
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of modules that config.json says are not quantised."""
+
     def entries(self, rows: int, columns: int) -> dict[str, Entry]:
-        """The tensors of a layer by what follows its name: those it must have."""
-
-    def extras(self, rows: int, columns: int) -> dict[str, Entry]:
-        """The same for those it may have."""
-
-    def keeps(self, layer: str) -> bool:
-        """Whether config.json says that this layer is not quantised."""
+        """The tensors of a layer by what follows its name."""
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Matrix:
-        """A layer from its tensors, which have the shapes of `entries` and `extras`.
+        """A layer from its tensors, which have the shapes of `entries`.
 
         Raises BrokenCheckpoint where their numbers contradict the format.
         """
@@ -75,7 +74,7 @@ def read_bits(stored: Mapping[str, Any], method: str, default: int | None = None
     """Check that weights have 4 bits. Raises UnsupportedModel or BrokenCheckpoint."""
     bits = stored.get("bits", default)
     if type(bits) is not int:
-        raise _nonsense("bits", bits)
+        raise nonsense("bits", bits)
     if bits != 4:
         raise UnsupportedModel(
             f"The checkpoint is quantised by {method} to {bits} bits, and only 4 are supported. "
@@ -87,7 +86,7 @@ def read_group_size(stored: Mapping[str, Any], method: str) -> int:
     """The group size, 128 where nothing is said. Raises UnsupportedModel or BrokenCheckpoint."""
     size = stored.get("group_size", 128)
     if type(size) is not int or (size <= 0 and size != WHOLE_ROW):
-        raise _nonsense("group_size", size)
+        raise nonsense("group_size", size)
     if size != WHOLE_ROW and size % LEAST_GROUP:
         raise UnsupportedModel(
             f"The checkpoint is quantised by {method} in groups of {size} weights, and groups are "
@@ -100,7 +99,7 @@ def read_flag(stored: Mapping[str, Any], name: str, default: bool) -> bool:
     """A true or false of the configuration. Raises BrokenCheckpoint where it is neither."""
     value = stored.get(name, default)
     if not isinstance(value, bool):
-        raise _nonsense(name, value)
+        raise nonsense(name, value)
     return value
 
 
@@ -113,12 +112,13 @@ def read_layout(stored: Mapping[str, Any], *names: str, default: str) -> str:
         value = stored.get(name)
         if value is not None:
             if not isinstance(value, str):
-                raise _nonsense(name, value)
+                raise nonsense(name, value)
             return value.lower()
     return default
 
 
-def _nonsense(name: str, value: Any) -> BrokenCheckpoint:
+def nonsense(name: str, value: Any) -> BrokenCheckpoint:
+    """The error for a setting of quantization_config that no writer makes."""
     return BrokenCheckpoint(
         f"quantization_config in config.json has {name}={value!r}, which means nothing. "
         "Download the model again."

@@ -26,6 +26,7 @@ from llmkernel.worker.formats.format import (
     INTEGERS,
     Entry,
     group_length,
+    nonsense,
     read_bits,
     read_flag,
     read_group_size,
@@ -51,6 +52,7 @@ class Gptq:
     reorders: bool
     one_less: bool
     by_word: bool
+    kept: tuple[str, ...] = ()  # what is quantised is what the files hold
     name: str = "gptq"
 
     @classmethod
@@ -72,26 +74,18 @@ class Gptq:
             symmetric=read_flag(stored, "sym", default=False),
             reorders=read_flag(stored, "desc_act", default=False),
             one_less=layout == "gptq",
-            by_word="gptqmodel" in str((stored.get("meta") or {}).get("quantizer")),
+            by_word="gptqmodel" in str(_table(stored, "meta").get("quantizer")),
         )
 
     def entries(self, rows: int, columns: int) -> dict[str, Entry]:
-        """Shapes as above; g_idx is among them where the columns are sorted."""
+        """Shapes as above. Many write g_idx even where it says nothing."""
         groups = -(-columns // group_length(self.group_size, columns))
-        needed = {
+        return {
             "qweight": Entry(INTEGERS, (columns // 8, rows)),
             "qzeros": Entry(INTEGERS, (groups, rows // 8)),
             "scales": Entry(FLOATS, (groups, rows)),
+            "g_idx": Entry(("I32", "I64"), (columns,), needed=self.reorders),
         }
-        return needed | (self._order(columns) if self.reorders else {})
-
-    def extras(self, rows: int, columns: int) -> dict[str, Entry]:
-        """An order of the columns, which many write where it says nothing."""
-        return {} if self.reorders else self._order(columns)
-
-    def keeps(self, layer: str) -> bool:
-        """Never: what is quantised is what the files hold."""
-        return False
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Matrix:
         """From qweight, qzeros, scales and g_idx of the shapes above.
@@ -126,19 +120,13 @@ class Gptq:
             )
         return stored.T
 
-    def _order(self, columns: int) -> dict[str, Entry]:
-        return {"g_idx": Entry(("I32", "I64"), (columns,))}
-
 
 def _refuse_exceptions(stored: Mapping[str, Any]) -> None:
     """Raise UnsupportedModel for layers of other settings, or for parts beside them.
 
     Layers that are left out ("-:" before a pattern) are known by what the files hold.
     """
-    dynamic = stored.get("dynamic") or {}
-    if not isinstance(dynamic, dict):
-        raise BrokenCheckpoint("quantization_config in config.json has a 'dynamic' of no patterns.")
-    for pattern, settings in dynamic.items():
+    for pattern, settings in _table(stored, "dynamic").items():
         if settings and not pattern.startswith("-:"):
             raise UnsupportedModel(
                 f"The checkpoint gives some layers settings of their own (dynamic: {pattern!r}), "
@@ -147,6 +135,13 @@ def _refuse_exceptions(stored: Mapping[str, Any]) -> None:
     for part in ("adapter", "rotation"):
         if stored.get(part):
             raise UnsupportedModel(f"The checkpoint has a GPTQ {part}, which is not supported.")
+
+
+def _table(stored: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = stored.get(name) or {}
+    if not isinstance(value, dict):
+        raise nonsense(name, value)
+    return value
 
 
 def _check_groups(groups: Tensor, length: int, count: int) -> None:

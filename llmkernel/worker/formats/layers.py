@@ -182,8 +182,9 @@ class _Hole(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # families that give some layers' weights random numbers of their own find this one done
-        self.weight: Any = torch.empty(0, device="meta")
-        self.weight._is_hf_initialized = True
+        weight: Any = torch.empty(0, device="meta")
+        weight._is_hf_initialized = True
+        self.weight = weight
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
@@ -212,7 +213,7 @@ def _refuse_strange_parts(found: Checkpoint, quantised: set[str]) -> None:
 
 
 def _check(found: Checkpoint, layer: Layer, form: Format) -> None:
-    if form.keeps(layer.name):
+    if any(f".{name}." in f".{layer.name}." for name in form.kept):
         raise BrokenCheckpoint(
             f"config.json says that {layer.name} is not quantised, and in the files it is."
         )
@@ -221,17 +222,16 @@ def _check(found: Checkpoint, layer: Layer, form: Format) -> None:
             f"{layer.name} has {layer.columns} inputs and {layer.rows} outputs; quantised layers "
             f"are supported where these are multiples of {COLUMNS} and {ROWS}."
         )
-    needed = form.entries(layer.rows, layer.columns)
-    allowed = form.extras(layer.rows, layer.columns)
-    (needed if layer.bias else allowed)["bias"] = Entry(FLOATS, (layer.rows,))
-    for part, entry in (needed | allowed).items():
-        _check_entry(found, f"{layer.name}.{part}", entry, needed=part in needed)
+    entries = form.entries(layer.rows, layer.columns)
+    entries["bias"] = Entry(FLOATS, (layer.rows,), needed=layer.bias)
+    for part, entry in entries.items():
+        _check_entry(found, f"{layer.name}.{part}", entry)
 
 
-def _check_entry(found: Checkpoint, name: str, entry: Entry, *, needed: bool) -> None:
+def _check_entry(found: Checkpoint, name: str, entry: Entry) -> None:
     stored = found.tensors.get(name)
     if stored is None:
-        if needed:
+        if entry.needed:
             raise BrokenCheckpoint(f"{name} is not in the files. Download the model again.")
         return
     if stored.shape != entry.shape:
