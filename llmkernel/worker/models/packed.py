@@ -53,9 +53,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        flat = x.reshape(-1, self.in_features).contiguous()
-        output = four_bit.product(flat, self.packed, self.bias)
+        output = self.product(x.reshape(-1, self.in_features).contiguous())
         return output.view(*x.shape[:-1], self.out_features)
+
+    def product(self, x: Tensor, **more: Any) -> Tensor:
+        """`four_bit.product` of `x` [tokens, in_features] with `more` keywords."""
+        return four_bit.product(x, self.packed, self.bias, **more)
 
 
 class Merged:
