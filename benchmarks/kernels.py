@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import MatrixPlan, Packed, VectorPlan
+from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
 LAYERS = 32
 _PAST_L2 = 250e6
-MATRIX_PLANS = [
-    MatrixPlan(tiles, row_warps, k_warps, ahead, parts)
+MANY_PLANS = [
+    ManyPlan(tiles, row_warps, k_warps, ahead, parts)
     for (tiles, row_warps, k_warps, ahead), parts in itertools.product(
         [
             (2, 1, 8, 1), (2, 1, 8, 2), (2, 1, 4, 2), (4, 1, 8, 1), (1, 1, 8, 4), (2, 1, 16, 1),
@@ -41,15 +41,19 @@ MATRIX_PLANS = [
 ]  # fmt: skip
 
 
-def vector_plans(columns: int) -> list[VectorPlan]:
+def few_plans(columns: int) -> list[FewPlan]:
     """Plans that cover `columns` and waste little."""
     across = columns // 64
     found = []
-    for tiles, parts in itertools.product((2, 3, 4, 5), (1, 2, 3, 4, 7, 8)):
+    for (tiles, ahead, blocks), parts in itertools.product(
+        [(8, 4, 2), (8, 2, 2), (4, 4, 2), (4, 2, 2), (4, 4, 1), (4, 2, 1), (2, 2, 2), (4, 4, 3)],
+        (1, 2, 3, 4, 7, 8),
+    ):
         per = -(-across // parts)
         warps = -(-per // tiles)
-        if 4 <= warps <= 16 and warps * tiles < per * 1.1:
-            found.append(VectorPlan(warps, tiles, parts))
+        most = {1: 16, 2: 16 if tiles == 2 else 8, 3: 5}[blocks]
+        if 4 <= warps <= most and warps * tiles < per * 1.15:
+            found.append(FewPlan(warps, tiles, ahead, blocks, parts))
     return found
 
 
@@ -120,10 +124,10 @@ def main() -> None:
             count = max(2, int(_PAST_L2 / (rows * columns / 2)) + 1)
             matrices = [random_matrix(rows, columns) for _ in range(count)]
             x = torch.randn(tokens, columns, dtype=torch.bfloat16, device="cuda")
-            if tokens == 1:
-                taken, plan = best_plan(matrices, x, vector_plans(columns), four_bit.vector_product)
+            if tokens <= four_bit.FEW_TOKENS:
+                taken, plan = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
             else:
-                taken, plan = best_plan(matrices, x, MATRIX_PLANS, four_bit.matrix_product)
+                taken, plan = best_plan(matrices, x, MANY_PLANS, four_bit.many_product)
             chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
             size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
             row = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import MatrixPlan, Packed, VectorPlan
+from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -73,13 +73,14 @@ def test_sizes_that_are_no_whole_tiles_are_refused():
 @pytest.mark.parametrize("rows", [1024, 4096, 6144, 14336, 28672, 151936])
 @pytest.mark.parametrize("columns", [64, 896, 2560, 4096, 9728, 14336])
 def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
-    vector = four_bit.vector_plan(columns)
-    assert vector.warps <= 16
-    per = -(-columns // 64 // vector.parts)
-    assert vector.warps * vector.tiles >= per
+    few = four_bit.few_plan(columns)
+    assert few.warps <= 16
+    per = -(-columns // 64 // few.parts)
+    assert few.warps * few.tiles >= per
+    assert few.tiles % few.ahead == 0
     for processors in (20, 132):
         for count in (1, 8, 9, 32, 64):
-            matrix = four_bit.matrix_plan(rows, columns, count, processors)
+            matrix = four_bit.many_plan(rows, columns, count, processors)
             assert matrix.parts <= columns // 64
             assert matrix.tiles % 2 == 0, "gate and up of a pair are one warp's"
             assert four_bit.token_tiles(count) * 8 >= count
@@ -201,16 +202,24 @@ def test_every_number_of_tokens_is_near_the_reference(rows, columns, dtype):
 @GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "plan", [VectorPlan(16, 4, 1), VectorPlan(14, 4, 4), VectorPlan(13, 4, 3), VectorPlan(5, 2, 2)]
+    "plan",
+    [
+        FewPlan(8, 8, 4, 2, 1),
+        FewPlan(7, 8, 4, 2, 4),
+        FewPlan(16, 4, 2, 1, 1),
+        FewPlan(13, 4, 4, 1, 3),
+        FewPlan(8, 2, 2, 2, 2),
+    ],
 )
-def test_every_vector_plan_is_right(plan):
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_every_few_plan_is_right(plan, count):
     for rows, columns in [(4096, 4096), (1024, 14336), (896, 896), (2560, 9728)]:
         if plan.warps * plan.tiles * plan.parts * 64 < columns:
             continue
         packed, weight = random_matrix(rows, columns)
-        x = torch.randn(1, columns, device="cuda", dtype=torch.bfloat16)
+        x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
         for _ in range(2):  # the counters are as they were
-            assert near(four_bit.vector_product(x, packed, plan=plan), x, weight)
+            assert near(four_bit.few_product(x, packed, plan=plan), x, weight)
 
 
 @GPU
@@ -218,19 +227,19 @@ def test_every_vector_plan_is_right(plan):
 @pytest.mark.parametrize(
     "plan",
     [
-        MatrixPlan(1, 1, 8, 1, 1),
-        MatrixPlan(2, 1, 4, 2, 3),
-        MatrixPlan(4, 2, 4, 1, 2),
-        MatrixPlan(2, 4, 2, 2, 4),
+        ManyPlan(1, 1, 8, 1, 1),
+        ManyPlan(2, 1, 4, 2, 3),
+        ManyPlan(4, 2, 4, 1, 2),
+        ManyPlan(2, 4, 2, 2, 4),
     ],
 )
 @pytest.mark.parametrize("count", [3, 12, 32])
-def test_every_matrix_plan_is_right(plan, count):
+def test_every_many_plan_is_right(plan, count):
     for rows, columns in SHAPES:
         packed, weight = random_matrix(rows, columns)
         x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
         for _ in range(2):
-            assert near(four_bit.matrix_product(x, packed, plan=plan), x, weight)
+            assert near(four_bit.many_product(x, packed, plan=plan), x, weight)
 
 
 @GPU
@@ -282,7 +291,7 @@ def test_what_is_fused_into_a_product_is_near_the_reference(columns, count):
 def test_activations_of_any_size_neither_overflow_nor_vanish(size):
     packed, weight = random_matrix(256, 512)
     x = torch.randn(1, 512, device="cuda", dtype=torch.bfloat16) * size
-    output = four_bit.vector_product(x, packed)
+    output = four_bit.few_product(x, packed)
     assert near(output, x, weight) if size else not output.any()
 
 

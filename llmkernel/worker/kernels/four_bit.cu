@@ -10,36 +10,19 @@
 // follow. Scales and offsets: [rows / 16][k / group][g][rows g and g + 8], GROUPS of them in a tile.
 //
 // A byte is two weights, so a table of 256 pairs makes both with one look-up; each bank of shared
-// memory has a copy of its own (32 KiB), and no two lanes ever wait for each other.
+// memory has a copy of its own, and no two lanes ever wait for each other. An entry's copies take the
+// first half of 256 bytes, so that an address is made by one byte permutation: 4 * lane, then the byte.
 //
 // GATED: row tiles come in pairs, gate and up, and y is silu(gate) * up, half as wide.
 
 #define WARP 32u
-#define TABLE_WORDS (256 * 32)
+// Where the table begins in shared memory; what the compiler places lies before it.
+#define TABLE_AT 4096
 #ifdef GATED
 #define PAIRED 2
 #else
 #define PAIRED 1
 #endif
-
-__device__ __forceinline__ u32 half_pair(float low, float high) {
-  u32 pair;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-
-__device__ __forceinline__ u32 multiply_add(u32 a, u32 b, u32 c) {
-  u32 d;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-}
-
-__device__ __forceinline__ float sum_of(u32 pair) {
-  float low, high;
-  asm("{ .reg .f16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
-      : "=f"(low), "=f"(high) : "r"(pair));
-  return low + high;
-}
 
 __device__ __forceinline__ void mma(float* d, const u32* a, u32 b0, u32 b1) {
 #ifdef BF16
@@ -67,14 +50,39 @@ __device__ __forceinline__ float2 stream_in(const float2* at) {
 }
 
 // Byte b -> (code[b >> 4], code[b & 15]), one copy for each bank.
-template <bool HALF>
-__device__ __forceinline__ void fill_table(u32* table, const float* code) {
+__device__ __forceinline__ void fill_table(const float* code) {
   for (u32 word = threadIdx.x; word < 256 * 8; word += blockDim.x) {
     u32 byte = word >> 3;
-    float first = __ldg(code + (byte >> 4)), second = __ldg(code + (byte & 15));
-    u32 pair = HALF ? half_pair(first, second) : pack(first, second);
-    ((uint4*)table)[word] = make_uint4(pair, pair, pair, pair);
+    u32 pair = pack(__ldg(code + (byte >> 4)), __ldg(code + (byte & 15)));
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};"
+        :: "r"(TABLE_AT + byte * 256 + (word & 7) * 16), "r"(pair) : "memory");
   }
+}
+
+// What `pair_of` needs of a lane; only after the barrier that follows `fill_table`.
+__device__ __forceinline__ u32 lane_address() {
+  u32 address;
+  asm volatile("mov.u32 %0, %1;" : "=r"(address) : "r"((threadIdx.x & 31) * 4) : "memory");
+  return address;
+}
+
+// The two weights of byte BYTE of `word`.
+template <int BYTE>
+__device__ __forceinline__ u32 pair_of(u32 word, u32 lane_at) {
+  u32 pair, address = __byte_perm(word, lane_at, 0x7704 | (BYTE << 4));
+  asm("ld.shared.u32 %0, [%1 + %2];" : "=r"(pair) : "r"(address), "n"(TABLE_AT));
+  return pair;
+}
+
+// Adds up 16 activations of each token: a product with rows of ones, in the layout of the sums.
+__device__ __forceinline__ void add_up(float* d, u32 b0, u32 b1) {
+#ifdef BF16
+  const u32 one = 0x3f803f80u;
+#else
+  const u32 one = 0x3c003c00u;
+#endif
+  const u32 ones[4] = {one, one, one, one};
+  mma(d, ones, b0, b1);
 }
 
 // True for the last block that comes here, whose reads then see what the others wrote before.
@@ -92,74 +100,96 @@ __device__ __forceinline__ bool last_to_arrive(u32* counter, u32 many) {
   return last;
 }
 
-#ifdef ONLY_four_bit_vector
-// One row of activations. Each warp keeps the activations of TILES k-tiles in registers, scaled to
-// at most 1 and as float16, and multiplies them with one row tile after the other; the warps of a
-// block are side by side along k, the PARTS of k are blocks. Sums of 8 terms are float16 pairs, the
-// rest float32. While one row tile is computed, the next one is on its way from memory.
+#ifdef ONLY_four_bit_few
+// Where number `at` of 128 of a warp's sums lies: in the halves of 256 bytes that the table leaves.
+__device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
+  return TABLE_AT + 128 + ((buffer * WARPS + warp) * 4 + (at >> 5)) * 256 + (at & 31) * 4;
+}
+
+// Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
+// registers and multiplies one row tile after the other with them, whose weights are fetched AHEAD
+// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. A scale
+// belongs to a tile's row: steps are summed unscaled, then scaled into the total. With several parts
+// each one's sums go to `sums` [PARTS, count, rows], and the block that comes last adds them up, in
+// order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS)
-four_bit_vector(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
-                const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
-                const u16* __restrict__ bias, const u16* residual, u16* y,
-                float* sums, u32* counters, int rows, int columns) {
-  extern __shared__ uint4 shared[];
-  u32* table = (u32*)shared;
-  __shared__ float partial[2][PAIRED][WARPS][16];
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
+four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
+             const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
+             const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
+             int rows, int columns, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int k_tiles = columns >> 6, units = (rows >> 4) / PAIRED;
   const int part = blockIdx.x % PARTS, stride = gridDim.x / PARTS;
   const int per = (k_tiles + PARTS - 1) / PARTS, first = part * per, end = min(first + per, k_tiles);
+  const int k0 = first + warp;
 
-  uint4 next[TILES];
-  float2 scale[TILES][GROUPS];
+  uint4 next[AHEAD];
+  float2 scale[AHEAD][GROUPS];
 #ifdef OFFSETS
-  float2 offset[TILES][GROUPS];
+  float2 offset[AHEAD][GROUPS];
 #endif
-  auto fetch = [&](int slot, int row_tile) {
-    int k = first + warp + slot * WARPS;
-    if (row_tile < units * PAIRED && k < end) {
-      size_t at = (size_t)row_tile * k_tiles + k;
-      next[slot] = stream_in(weights + at * WARP + lane);
+  // `ahead` of slot 0 of the row tile at `w` and `s`; slots beyond the end keep what they have
+  const uint4* w = weights;
+  const float2* s = scales;
+#ifdef OFFSETS
+  const float2* o = offsets;
+#endif
+  auto fetch = [&](int ring, int slot) {
+    if (k0 + slot * WARPS < end) {
+      next[ring] = stream_in(w + slot * WARPS * WARP);
 #pragma unroll
       for (int i = 0; i < GROUPS; i++) {
-        scale[slot][i] = stream_in(scales + (at * GROUPS + i) * 8 + g);
+        scale[ring][i] = stream_in(s + (slot * WARPS * GROUPS + i) * 8);
 #ifdef OFFSETS
-        offset[slot][i] = stream_in(offsets + (at * GROUPS + i) * 8 + g);
-#endif
-      }
-    } else {
-      next[slot] = make_uint4(0, 0, 0, 0);
-#pragma unroll
-      for (int i = 0; i < GROUPS; i++) {
-        scale[slot][i] = make_float2(0.f, 0.f);
-#ifdef OFFSETS
-        offset[slot][i] = make_float2(0.f, 0.f);
+        offset[ring][i] = stream_in(o + (slot * WARPS * GROUPS + i) * 8);
 #endif
       }
     }
   };
-  int unit = blockIdx.x / PARTS;
+  auto go_to = [&](int row_tile) {
+    size_t at = (size_t)row_tile * k_tiles + k0;
+    w = weights + at * WARP + lane;
+    s = scales + at * GROUPS * 8 + g;
+#ifdef OFFSETS
+    o = offsets + at * GROUPS * 8 + g;
+#endif
+  };
 #pragma unroll
-  for (int slot = 0; slot < TILES; slot++) fetch(slot, unit * PAIRED);
-  fill_table<true>(table, code);
+  for (int ring = 0; ring < AHEAD; ring++) {
+    next[ring] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+      scale[ring][i] = make_float2(0.f, 0.f);
+#ifdef OFFSETS
+      offset[ring][i] = make_float2(0.f, 0.f);
+#endif
+    }
+  }
+  int unit = blockIdx.x / PARTS;
+  go_to(unit * PAIRED);
+  if (unit < units)
+#pragma unroll
+    for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
   let_next_start();
+  fill_table(code);
   wait_for_input();
 
-  // activations: 16 columns of each k-tile
+  // activations of token g: columns 8 c to 8 c + 7 of both halves of each k-tile
   u32 input[TILES][8];
-  auto columns_of = [&](int slot, int half) { return (first + warp + slot * WARPS) * 64 + half * 32 + c * 8; };
 #pragma unroll
   for (int slot = 0; slot < TILES; slot++) {
-    bool there = first + warp + slot * WARPS < end;
+    bool there = k0 + slot * WARPS < end && g < count;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      uint4 v = there ? *(const uint4*)(x + columns_of(slot, half)) : make_uint4(0, 0, 0, 0);
+      const u16* at = x + (size_t)g * columns + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
+      uint4 v = there ? *(const uint4*)at : make_uint4(0, 0, 0, 0);
       u32* to = &input[slot][half * 4];
       to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
     }
   }
 #ifdef NORM
+  __shared__ float warp_squares[WARPS][8];
   float squares = 0.f;
 #pragma unroll
   for (int slot = 0; slot < TILES; slot++)
@@ -169,20 +199,20 @@ four_bit_vector(const uint4* __restrict__ weights, const float2* __restrict__ sc
       squares += low * low + high * high;
     }
 #pragma unroll
-  for (int o = 1; o < 4; o <<= 1) squares += __shfl_xor_sync(~0u, squares, o);
-  __shared__ float warp_squares[WARPS];
-  if (lane == 0) warp_squares[warp] = squares;
+  for (int i = 1; i < 4; i <<= 1) squares += __shfl_xor_sync(~0u, squares, i);
+  if (c == 0) warp_squares[warp][g] = squares;
   __syncthreads();
   squares = 0.f;
 #pragma unroll
-  for (int w = 0; w < WARPS; w++) squares += warp_squares[w];
+  for (int i = 0; i < WARPS; i++) squares += warp_squares[i][g];
   const float by = rsqrtf(squares / columns + eps);
 #pragma unroll
   for (int slot = 0; slot < TILES; slot++) {
-    bool there = first + warp + slot * WARPS < end;
+    bool there = k0 + slot * WARPS < end;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      uint4 v = there ? __ldg((const uint4*)(norm + columns_of(slot, half))) : make_uint4(0, 0, 0, 0);
+      const u16* at = norm + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
+      uint4 v = there ? __ldg((const uint4*)at) : make_uint4(0, 0, 0, 0);
       const u32 factors[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
       for (int j = 0; j < 4; j++) {
@@ -192,129 +222,117 @@ four_bit_vector(const uint4* __restrict__ weights, const float2* __restrict__ sc
     }
   }
 #endif
-  float largest = 0.f;
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++)
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-      largest = fmaxf(largest, fmaxf(fabsf(low_of(input[slot][j])), fabsf(high_of(input[slot][j]))));
-#pragma unroll
-  for (int o = 1; o < 4; o <<= 1) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, o));
-  __shared__ float warp_largest[WARPS];
-  if (lane == 0) warp_largest[warp] = largest;
   __syncthreads();
-#pragma unroll
-  for (int w = 0; w < WARPS; w++) largest = fmaxf(largest, warp_largest[w]);
-  // a power of two, so that scaling rounds nothing; zero and not-a-number are left alone
-  u32 exponent = (__float_as_uint(largest) >> 23) & 255u;
-  bool plain = exponent > 0 && exponent < 250;
-  float shrink = plain ? __uint_as_float((253u - exponent) << 23) : 1.f;
-  float grow = plain ? __uint_as_float((exponent + 1u) << 23) : 1.f;
-#ifdef OFFSETS
-  float total[TILES][GROUPS];
-#endif
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++) {
-#ifdef OFFSETS
-#pragma unroll
-    for (int i = 0; i < GROUPS; i++) total[slot][i] = 0.f;
-#endif
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-      float low = low_of(input[slot][j]) * shrink, high = high_of(input[slot][j]) * shrink;
-      input[slot][j] = half_pair(low, high);
-#ifdef OFFSETS
-      total[slot][GROUPS == 2 ? j >> 2 : 0] += low + high;
-#endif
-    }
-  }
+  const u32 lane_at = lane_address();
 
-  const u32* mine = table + lane;
   for (int turn = 0; unit < units; unit += stride, turn++) {
     const int buffer = turn & 1;
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
       const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;
-      float upper = 0.f, lower = 0.f;
+      float total[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) {
-        const uint4 held = next[slot];
-        float2 s[GROUPS];
+        const int ring = slot % AHEAD;
+        const uint4 held = next[ring];
+        float2 by[GROUPS];
+#ifdef OFFSETS
+        float2 shift[GROUPS];
+#endif
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          s[i] = scale[slot][i];
+          by[i] = scale[ring][i];
 #ifdef OFFSETS
-          upper -= offset[slot][i].x * total[slot][i];
-          lower -= offset[slot][i].y * total[slot][i];
+          shift[i] = offset[ring][i];
 #endif
         }
-        fetch(slot, following);
-        const u32 bytes[4] = {held.x, held.y, held.z, held.w};
+        if (slot == TILES - AHEAD) go_to(following);
+        if (slot < TILES - AHEAD)
+          fetch(ring, slot + AHEAD);
+        else if (following < units * PAIRED)
+          fetch(ring, slot + AHEAD - TILES);
+        const u32 words[4] = {held.x, held.y, held.z, held.w};
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          u32 a = 0, b = 0;
+          float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++) {
-            u32 q = bytes[step];
-            a = multiply_add(mine[(q & 255) * 32], input[slot][2 * step], a);
-            b = multiply_add(mine[((q >> 8) & 255) * 32], input[slot][2 * step], b);
-            a = multiply_add(mine[((q >> 16) & 255) * 32], input[slot][2 * step + 1], a);
-            b = multiply_add(mine[(q >> 24) * 32], input[slot][2 * step + 1], b);
+            const u32 a[4] = {pair_of<0>(words[step], lane_at), pair_of<1>(words[step], lane_at),
+                              pair_of<2>(words[step], lane_at), pair_of<3>(words[step], lane_at)};
+            mma(sum, a, input[slot][2 * step], input[slot][2 * step + 1]);
           }
-          upper += sum_of(a) * s[i].x;
-          lower += sum_of(b) * s[i].y;
+          total[0] += sum[0] * by[i].x;
+          total[1] += sum[1] * by[i].x;
+          total[2] += sum[2] * by[i].y;
+          total[3] += sum[3] * by[i].y;
+#ifdef OFFSETS
+          float added[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+          for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
+            add_up(added, input[slot][2 * step], input[slot][2 * step + 1]);
+          total[0] -= added[0] * shift[i].x;
+          total[1] -= added[1] * shift[i].x;
+          total[2] -= added[2] * shift[i].y;
+          total[3] -= added[3] * shift[i].y;
+#endif
         }
       }
-#pragma unroll
-      for (int o = 1; o < 4; o <<= 1) {
-        upper += __shfl_xor_sync(~0u, upper, o);
-        lower += __shfl_xor_sync(~0u, lower, o);
-      }
-      if (c == 0) {
-        partial[buffer][pair][warp][g] = upper;
-        partial[buffer][pair][warp][8 + g] = lower;
-      }
+      asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};"
+          :: "r"(partial_at(buffer * PAIRED + pair, warp, lane * 4)), "f"(total[0]), "f"(total[1]), "f"(total[2]), "f"(total[3])
+          : "memory");
     }
-    // one barrier a turn: a buffer is written again only after the next one, which the warp that
-    // reads it now passes only when it has read
+    // one barrier a turn: a buffer is written again only after the next one, which the warps that
+    // read it now pass only when they have read
     __syncthreads();
-    if (warp == turn % WARPS) {
-      const int row = lane & 15, side = lane >> 4;
-      float sum = 0.f;
+    const int reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
+    if (reader >= 0 && reader < 128) {
+      const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
+      float sum[PAIRED];
+#pragma unroll
+      for (int pair = 0; pair < PAIRED; pair++) {
+        sum[pair] = 0.f;
+#pragma unroll
+        for (int v = 0; v < WARPS; v++) {
+          float value;
+          asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(partial_at(buffer * PAIRED + pair, v, reader)) : "memory");
+          sum[pair] += value;
+        }
+      }
 #ifdef GATED
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) sum += partial[buffer][side][w][row];
-      sum *= grow;
-      if (bias) sum += widen(bias[(unit * 2 + side) * 16 + row]);
-      float up = __shfl_down_sync(~0u, sum, 16);
-      if (side == 0) y[unit * 16 + row] = narrow(silu(sum) * up);
+      if (token < count) {
+        if (bias) {
+          sum[0] += widen(bias[unit * 32 + row]);
+          sum[1] += widen(bias[unit * 32 + 16 + row]);
+        }
+        y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
+      }
 #else
-      for (int w = side; w < WARPS; w += 2) sum += partial[buffer][0][w][row];
-      sum += __shfl_down_sync(~0u, sum, 16);
-      sum *= grow;
-      const int n = unit * 16 + row;
-      bool writes = side == 0;
+      const size_t at = (size_t)token * rows + unit * 16 + row;
+      float value = sum[0];
+      bool writes = token < count;
 #if PARTS > 1
-      if (side == 0) __stcg(sums + (size_t)part * rows + n, sum);
+      // the four warps of readers go through this together: what is counted is a unit's part
+      if (writes) __stcg(sums + (size_t)part * rows * count + at, value);
       __threadfence();
-      __syncwarp();
-      u32 arrived = 0;
-      if (lane == 0) arrived = atomicAdd(counters + unit, 1u);
-      arrived = __shfl_sync(~0u, arrived, 0);
-      writes = writes && arrived == PARTS - 1;
-      if (arrived == PARTS - 1) {
+      asm volatile("bar.sync %0, 128;" :: "r"(1 + turn % (WARPS / 4)) : "memory");
+      __shared__ u32 arrived[WARPS / 4];
+      if (reader == 0) arrived[turn % (WARPS / 4)] = atomicAdd(counters + unit, 1u);
+      asm volatile("bar.sync %0, 128;" :: "r"(1 + turn % (WARPS / 4)) : "memory");
+      const bool last = arrived[turn % (WARPS / 4)] == PARTS - 1;
+      writes = writes && last;
+      if (last) {
         __threadfence();
-        if (lane == 0) counters[unit] = 0;
-        sum = 0.f;
-        if (side == 0)
+        if (reader == 0) counters[unit] = 0;
+        value = 0.f;
+        if (writes)
 #pragma unroll
-          for (int p = 0; p < PARTS; p++) sum += __ldcg(sums + (size_t)p * rows + n);
+          for (int p = 0; p < PARTS; p++) value += __ldcg(sums + (size_t)p * rows * count + at);
       }
 #endif
       if (writes) {
-        if (bias) sum += widen(bias[n]);
-        if (residual) sum += widen(residual[n]);
-        y[n] = narrow(sum);
+        if (bias) value += widen(bias[unit * 16 + row]);
+        if (residual) value += widen(residual[at]);
+        y[at] = narrow(value);
       }
 #endif
     }
@@ -322,19 +340,17 @@ four_bit_vector(const uint4* __restrict__ weights, const float2* __restrict__ sc
 }
 #endif
 
-#ifdef ONLY_four_bit_matrix
+#ifdef ONLY_four_bit_many
 // Up to 8 * TOKENS rows of activations, on tensor cores. A block takes TILES * ROW_WARPS row tiles
 // and one of gridDim.y parts of k; K_WARPS warps take the k-tiles of that part in turns, each TILES
 // row tiles, so that activations are read once for many rows. A scale belongs to a tile's row: its
 // steps are summed unscaled, then scaled into the total. With several parts each one's sums go to
 // `sums` [gridDim.y, count, rows], and the block that comes last adds them up, in order.
 extern "C" __global__ void __launch_bounds__(ROW_WARPS * K_WARPS * 32)
-four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
+four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
                 const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
                 const u16* residual, u16* y, float* sums, u32* counters,
                 int rows, int columns, int count) {
-  extern __shared__ uint4 shared[];
-  u32* table = (u32*)shared;
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
   const int k_tiles = columns >> 6, tiles = rows >> 4;
@@ -364,8 +380,8 @@ four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ sc
   };
 #pragma unroll
   for (int slot = 0; slot < AHEAD; slot++) fetch(slot, begin + k_warp + slot * K_WARPS);
-  fill_table<false>(table, code);
   let_next_start();
+  fill_table(code);
   __syncthreads();
   wait_for_input();
 
@@ -377,7 +393,7 @@ four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ sc
 #pragma unroll
       for (int i = 0; i < 4; i++) total[r][n][i] = 0.f;
 
-  const u32* mine = table + lane;
+  const u32 lane_at = lane_address();
   for (int k0 = begin + k_warp; k0 < end; k0 += K_WARPS * AHEAD) {
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) {
@@ -416,19 +432,13 @@ four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ sc
 #pragma unroll
       for (int i = 0; i < GROUPS; i++) {
 #ifdef OFFSETS
-        // with rows of ones the tensor cores add up activations, in the layout of the sums
-#ifdef BF16
-        const u32 ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
-#else
-        const u32 ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
-#endif
         float added[TOKENS][4];
 #pragma unroll
         for (int n = 0; n < TOKENS; n++) {
           added[n][0] = added[n][1] = added[n][2] = added[n][3] = 0.f;
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
-            mma(added[n], ones, input[n][2 * step], input[n][2 * step + 1]);
+            add_up(added[n], input[n][2 * step], input[n][2 * step + 1]);
         }
 #endif
 #pragma unroll
@@ -439,9 +449,8 @@ four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ sc
           const u32 bytes[4] = {held[r].x, held[r].y, held[r].z, held[r].w};
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++) {
-            u32 q = bytes[step];
-            const u32 a[4] = {mine[(q & 255) * 32], mine[((q >> 8) & 255) * 32],
-                              mine[((q >> 16) & 255) * 32], mine[(q >> 24) * 32]};
+            const u32 a[4] = {pair_of<0>(bytes[step], lane_at), pair_of<1>(bytes[step], lane_at),
+                              pair_of<2>(bytes[step], lane_at), pair_of<3>(bytes[step], lane_at)};
 #pragma unroll
             for (int n = 0; n < TOKENS; n++) mma(part[n], a, input[n][2 * step], input[n][2 * step + 1]);
           }
@@ -463,10 +472,10 @@ four_bit_matrix(const uint4* __restrict__ weights, const float2* __restrict__ sc
     }
   }
 
-  // the warps' sums, one row tile of each at a time, through the table's place
+  // the warps' sums, one row tile of each at a time, through the place of the table
+  extern __shared__ float share[];
   constexpr int SPAN = TOKENS * 128, THREADS = ROW_WARPS * K_WARPS * 32;
   constexpr int MINE = (ROW_WARPS * SPAN + THREADS - 1) / THREADS;
-  float* share = (float*)table;
 #ifdef GATED
   float gate[MINE];
 #endif

@@ -23,10 +23,10 @@ LEAST_GROUP = 32
 """Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
-_TABLE_BYTES = 256 * 32 * 4
-_WARPS = 16
-"""That a multiprocessor holds of `four_bit_vector`, by their registers."""
-_VECTOR_TILES = 4
+_SHARED = 4096 + 256 * 256
+"""Bytes of shared memory up to the end of the table."""
+FEW_TOKENS = 8
+"""Activations that `four_bit_few` keeps in registers."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
 _SOURCE = "four_bit.cu"
@@ -172,12 +172,12 @@ def product(
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    if on_gpu and count == 1:
-        return _vector(x, packed, bias, norm, residual, gated)
+    if on_gpu and count <= FEW_TOKENS:
+        return _few(x, packed, bias, norm, residual, gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
-        return matrix_product(x, packed, bias, residual=residual, gated=gated)
+        return many_product(x, packed, bias, residual=residual, gated=gated)
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
     if gated:
@@ -185,7 +185,7 @@ def product(
     return output if residual is None else output + residual
 
 
-def _vector(
+def _few(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None,
@@ -193,13 +193,13 @@ def _vector(
     residual: Tensor | None,
     gated: bool,
 ) -> Tensor:
-    """`product` for one token: what the kernel cannot do in parts is done around it."""
-    plan = vector_plan(packed.columns)
+    """`product` for few tokens: what the kernel cannot do in parts is done around it."""
+    plan = few_plan(packed.columns)
     if plan.parts == 1:
-        return vector_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
-    output = vector_product(x, packed, bias, plan, residual=residual)
+    output = few_product(x, packed, bias, plan, residual=residual)
     return ungate(output) if gated else output
 
 
@@ -209,16 +209,22 @@ def ungate(output: Tensor) -> Tensor:
     return (functional.silu(gate) * up).flatten(1)
 
 
-class VectorPlan(NamedTuple):
-    """How `four_bit_vector` is launched: warps of a block, k-tiles of each, parts of the columns."""
+class FewPlan(NamedTuple):
+    """How `four_bit_few` is launched.
+
+    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
+    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
+    """
 
     warps: int
     tiles: int
+    ahead: int
+    blocks: int
     parts: int
 
 
-class MatrixPlan(NamedTuple):
-    """How `four_bit_matrix` is launched.
+class ManyPlan(NamedTuple):
+    """How `four_bit_many` is launched.
 
     A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, fetched `ahead` k-tiles
     early; the columns are in `parts`.
@@ -231,58 +237,59 @@ class MatrixPlan(NamedTuple):
     parts: int
 
 
-def vector_product(
+def few_product(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None = None,
-    plan: VectorPlan | None = None,
+    plan: FewPlan | None = None,
     *,
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
-    """One token by one kernel; `norm` and `gated` are for plans of one part."""
-    device, rows = x.device, packed.rows
-    plan = plan or vector_plan(packed.columns)
+    """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
+    count, device, rows = x.shape[0], x.device, packed.rows
+    plan = plan or few_plan(packed.columns)
     options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
-    kernel = launch.kernel(_SOURCE, "four_bit_vector", x.dtype, _TABLE_BYTES, **plan._asdict(), **options)  # fmt: skip
-    output = torch.empty(1, rows // (1 + gated), dtype=x.dtype, device=device)
+    sizes = plan._asdict() | options
+    kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, _SHARED, **sizes)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
-    sums = output.new_empty(plan.parts * rows, dtype=torch.float32) if split else None
+    sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
     units = rows // ROWS // (1 + gated)
-    places = processors(device) * max(1, _WARPS // plan.warps) // plan.parts
+    places = max(1, processors(device) * plan.blocks // plan.parts)
     weight, eps = norm or (None, 0.0)
     kernel(
         (min(units, places) * plan.parts, 1),
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, packed.columns,
+            _counters(device) if split else None, rows, packed.columns, count,
         ],
-        _TABLE_BYTES,
+        _SHARED,
     )  # fmt: skip
     return output
 
 
-def matrix_product(
+def many_product(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None = None,
-    plan: MatrixPlan | None = None,
+    plan: ManyPlan | None = None,
     *,
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
     """1 to 64 tokens by one kernel; a gated matrix is taken in one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    plan = plan or matrix_plan(rows, packed.columns, count, processors(device))
+    plan = plan or many_plan(rows, packed.columns, count, processors(device))
     parts = 1 if gated else plan.parts
     tokens = token_tiles(count)
     warps = plan.row_warps * plan.k_warps
-    shared = max(_TABLE_BYTES, warps * tokens * 512)
+    shared = max(_SHARED, warps * tokens * 512)
     sizes = {**plan._asdict(), "tokens": tokens, **_options(packed, gated)}
     del sizes["parts"]
-    kernel = launch.kernel(_SOURCE, "four_bit_matrix", x.dtype, shared, **sizes)
+    kernel = launch.kernel(_SOURCE, "four_bit_many", x.dtype, shared, **sizes)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     sums = output.new_empty(parts * output.numel(), dtype=torch.float32) if parts > 1 else None
     blocks = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps))
@@ -314,18 +321,19 @@ def token_tiles(count: int) -> int:
 
 
 @functools.cache
-def vector_plan(columns: int) -> VectorPlan:
-    """Up to 16 warps with 4 tiles each, and as many parts as it takes."""
+def few_plan(columns: int) -> FewPlan:
+    """Two blocks of up to 8 warps with 8 k-tiles each, and as many parts as it takes."""
     across = columns // COLUMNS
-    parts = math.ceil(across / (_WARPS * _VECTOR_TILES))
-    warps = math.ceil(math.ceil(across / parts) / _VECTOR_TILES)
-    return VectorPlan(warps, _VECTOR_TILES, parts)
+    parts = math.ceil(across / 64)
+    warps = min(8, max(4, math.ceil(across / parts / 8)))
+    tiles = 8 if across / parts > 4 * warps else 4
+    return FewPlan(warps, tiles, 4, 2, parts)
 
 
 @functools.cache
-def matrix_plan(rows: int, columns: int, count: int, processors: int) -> MatrixPlan:
+def many_plan(rows: int, columns: int, count: int, processors: int) -> ManyPlan:
     """Two row tiles a warp, and parts of the columns until there are blocks for the device."""
-    plan = MatrixPlan(2, 1, 8, 1, 1) if count <= 16 else MatrixPlan(2, 2, 4, 1, 1)
+    plan = ManyPlan(2, 1, 8, 1, 1) if count <= 16 else ManyPlan(2, 2, 4, 1, 1)
     blocks, parts = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), 1
     enough = processors * (2.5 if count <= 16 else 1.9)
     while blocks * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:

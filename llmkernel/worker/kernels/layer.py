@@ -72,7 +72,7 @@ def _roped(
     norms: tuple[Tensor, Tensor, float] | None,
 ) -> Tensor:
     kv_heads = pool.keys.shape[2]
-    query, key, value = merged.split((merged.shape[1] - 2 * kv_heads, kv_heads, kv_heads), 1)
+    query, key, value = torch.split(merged, [merged.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)
     if norms is not None:
         query = _normalised(query, norms[0], norms[2])
         key = _normalised(key, norms[1], norms[2])
