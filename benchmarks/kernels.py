@@ -11,9 +11,11 @@ reaches in the same run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,38 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import MatrixPlan, Packed, VectorPlan
+from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
 LAYERS = 32
 _PAST_L2 = 250e6
-VECTOR_PLANS = [
-    VectorPlan(groups, split, ahead)
-    for groups, split, ahead in itertools.product((1, 2, 3), (8, 16), (2, 4))
-    if 8 <= groups * split <= 32
-]
-MATRIX_PLANS = [
-    MatrixPlan(tiles, 8, parts) for tiles, parts in itertools.product((1, 2, 4), (1, 2, 4, 8))
-]
+MANY_PLANS = [
+    ManyPlan(tiles, row_warps, k_warps, ahead, parts)
+    for (tiles, row_warps, k_warps, ahead), parts in itertools.product(
+        [
+            (2, 1, 8, 1), (2, 1, 8, 2), (2, 1, 4, 2), (4, 1, 8, 1), (1, 1, 8, 4), (2, 1, 16, 1),
+            (2, 2, 4, 1), (2, 4, 2, 1), (2, 4, 4, 1), (4, 2, 4, 1), (4, 2, 2, 1), (2, 2, 8, 1),
+            (2, 8, 1, 1), (2, 8, 2, 1),
+        ],
+        (1, 2, 4, 8),
+    )
+]  # fmt: skip
+
+
+def few_plans(columns: int) -> list[FewPlan]:
+    """Plans that cover `columns` and waste little."""
+    across = columns // 64
+    found = []
+    for (tiles, ahead, blocks), parts in itertools.product(
+        [(8, 4, 2), (8, 2, 2), (4, 4, 2), (4, 2, 2), (4, 4, 1), (4, 2, 1), (2, 2, 2), (4, 4, 3)],
+        (1, 2, 3, 4, 7, 8),
+    ):
+        per = -(-across // parts)
+        warps = -(-per // tiles)
+        most = {1: 16, 2: 16 if tiles == 2 else 8, 3: 5}[blocks]
+        if 4 <= warps <= most and warps * tiles < per * 1.15:
+            found.append(FewPlan(warps, tiles, ahead, blocks, parts))
+    return found
 
 
 def random_matrix(rows: int, columns: int) -> Packed:
@@ -41,7 +62,7 @@ def random_matrix(rows: int, columns: int) -> Packed:
     size = rows * columns // 2
     return Packed(
         torch.randint(0, 256, (size,), dtype=torch.uint8, device="cuda"),
-        torch.rand(rows // 16, columns // 64, 16, device="cuda") * 0.01,
+        torch.rand(rows // 16, columns // 64, 8, 2, device="cuda") * 0.01,
         torch.linspace(-1, 1, 16, device="cuda"),
         rows,
         columns,
@@ -65,6 +86,8 @@ def best_plan(
 ) -> tuple[float, Any]:
     """Microseconds a product of the quickest plan, and the plan."""
     found = []
+    with ThreadPoolExecutor(16) as threads:  # compiling is most of the time
+        list(threads.map(lambda plan: _compiled(x, matrices[0], plan, product), plans))
     for plan in plans:
         try:
             taken = timed(lambda plan=plan: [product(x, one, None, plan) for one in matrices])
@@ -72,7 +95,15 @@ def best_plan(
             print(f"  {plan}: {error}"[:150])
             continue
         found.append((taken / len(matrices), plan))
-    return min(found)
+    found.sort()
+    print("  ", *(f"{us:.2f} {tuple(plan)}" for us, plan in found[:6]))
+    return found[0]
+
+
+def _compiled(x: Tensor, matrix: Packed, plan: Any, product: Callable[..., Tensor]) -> None:
+    torch.cuda.set_device(0)
+    with contextlib.suppress(RuntimeError):
+        product(x, matrix, None, plan)
 
 
 def main() -> None:
@@ -93,10 +124,10 @@ def main() -> None:
             count = max(2, int(_PAST_L2 / (rows * columns / 2)) + 1)
             matrices = [random_matrix(rows, columns) for _ in range(count)]
             x = torch.randn(tokens, columns, dtype=torch.bfloat16, device="cuda")
-            if tokens == 1:
-                taken, plan = best_plan(matrices, x, VECTOR_PLANS, four_bit.vector_product)
+            if tokens <= four_bit.FEW_TOKENS:
+                taken, plan = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
             else:
-                taken, plan = best_plan(matrices, x, MATRIX_PLANS, four_bit.matrix_product)
+                taken, plan = best_plan(matrices, x, MANY_PLANS, four_bit.many_product)
             chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
             size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
             row = {

@@ -24,6 +24,7 @@ from llmkernel.worker.kernels.paged_attention import decode_attention
 from llmkernel.worker.models import (
     PagedState,
     check_supported,
+    fused,
     kv_shape,
     make_paged,
     split_model,
@@ -98,6 +99,7 @@ class ModelRunner:
                 device=self._device,
             )
         make_paged(loaded.model, self._state)
+        fused.fuse_layers(loaded.model, self._state)
         self._backbone, self._head = split_model(loaded.model)
         with _start_memory("for max_concurrent sequences and max_batch_tokens tokens a step"):
             self._inputs = StepInputs(

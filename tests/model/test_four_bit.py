@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import MatrixPlan, Packed, VectorPlan
+from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -73,13 +73,36 @@ def test_sizes_that_are_no_whole_tiles_are_refused():
 @pytest.mark.parametrize("rows", [1024, 4096, 6144, 14336, 28672, 151936])
 @pytest.mark.parametrize("columns", [64, 896, 2560, 4096, 9728, 14336])
 def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
+    few = four_bit.few_plan(columns)
+    assert few.warps <= 16
+    per = -(-columns // 64 // few.parts)
+    assert few.warps * few.tiles >= per
+    assert few.tiles % few.ahead == 0
     for processors in (20, 132):
-        vector = four_bit.vector_plan(rows, processors)
-        assert 32 * vector.groups * vector.split <= 1024
         for count in (1, 8, 9, 32, 64):
-            matrix = four_bit.matrix_plan(rows, columns, count, processors)
+            matrix = four_bit.many_plan(rows, columns, count, processors)
             assert matrix.parts <= columns // 64
+            assert matrix.tiles % 2 == 0, "gate and up of a pair are one warp's"
             assert four_bit.token_tiles(count) * 8 >= count
+
+
+def test_gate_and_up_in_turns_give_what_they_give_one_by_one():
+    (gate, first), (up, second) = random_matrix(48, 128, "cpu"), random_matrix(48, 128, "cpu")
+    up = up._replace(weights=up.weights.flip(0), code=gate.code)
+    second = four_bit.expand(up)
+    both = four_bit.gated(gate, up)
+    x = torch.randn(3, 128)
+    expected = nn.functional.silu(x @ first.T) * (x @ second.T)
+    torch.testing.assert_close(four_bit.product(x, both, gated=True), expected)
+    with pytest.raises(ValueError, match="Gate and up differ"):
+        four_bit.gated(gate, random_matrix(48, 128, "cpu", group=32)[0])
+
+
+def test_a_matrix_is_split_between_rows():
+    packed, weight = random_matrix(96, 128, "cpu", offset=True)
+    first, second = four_bit.split(packed, 32)
+    assert torch.equal(four_bit.expand(first), weight[:32])
+    assert torch.equal(four_bit.expand(second), weight[32:])
 
 
 class Block(nn.Module):
@@ -179,23 +202,87 @@ def test_every_number_of_tokens_is_near_the_reference(rows, columns, dtype):
 @GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "plan", [VectorPlan(1, 16, 2), VectorPlan(3, 8, 4), VectorPlan(2, 7, 2), VectorPlan(4, 4, 4)]
+    "plan",
+    [
+        FewPlan(8, 8, 4, 2, 1),
+        FewPlan(7, 8, 4, 2, 4),
+        FewPlan(16, 4, 2, 1, 1),
+        FewPlan(13, 4, 4, 1, 3),
+        FewPlan(8, 2, 2, 2, 2),
+    ],
 )
-def test_every_vector_plan_is_right(plan):
-    for rows, columns in SHAPES:
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_every_few_plan_is_right(plan, count):
+    for rows, columns in [(4096, 4096), (1024, 14336), (896, 896), (2560, 9728)]:
+        if plan.warps * plan.tiles * plan.parts * 64 < columns:
+            continue
         packed, weight = random_matrix(rows, columns)
-        x = torch.randn(1, columns, device="cuda", dtype=torch.bfloat16)
-        assert near(four_bit.vector_product(x, packed, plan=plan), x, weight)
+        x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
+        for _ in range(2):  # the counters are as they were
+            assert near(four_bit.few_product(x, packed, plan=plan), x, weight)
 
 
 @GPU
 @pytest.mark.gpu
-@pytest.mark.parametrize("plan", [MatrixPlan(1, 8, 1), MatrixPlan(2, 4, 3), MatrixPlan(4, 8, 2)])
-def test_every_matrix_plan_is_right(plan):
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ManyPlan(1, 1, 8, 1, 1),
+        ManyPlan(2, 1, 4, 2, 3),
+        ManyPlan(4, 2, 4, 1, 2),
+        ManyPlan(2, 4, 2, 2, 4),
+    ],
+)
+@pytest.mark.parametrize("count", [3, 12, 32])
+def test_every_many_plan_is_right(plan, count):
     for rows, columns in SHAPES:
         packed, weight = random_matrix(rows, columns)
-        x = torch.randn(12, columns, device="cuda", dtype=torch.bfloat16)
-        assert near(four_bit.matrix_product(x, packed, plan=plan), x, weight)
+        x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
+        for _ in range(2):
+            assert near(four_bit.many_product(x, packed, plan=plan), x, weight)
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize(("group", "offset"), [(32, False), (32, True), (64, True), (128, True)])
+def test_every_format_is_near_the_reference(group, offset):
+    packed, weight = random_matrix(1024, 4096, group=group, offset=offset)
+    order = torch.randperm(4096, device="cuda")
+    for count in (1, 5, 20, 60, 100):
+        x = torch.randn(count, 4096, device="cuda", dtype=torch.bfloat16)
+        assert near(four_bit.product(x, packed), x, weight), count
+        ordered = four_bit.product(x, packed._replace(order=order))
+        assert near(ordered, x[:, order], weight), count
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("columns", [896, 4096, 9728])
+@pytest.mark.parametrize("count", [1, 6, 32, 100])
+def test_what_is_fused_into_a_product_is_near_the_reference(columns, count):
+    rows = 1024
+    packed, _ = random_matrix(rows, columns)
+    x, residual, bias, weight = (
+        torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+        for shape in ((count, columns), (count, rows), (rows,), (columns,))
+    )
+    x *= 3
+    norm = four_bit.Norm(weight, 1e-5)
+    on_host = [None if t is None else t.cpu().float() for t in (x, bias, weight, residual)]
+    host = Packed(packed.weights.cpu(), packed.scales.cpu(), packed.code.cpu(), rows, columns)
+    more = {"norm": four_bit.Norm(on_host[2], 1e-5)}
+    for mine, expected in [
+        (
+            four_bit.product(x, packed, bias, norm=norm, residual=residual),
+            four_bit.product(on_host[0], host, on_host[1], residual=on_host[3], **more),
+        ),
+        (
+            four_bit.product(x, packed, bias, norm=norm, gated=True),
+            four_bit.product(on_host[0], host, on_host[1], gated=True, **more),
+        ),
+    ]:
+        error = (mine.cpu().float() - expected).norm() / expected.norm()
+        assert error < 1e-2
 
 
 @GPU
@@ -204,7 +291,7 @@ def test_every_matrix_plan_is_right(plan):
 def test_activations_of_any_size_neither_overflow_nor_vanish(size):
     packed, weight = random_matrix(256, 512)
     x = torch.randn(1, 512, device="cuda", dtype=torch.bfloat16) * size
-    output = four_bit.vector_product(x, packed)
+    output = four_bit.few_product(x, packed)
     assert near(output, x, weight) if size else not output.any()
 
 

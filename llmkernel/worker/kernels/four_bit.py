@@ -3,20 +3,19 @@
 The layout is described in four_bit.cu, beside the kernels that read it. It holds any format
 with a table of 16 values and a scale, or a scale and an offset, for groups of a row's weights:
 bitsandbytes' NF4 and FP4, GPTQ and AWQ.
-The kernels are compiled when they are first used, through NVRTC, which torch brings along;
-no compiler and no header is needed.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from llmkernel.worker.kernels import launch, layer
 
 ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
@@ -24,8 +23,13 @@ LEAST_GROUP = 32
 """Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
-_TABLE_BYTES = 256 * 32 * 4
-_SOURCE = Path(__file__).with_name("four_bit.cu")
+_SHARED = 4096 + 256 * 256
+"""Bytes of shared memory up to the end of the table."""
+FEW_TOKENS = 8
+"""Activations that `four_bit_few` keeps in registers."""
+_MOST_UNITS = 2**16
+"""Row tiles of a matrix whose columns are in parts: a million rows."""
+_SOURCE = "four_bit.cu"
 
 
 class Packed(NamedTuple):
@@ -88,100 +92,227 @@ def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     Its columns are in the order of the packed ones, see `Packed.order`.
     """
     rows, columns = packed.rows, packed.columns
-    tiles = packed.weights.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2)
-    nibbles = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6).reshape(rows, columns // 2).long()
-    values = packed.code[torch.stack((nibbles >> 4, nibbles & 15), -1).flatten(1)]
-    values = values * _by_column(packed.scales, packed)
+    numbers = torch.arange(256, device=packed.code.device)
+    pairs = packed.code[torch.stack((numbers >> 4, numbers & 15), -1)]
+    tiles = functional.embedding(packed.weights.int(), pairs)
+    tiles = tiles.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2, 2)
+    # [down, across, g, c, half, step, pair, high row, first or second] to
+    # [down, high row, g, across, half, c, step, pair, first or second]
+    values = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6, 8).reshape(rows, -1, packed.group)
+    values *= _by_row(packed.scales, rows)
     if packed.offsets is not None:
-        values -= _by_column(packed.offsets, packed)
-    return values.to(dtype)
+        values -= _by_row(packed.offsets, rows)
+    return values.view(rows, columns).to(dtype)
 
 
-def _by_column(scales: Tensor, packed: Packed) -> Tensor:
-    plain = scales.permute(0, 3, 2, 1).reshape(packed.rows, -1)
-    return plain.repeat_interleave(packed.group, 1)
+def _by_row(scales: Tensor, rows: int) -> Tensor:
+    """Scales as the kernels read them to [rows, groups, 1]."""
+    return scales.permute(0, 3, 2, 1).reshape(rows, -1, 1)
 
 
-def product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
+class Norm(NamedTuple):
+    """RMS normalisation of what is multiplied: x * rsqrt(mean(x^2) + eps) * weight [columns]."""
+
+    weight: Tensor
+    eps: float
+
+
+def gated(gate: Packed, up: Packed) -> Packed:
+    """One matrix whose row tiles are those of `gate` and `up` in turns, for `product(gated=True)`.
+
+    Raises ValueError where the two are not of one kind.
+    """
+    same = gate[3:5] == up[3:5] and gate.group == up.group and torch.equal(gate.code, up.code)
+    if not same or (gate.offsets is None) != (up.offsets is None):
+        raise ValueError("Gate and up differ in size or format.")
+
+    def in_turns(first: Tensor, second: Tensor) -> Tensor:
+        tiles = (tensor.view(gate.rows // ROWS, -1) for tensor in (first, second))
+        return torch.stack(tuple(tiles), 1)
+
+    offsets = None
+    scales = in_turns(gate.scales, up.scales).view(-1, *gate.scales.shape[1:])
+    if gate.offsets is not None and up.offsets is not None:
+        offsets = in_turns(gate.offsets, up.offsets).view(scales.shape)
+    weights = in_turns(gate.weights, up.weights).view(-1)
+    return Packed(weights, scales, gate.code, 2 * gate.rows, gate.columns, offsets, gate.order)
+
+
+def split(packed: Packed, rows: int) -> tuple[Packed, Packed]:
+    """The first `rows` of a matrix and the rest, both whole tiles; no copies."""
+    tiles = rows // ROWS
+    first, second = (
+        packed._replace(
+            weights=packed.weights.view(packed.rows // ROWS, -1)[some].view(-1),
+            scales=packed.scales[some],
+            offsets=None if packed.offsets is None else packed.offsets[some],
+            rows=count,
+        )
+        for some, count in ((slice(tiles), rows), (slice(tiles, None), packed.rows - rows))
+    )
+    return first, second
+
+
+def product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None = None,
+    *,
+    norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
+) -> Tensor:
     """`x` [tokens, columns] times the transposed matrix, plus `bias` [rows]: [tokens, rows].
+
+    With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
+    is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
     reference computes it.
     """
-    if x.device.type != "cuda":
-        return plain_product(x, packed, bias)
+    count, on_gpu = x.shape[0], x.device.type == "cuda"
     if packed.order is not None:
+        if norm is not None:
+            x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    count = x.shape[0]
-    if count > MOST_TOKENS:
-        return functional.linear(x, expand_on_gpu(packed, x.dtype), bias)
-    if count == 1:
-        return vector_product(x, packed, bias)
-    return matrix_product(x, packed, bias)
+    if on_gpu and count <= FEW_TOKENS:
+        return _few(x, packed, bias, norm, residual, gated)
+    if norm is not None:
+        x = layer.rms_norm(x, *norm)
+    if on_gpu and count <= MOST_TOKENS:
+        return many_product(x, packed, bias, residual=residual, gated=gated)
+    weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
+    output = functional.linear(x, weight, bias)
+    if gated:
+        return ungate(output)
+    return output if residual is None else output + residual
 
 
 def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
-    """`product` in torch alone, on any device, for `x` of any float dtype."""
+    """`product` by torch alone, on any device and for `x` of any float dtype."""
     if packed.order is not None:
         x = x.index_select(-1, packed.order)
     return functional.linear(x, expand(packed, x.dtype), bias)
 
 
-class VectorPlan(NamedTuple):
-    """How `four_bit_vector` is launched: row tiles of a block, warps to each, tiles read ahead."""
+def _few(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None,
+    norm: Norm | None,
+    residual: Tensor | None,
+    gated: bool,
+) -> Tensor:
+    """`product` for few tokens: what the kernel cannot do in parts is done around it."""
+    plan = few_plan(packed.columns)
+    if plan.parts == 1:
+        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+    if norm is not None:
+        x = layer.rms_norm(x, *norm)
+    output = few_product(x, packed, bias, plan, residual=residual)
+    return ungate(output) if gated else output
 
-    groups: int
-    split: int
-    ahead: int
+
+def ungate(output: Tensor) -> Tensor:
+    """silu(gate) * up [tokens, rows / 2] of the rows of a gated matrix [tokens, rows]."""
+    gate, up = output.view(output.shape[0], -1, 2, ROWS).unbind(2)
+    return (functional.silu(gate) * up).flatten(1)
 
 
-class MatrixPlan(NamedTuple):
-    """How `four_bit_matrix` is launched: row tiles and warps of a block, parts of the columns."""
+class FewPlan(NamedTuple):
+    """How `four_bit_few` is launched.
 
-    tiles: int
+    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
+    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
+    """
+
     warps: int
+    tiles: int
+    ahead: int
+    blocks: int
     parts: int
 
 
-def vector_product(
-    x: Tensor, packed: Packed, bias: Tensor | None = None, plan: VectorPlan | None = None
+class ManyPlan(NamedTuple):
+    """How `four_bit_many` is launched.
+
+    A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, fetched `ahead` k-tiles
+    early; the columns are in `parts`.
+    """
+
+    tiles: int
+    row_warps: int
+    k_warps: int
+    ahead: int
+    parts: int
+
+
+def few_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None = None,
+    plan: FewPlan | None = None,
+    *,
+    norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
 ) -> Tensor:
-    """`product` for one token."""
-    device = x.device
-    plan = plan or vector_plan(packed.rows, processors(device))
-    warps = plan.groups * plan.split
-    shared = _TABLE_BYTES + 2 * packed.columns + warps * ROWS * 4
-    kernel = _kernel("four_bit_vector", x.dtype, shared, **plan._asdict())
-    output = torch.empty(1, packed.rows, dtype=x.dtype, device=device)
-    blocks = min(math.ceil(packed.rows // ROWS / plan.groups), processors(device))
-    tensors = [*packed[:3], x, _or_null(bias, x), output]
-    kernel((blocks, 1, 1), (32 * warps, 1, 1), [*tensors, packed.rows, packed.columns], shared)
+    """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
+    count, device, rows = x.shape[0], x.device, packed.rows
+    plan = plan or few_plan(packed.columns)
+    options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
+    sizes = plan._asdict() | options
+    kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, _SHARED, **sizes)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
+    split = plan.parts > 1
+    sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
+    units = rows // ROWS // (1 + gated)
+    places = max(1, processors(device) * plan.blocks // plan.parts)
+    weight, eps = norm or (None, 0.0)
+    kernel(
+        (min(units, places) * plan.parts, 1),
+        32 * plan.warps,
+        [
+            *_matrix(packed), x, weight, eps, bias, residual, output, sums,
+            _counters(device) if split else None, rows, packed.columns, count,
+        ],
+        _SHARED,
+    )  # fmt: skip
     return output
 
 
-def matrix_product(
-    x: Tensor, packed: Packed, bias: Tensor | None = None, plan: MatrixPlan | None = None
+def many_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None = None,
+    plan: ManyPlan | None = None,
+    *,
+    residual: Tensor | None = None,
+    gated: bool = False,
 ) -> Tensor:
-    """`product` for 1 to 64 tokens."""
-    count, device = x.shape[0], x.device
-    plan = plan or matrix_plan(packed.rows, packed.columns, count, processors(device))
+    """1 to 64 tokens by one kernel; a gated matrix is taken in one part."""
+    count, device, rows = x.shape[0], x.device, packed.rows
+    plan = plan or many_plan(rows, packed.columns, count, processors(device))
+    parts = 1 if gated else plan.parts
     tokens = token_tiles(count)
-    shared = max(_TABLE_BYTES, plan.warps * tokens * 512)
-    kernel = _kernel(
-        "four_bit_matrix", x.dtype, shared, tiles=plan.tiles, warps=plan.warps, tokens=tokens
-    )
-    output = torch.empty(count, packed.rows, dtype=x.dtype, device=device)
-    split = plan.parts > 1
-    sums = output.new_empty(plan.parts * output.numel() * split, dtype=torch.float32)
-    blocks = math.ceil(packed.rows // ROWS / plan.tiles)
-    tensors = [*packed[:3], x, _or_null(bias, x), output, sums]
-    numbers = [packed.rows, packed.columns, count]
-    kernel((blocks, plan.parts, 1), (32 * plan.warps, 1, 1), [*tensors, *numbers], shared)
-    if split:
-        size = output.numel()
-        arguments = [sums, _or_null(bias, x), output, packed.rows, size, plan.parts]
-        _kernel("four_bit_join", x.dtype)((math.ceil(size / 256), 1, 1), (256, 1, 1), arguments)
+    warps = plan.row_warps * plan.k_warps
+    shared = max(_SHARED, warps * tokens * 512)
+    sizes = {**plan._asdict(), "tokens": tokens, **_options(packed, gated)}
+    del sizes["parts"]
+    kernel = launch.kernel(_SOURCE, "four_bit_many", x.dtype, shared, **sizes)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
+    sums = output.new_empty(parts * output.numel(), dtype=torch.float32) if parts > 1 else None
+    blocks = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps))
+    kernel(
+        (blocks, parts),
+        32 * warps,
+        [
+            *_matrix(packed), x, bias, residual, output, sums,
+            _counters(device) if parts > 1 else None, rows, packed.columns, count,
+        ],
+        shared,
+    )  # fmt: skip
     return output
 
 
@@ -189,8 +320,9 @@ def expand_on_gpu(packed: Packed, dtype: torch.dtype) -> Tensor:
     """`expand` by a kernel, for products of many tokens."""
     output = torch.empty(packed.rows, packed.columns, dtype=dtype, device=packed.weights.device)
     tiles = (packed.rows // ROWS) * (packed.columns // COLUMNS)
-    arguments = [packed.weights, packed.scales, packed.code, output, packed.rows, packed.columns]
-    _kernel("four_bit_expand", dtype)((math.ceil(tiles / 8), 1, 1), (256, 1, 1), arguments)
+    kernel = launch.kernel(_SOURCE, "four_bit_expand", dtype, groups=COLUMNS // packed.group)
+    arguments = [*_matrix(packed), output, packed.rows, packed.columns]
+    kernel((math.ceil(tiles / 8), 1), 256, arguments)
     return output
 
 
@@ -200,24 +332,24 @@ def token_tiles(count: int) -> int:
 
 
 @functools.cache
-def vector_plan(rows: int, processors: int) -> VectorPlan:
-    """All warps of a multiprocessor in one block; three row tiles where that makes turns even."""
-    tiles = rows // ROWS
-    turns = {groups: math.ceil(tiles / (groups * processors)) * groups for groups in (2, 3)}
-    if turns[3] < turns[2]:
-        return VectorPlan(3, 8, 4)
-    return VectorPlan(2, 16, 2)
+def few_plan(columns: int) -> FewPlan:
+    """Two blocks of up to 8 warps with 8 k-tiles each, and as many parts as it takes."""
+    across = columns // COLUMNS
+    parts = math.ceil(across / 64)
+    warps = min(8, max(4, math.ceil(across / parts / 8)))
+    tiles = 8 if across / parts > 4 * warps else 4
+    return FewPlan(warps, tiles, 4, 2, parts)
 
 
 @functools.cache
-def matrix_plan(rows: int, columns: int, count: int, processors: int) -> MatrixPlan:
-    """Two row tiles a block, and parts of the columns until there are blocks for the device."""
-    tiles, parts = 2, 1
-    blocks = math.ceil(rows // ROWS / tiles)
+def many_plan(rows: int, columns: int, count: int, processors: int) -> ManyPlan:
+    """Two row tiles a warp, and parts of the columns until there are blocks for the device."""
+    plan = ManyPlan(2, 1, 8, 1, 1) if count <= 16 else ManyPlan(2, 2, 4, 1, 1)
+    blocks, parts = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), 1
     enough = processors * (2.5 if count <= 16 else 1.9)
-    while blocks * parts < enough and columns // COLUMNS // (2 * parts) >= 8:
+    while blocks * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:
         parts *= 2
-    return MatrixPlan(tiles, 8, parts)
+    return plan._replace(parts=parts)
 
 
 @functools.cache
@@ -226,19 +358,17 @@ def processors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
+def _options(packed: Packed, gated: bool) -> dict[str, int]:
+    """What of the kernels' source is compiled for this matrix."""
+    offsets = {} if packed.offsets is None else {"offsets": 1}
+    return {"groups": COLUMNS // packed.group, **offsets, **({"gated": 1} if gated else {})}
+
+
+def _matrix(packed: Packed) -> list[Tensor | None]:
+    return [packed.weights, packed.scales, packed.offsets, packed.code]
+
+
 @functools.cache
-def _kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Any:
-    """A kernel of four_bit.cu compiled for these sizes and `shared` bytes of memory."""
-    defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
-    defines.append(f"#define ONLY_{name}")
-    if dtype == torch.bfloat16:
-        defines.append("#define BF16")
-    source = "\n".join([*defines, _SOURCE.read_text()])
-    kernel = torch.cuda._compile_kernel(source, name)
-    kernel.set_shared_memory_config(shared)
-    return kernel
-
-
-def _or_null(tensor: Tensor | None, like: Tensor) -> Tensor:
-    """The tensor, or an empty one, whose address is null."""
-    return like.new_empty(0) if tensor is None else tensor
+def _counters(device: torch.device) -> Tensor:
+    """Of blocks that have done their part; kernels leave them at zero."""
+    return torch.zeros(_MOST_UNITS, dtype=torch.int32, device=device)

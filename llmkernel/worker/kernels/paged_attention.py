@@ -205,8 +205,19 @@ def paged_attention(
     `query` [tokens, query_heads, head_dim], `key` and `value` [tokens, kv_heads, head_dim];
     returns the shape and dtype of `query`. `decode` stands in for `decode_attention`.
     """
-    decode = decode or decode_attention
     write_kv(key, value, pool, step.slot_mapping)
+    return attend(query, pool, step, options, decode)
+
+
+def attend(
+    query: Tensor,
+    pool: Pool,
+    step: PagedStep,
+    options: Options,
+    decode: DecodeAttention | None = None,
+) -> Tensor:
+    """`paged_attention` of a step whose keys and values are written."""
+    decode = decode or decode_attention
     parts = []
     if step.decode is not None:
         rows = step.decode.context_lens.shape[0]

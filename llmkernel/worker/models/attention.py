@@ -76,19 +76,22 @@ def decode_attention_for(device: torch.device) -> DecodeAttention:
 class PagedLayer:
     """What one attention module holds: its pool and the state it shares with the others."""
 
-    __slots__ = ("_pool", "_state")
+    __slots__ = ("options", "pool", "state")
 
     def __init__(self, state: PagedState, pool: Pool) -> None:
-        self._state = state
-        self._pool = pool
+        self.state = state
+        self.pool = pool
+        self.options: Options | None = None
+        """What the module asked for last."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         """Attention of the step: [1, heads, tokens, head_dim] each to [1, tokens, heads, head_dim]."""
-        step = self._state.step
+        step = self.state.step
         assert step is not None, "the runner sets the step before the forward pass"
+        self.options = options
         query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        decode = self._state.decode
-        return paged_attention(query, key, value, self._pool, step, options, decode)[None]
+        decode = self.state.decode
+        return paged_attention(query, key, value, self.pool, step, options, decode)[None]
 
 
 def paged_attention_forward(

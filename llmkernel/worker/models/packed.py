@@ -57,10 +57,15 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        flat = x.reshape(-1, self.in_features).contiguous()
-        product = four_bit.product if self.kernels else four_bit.plain_product
-        output = product(flat, self.packed, self.bias)
+        output = self.product(x.reshape(-1, self.in_features).contiguous())
         return output.view(*x.shape[:-1], self.out_features)
+
+    def product(self, x: Tensor, **more: Any) -> Tensor:
+        """`four_bit.product` of `x` [tokens, in_features] with `more` keywords."""
+        if self.kernels:
+            return four_bit.product(x, self.packed, self.bias, **more)
+        assert not more, "layers are fused on the kernels only"
+        return four_bit.plain_product(x, self.packed, self.bias)
 
 
 class Merged:

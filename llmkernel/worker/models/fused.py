@@ -1,0 +1,207 @@
+"""Decoder layers in few kernels: norms, rotation and gates as parts of the products beside them.
+
+A layer is recognised by its structure: pre-norm with RMS, attention of rotated queries and keys
+(with or without norms of their own), a gated SiLU network, all projections packed. So are those
+of Llama, Mistral, Qwen 2 and Qwen 3. Each is compared with transformers' own code before it takes
+its place; what is not recognised or not equal keeps that code.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llmkernel.worker.kernels import four_bit, layer
+from llmkernel.worker.kernels.four_bit import Norm
+from llmkernel.worker.kernels.paged_attention import PagedStep, PrefillRow, attend
+from llmkernel.worker.models.attention import PagedLayer, PagedState
+from llmkernel.worker.models.packed import PackedLinear, Part
+
+_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_SILU = {"SiLU", "SiLUActivation"}
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+"""Relative error against transformers' code, which rounds after each operation."""
+_PROBES = (1, 9)
+"""Tokens of the steps that are compared: a product of vectors, and one of matrices."""
+_log = logging.getLogger(__name__)
+
+
+class Projections(NamedTuple):
+    """The products of a layer: `gate_up` is of `four_bit.gated`."""
+
+    qkv: PackedLinear
+    output: PackedLinear
+    gate_up: PackedLinear
+    down: PackedLinear
+
+
+class FusedLayer(nn.Module):
+    """A decoder layer; called as transformers' model calls its own."""
+
+    def __init__(self, original: nn.Module, projections: Projections) -> None:
+        super().__init__()
+        attention: Any = original.self_attn
+        self.qkv, self.output, self.gate_up, self.down = projections
+        self._paged: PagedLayer = attention.llmkernel_layer
+        self._input_norm = _norm_of(original.input_layernorm)
+        self._network_norm = _norm_of(original.post_attention_layernorm)
+        self._head_norms: tuple[Tensor, Tensor, float] | None = None
+        if hasattr(attention, "q_norm"):
+            query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
+            self._head_norms = (query.weight, key.weight, query.eps)
+        if hasattr(original, "attention_type"):
+            self.attention_type = original.attention_type
+
+    def forward(
+        self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
+    ) -> Tensor:
+        """[1, tokens, hidden] to the same."""
+        cosines, sines = position_embeddings
+        hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
+        return self.feed_forward(hidden)[None]
+
+    def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """The first half: [tokens, hidden] to the same; keys and values are written."""
+        state, pool, options = self._paged.state, self._paged.pool, self._paged.options
+        assert state.step is not None, "the runner sets the step before the forward pass"
+        assert options is not None, "transformers' layer has run"
+        merged = self.qkv.product(hidden, norm=self._input_norm)
+        query = layer.rope_write(merged, rotary, pool, state.step.slot_mapping, self._head_norms)
+        seen = attend(query, pool, state.step, options, state.decode)
+        return self.output.product(seen.flatten(1), residual=hidden)
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """The second half: [tokens, hidden] to the same."""
+        inner = self.gate_up.product(hidden, norm=self._network_norm, gated=True)
+        return self.down.product(inner, residual=hidden)
+
+
+class FusedNorm(nn.Module):
+    """An RMS norm by one kernel."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.weight, self._eps = _norm_of(original)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] to the same."""
+        return layer.rms_norm(x.reshape(-1, x.shape[-1]), self.weight, self._eps).view(x.shape)
+
+
+@torch.inference_mode()
+def fuse_layers(model: Any, state: PagedState) -> int:
+    """Replace the layers of a paged model where they can be fused; how many it were."""
+    backbone = model.base_model
+    layers = getattr(backbone, "layers", None)
+    rotary = getattr(backbone, "rotary_emb", None)
+    if not isinstance(layers, nn.ModuleList) or rotary is None:
+        return 0
+    replaced = 0
+    for index, original in enumerate(layers):
+        fused = _fused(original, rotary, state) if _recognised(original) else None
+        if fused is not None:
+            layers[index] = fused
+            replaced += 1
+    if replaced and _is_norm(backbone.norm):
+        backbone.norm = FusedNorm(backbone.norm)
+    if replaced:
+        _log.info("%d of %d layers are fused", replaced, len(layers))
+    return replaced
+
+
+def _recognised(original: nn.Module) -> bool:
+    parts = dict(original.named_children())
+    if parts.keys() != _LAYER:
+        return False
+    attention, network = dict(parts["self_attn"].named_children()), parts["mlp"]
+    norms = attention.keys() - _ATTENTION
+    inner = dict(network.named_children())
+    if norms not in (set(), {"q_norm", "k_norm"}) or inner.keys() != _NETWORK:
+        return False
+    packed = (attention["o_proj"], inner["down_proj"])
+    merged = (attention["q_proj"], attention["v_proj"], inner["gate_proj"], inner["up_proj"])
+    plain = (parts["input_layernorm"], parts["post_attention_layernorm"])
+    return (
+        all(isinstance(part, PackedLinear) for part in packed)
+        and all(isinstance(part, Part) for part in merged)
+        and all(map(_is_norm, (*plain, *(attention[name] for name in norms))))
+        and type(inner["act_fn"]).__name__ in _SILU
+    )
+
+
+def _is_norm(module: Any) -> bool:
+    return hasattr(module, "variance_epsilon") and not list(module.children())
+
+
+def _norm_of(module: Any) -> Norm:
+    return Norm(module.weight.data, module.variance_epsilon)
+
+
+def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | None:
+    """The layer fused; None where it is not equal to the original, whatever the reason."""
+    attention, network = original.self_attn, original.mlp
+    projections = Projections(
+        attention.q_proj.linear,
+        attention.o_proj,
+        _gated(network.gate_proj.linear),
+        network.down_proj,
+    )
+    fused = FusedLayer(original, projections)
+    try:
+        equal = all(_agree(fused, original, rotary, state, count) for count in _PROBES)
+    except (RuntimeError, TypeError, ValueError):
+        _log.exception("a layer keeps transformers' code")
+        return None
+    finally:
+        state.step = None
+    return fused if equal else None
+
+
+def _gated(merged: PackedLinear) -> PackedLinear:
+    """Of gate and up one after the other the same in turns."""
+    whole = merged.packed
+    half = whole.rows // 2
+    cut = four_bit.split(whole, half)
+    bias = merged.bias
+    if bias is not None:
+        bias = bias.view(2, -1, four_bit.ROWS).transpose(0, 1).flatten()
+    return PackedLinear(four_bit.gated(*cut), bias)
+
+
+def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
+    """Compare both halves on `count` tokens in the block of the padding.
+
+    What is normalised may have any size: so small, it is nothing in the sum with what the
+    halves add to it, and that is compared.
+    """
+    weight = original.input_layernorm.weight
+    generator = torch.Generator(weight.device).manual_seed(count)
+    hidden = torch.randn(
+        count, weight.shape[0], generator=generator, device=weight.device, dtype=weight.dtype
+    )
+    hidden *= 1e-2
+    positions = torch.arange(count, device=weight.device)
+    table = torch.zeros(1, dtype=torch.int64, device=weight.device)
+    state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
+    embeddings = rotary(hidden[None], position_ids=7 * positions[None])
+    seen = original.self_attn(
+        hidden_states=original.input_layernorm(hidden[None]),
+        position_embeddings=embeddings,
+        attention_mask=None,
+    )[0][0]
+    fed = original.mlp(original.post_attention_layernorm(hidden[None]))[0]
+    mine = fused.attend(hidden, (embeddings[0][0], embeddings[1][0]))
+    return _near(mine, seen + hidden) and _near(fused.feed_forward(hidden), fed + hidden)
+
+
+def _near(mine: Tensor, expected: Tensor) -> bool:
+    error = ((mine.float() - expected.float()).norm() / expected.float().norm()).item()
+    if not error < _TOLERANCE[expected.dtype]:  # not-a-number too
+        _log.warning("a layer keeps transformers' code: relative error %g", error)
+        return False
+    return True
