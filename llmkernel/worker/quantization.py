@@ -1,6 +1,6 @@
 """Which form the weights take: as stored, or quantised by bitsandbytes while they are read.
 
-What bitsandbytes stored its own layers read; the formats of `formats` this project reads.
+What bitsandbytes has quantised it reads itself; what is in `formats` this project reads.
 """
 
 from __future__ import annotations

@@ -104,10 +104,10 @@ class Part(nn.Module):
 
 
 def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
-    """Put the packed layers of a model on the kernels; how many it were.
+    """Put the packed layers of a model on the kernels, those of one input merged; how many it were.
 
-    Each is compared with what torch makes of it before. The model is on a GPU, in evaluation
-    mode, and its activations have `dtype`, float16 or bfloat16.
+    Each is compared with what torch makes of it before. The model is on its device and in
+    evaluation mode; on a GPU its activations have `dtype`, float16 or bfloat16.
     """
     replaced = 0
     for name, layer in model.named_modules():
@@ -121,7 +121,23 @@ def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
             replaced += 1
         else:
             _log.warning("%s keeps torch's product: relative error %g", name, error)
+    for parent in list(model.modules()):
+        for names in GROUPS:
+            _merge_packed(parent, names)
     return replaced
+
+
+def _merge_packed(parent: nn.Module, names: tuple[str, ...]) -> None:
+    """Make one product of the layers `names`, where all are on the kernels and of one kind."""
+    layers: list[Any] = [getattr(parent, name, None) for name in names]
+    if not all(isinstance(layer, PackedLinear) and layer.kernels for layer in layers):
+        return
+    joined = _joined([layer.packed for layer in layers])
+    biases = [layer.bias for layer in layers]
+    if joined is None or len({bias is None for bias in biases}) != 1:
+        return
+    bias = None if biases[0] is None else torch.cat(biases)
+    _place(parent, names, _parts(PackedLinear(joined, bias), layers))
 
 
 def pack_layers(model: nn.Module) -> int:
@@ -158,18 +174,26 @@ def _merge(parent: nn.Module, names: tuple[str, ...], layers: list[Any]) -> int:
     if any(bias is None for bias in biases) and not all(bias is None for bias in biases):
         return 0
     bias = None if biases[0] is None else torch.cat([_bias(layer) for layer in layers])
-    linear = PackedLinear(packed, bias)
-    merged = Merged(linear, [layer.out_features for layer in layers])
-    parts = [
-        Part(merged, index, layer.in_features, layer.out_features)
-        for index, layer in enumerate(layers)
-    ]
+    parts = _parts(PackedLinear(packed, bias), layers)
     x = _probe(layers[0])
     if not all(_agree(part(x), layer, x) for part, layer in zip(parts, layers, strict=True)):
         return 0
+    _place(parent, names, parts)
+    return len(layers)
+
+
+def _parts(linear: PackedLinear, layers: list[Any]) -> list[Part]:
+    """What takes the places of `layers`, whose rows are those of `linear` one after the other."""
+    merged = Merged(linear, [layer.out_features for layer in layers])
+    return [
+        Part(merged, index, layer.in_features, layer.out_features)
+        for index, layer in enumerate(layers)
+    ]
+
+
+def _place(parent: nn.Module, names: tuple[str, ...], parts: list[Part]) -> None:
     for name, part in zip(names, parts, strict=True):
         setattr(parent, name, part)
-    return len(layers)
 
 
 def _replace(parent: nn.Module, name: str, layer: Any) -> int:
@@ -203,13 +227,30 @@ def _packed(layer: Any) -> Packed:
 
 
 def _joined(parts: list[Packed]) -> Packed | None:
-    """One matrix of all rows, where the tables are the same."""
+    """One matrix of all rows; None where tables, columns or their order are not the same."""
     first = parts[0]
-    if not all(torch.equal(part.code, first.code) for part in parts):
+    if not all(_alike(first, part) for part in parts):
         return None
-    weights = torch.cat([part.weights for part in parts])
-    scales = torch.cat([part.scales for part in parts])
-    return Packed(weights, scales, first.code, sum(part.rows for part in parts), first.columns)
+    offsets = None
+    if any(part.offsets is not None for part in parts):
+        given = [(part.scales, part.offsets) for part in parts]
+        offsets = torch.cat([torch.zeros_like(s) if o is None else o for s, o in given])
+    return first._replace(
+        weights=torch.cat([part.weights for part in parts]),
+        scales=torch.cat([part.scales for part in parts]),
+        rows=sum(part.rows for part in parts),
+        offsets=offsets,
+    )
+
+
+def _alike(one: Packed, other: Packed) -> bool:
+    if one.columns != other.columns or one.group != other.group:
+        return False
+    orders = (one.order, other.order)
+    same_order = orders[0] is orders[1] or (
+        orders[0] is not None and orders[1] is not None and torch.equal(orders[0], orders[1])
+    )
+    return same_order and torch.equal(one.code, other.code)
 
 
 def _probe(layer: Any) -> Tensor:
