@@ -188,3 +188,9 @@ def test_a_worker_serves_it(tmp_path: Path, kind: str, start_worker: Any) -> Non
         ids = torch.cat((ids, exact(ids).logits[:, -1:].argmax(-1)), 1)
     assert list(answer.token_ids) == ids[0, -12:].tolist()
     assert llm.status().model.quantization.startswith(kind[:4].strip())
+
+
+def test_loading_has_nothing_to_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    packers.save(tmp_path, small_checkpoints.families()["qwen2"], packers.GPTQ)
+    load_quietly(tmp_path / "quantised")
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
