@@ -77,6 +77,7 @@ def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
     assert few.warps <= 16
     per = -(-columns // 64 // few.parts)
     assert few.warps * few.tiles >= per
+    assert few.tiles % few.ahead == 0
     for processors in (20, 132):
         for count in (1, 8, 9, 32, 64):
             matrix = four_bit.many_plan(rows, columns, count, processors)
@@ -203,11 +204,11 @@ def test_every_number_of_tokens_is_near_the_reference(rows, columns, dtype):
 @pytest.mark.parametrize(
     "plan",
     [
+        FewPlan(8, 8, 4, 2, 1),
+        FewPlan(7, 8, 4, 2, 4),
         FewPlan(16, 4, 2, 1, 1),
-        FewPlan(14, 4, 3, 1, 4),
-        FewPlan(8, 8, 1, 2, 1),
-        FewPlan(13, 4, 1, 1, 3),
-        FewPlan(7, 8, 2, 1, 4),
+        FewPlan(13, 4, 4, 1, 3),
+        FewPlan(8, 2, 2, 2, 2),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2, 8])
@@ -226,10 +227,10 @@ def test_every_few_plan_is_right(plan, count):
 @pytest.mark.parametrize(
     "plan",
     [
-        ManyPlan(8, 2, 4, 1, 1),
-        ManyPlan(4, 1, 3, 2, 3),
-        ManyPlan(8, 4, 2, 1, 2),
-        ManyPlan(16, 1, 3, 1, 4),
+        ManyPlan(1, 1, 8, 1, 1),
+        ManyPlan(2, 1, 4, 2, 3),
+        ManyPlan(4, 2, 4, 1, 2),
+        ManyPlan(2, 4, 2, 2, 4),
     ],
 )
 @pytest.mark.parametrize("count", [3, 12, 32])

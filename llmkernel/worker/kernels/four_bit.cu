@@ -18,15 +18,6 @@
 #define WARP 32u
 // Where the table begins in shared memory; what the compiler places lies before it.
 #define TABLE_AT 4096
-// After it come weights and scales on their way.
-#define STAGES_AT (TABLE_AT + 256 * 256)
-#ifdef OFFSETS
-#define TABLES 2  // scales, and offsets
-#else
-#define TABLES 1
-#endif
-// Bytes of a tile's scales and offsets.
-#define SCALE_BYTES (GROUPS * 64)
 #ifdef GATED
 #define PAIRED 2
 #else
@@ -44,35 +35,18 @@ __device__ __forceinline__ void mma(float* d, const u32* a, u32 b0, u32 b1) {
 }
 
 // Activations and residuals are not marked as read-only, or their loads might be moved to before the
-// wait for the kernel that writes them.
-
-// Copies 16 bytes from memory to shared memory at `to`, some time before the group that it belongs
-// to is waited for; zeros where it is not `there`.
-__device__ __forceinline__ void copy_in(u32 to, const void* from, bool there = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
-
-__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Until all but the last LEFT groups of this thread are there.
-template <int LEFT>
-__device__ __forceinline__ void wait_for_groups() { asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory"); }
-
-__device__ __forceinline__ uint4 shared_words(u32 at) {
+// wait for the kernel that writes them. Volatile keeps loads of weights ahead of what uses them.
+__device__ __forceinline__ uint4 stream_in(const uint4* at) {
   uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
   return v;
 }
 
-__device__ __forceinline__ uint2 shared_pair(u32 at) {
-  uint2 v;
-  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at) : "memory");
+__device__ __forceinline__ float2 stream_in(const float2* at) {
+  float2 v;
+  asm volatile("ld.global.nc.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at));
   return v;
-}
-
-__device__ __forceinline__ float2 shared_floats(u32 at) {
-  uint2 v = shared_pair(at);
-  return make_float2(__uint_as_float(v.x), __uint_as_float(v.y));
 }
 
 // Byte b -> (code[b >> 4], code[b & 15]), one copy for each bank.
@@ -133,11 +107,11 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
 }
 
 // Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
-// registers and multiplies one row tile after the other with them; the weights of AHEAD of those are
-// on their way to shared memory meanwhile, each lane's own. The warps of a block are side by side
-// along k, the PARTS of k are blocks. A scale belongs to a tile's row: steps are summed unscaled,
-// then scaled into the total. With several parts each one's sums go to `sums` [PARTS, count, rows],
-// and the block that comes last adds them up, in order.
+// registers and multiplies one row tile after the other with them, whose weights are fetched AHEAD
+// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. A scale
+// belongs to a tile's row: steps are summed unscaled, then scaled into the total. With several parts
+// each one's sums go to `sums` [PARTS, count, rows], and the block that comes last adds them up, in
+// order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
@@ -150,38 +124,53 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   const int per = (k_tiles + PARTS - 1) / PARTS, first = part * per, end = min(first + per, k_tiles);
   const int k0 = first + warp;
 
-  // row tile `turn` of this block goes to place turn % AHEAD
-  const int first_unit = blockIdx.x / PARTS;
-  const u32 mine = STAGES_AT + warp * AHEAD * TILES * (512 + TABLES * SCALE_BYTES);
-  auto row_tile_of = [&](int turn) {
-    return PAIRED == 1 ? first_unit + turn * stride : (first_unit + (turn >> 1) * stride) * 2 + (turn & 1);
-  };
-  auto stage_of = [&](int turn) { return mine + (turn % AHEAD) * TILES * (512 + TABLES * SCALE_BYTES); };
-  auto fetch = [&](int turn) {
-    const int row_tile = row_tile_of(turn);
-    if (row_tile < units * PAIRED) {
-      const size_t at = (size_t)row_tile * k_tiles + k0;
-      const u32 stage = stage_of(turn);
-#pragma unroll
-      for (int slot = 0; slot < TILES; slot++)
-        if (k0 + slot * WARPS < end)
-          copy_in(stage + slot * 512 + lane * 16, weights + (at + slot * WARPS) * WARP + lane);
-#pragma unroll
-      for (int i = lane; i < TILES * GROUPS * 4; i += 32) {
-        const int slot = i / (GROUPS * 4), piece = i % (GROUPS * 4);
-        if (k0 + slot * WARPS < end) {
-          const size_t from = (at + slot * WARPS) * GROUPS * 8 + piece * 2;
-          copy_in(stage + TILES * 512 + i * 16, scales + from);
+  uint4 next[AHEAD];
+  float2 scale[AHEAD][GROUPS];
 #ifdef OFFSETS
-          copy_in(stage + TILES * (512 + SCALE_BYTES) + i * 16, offsets + from);
+  float2 offset[AHEAD][GROUPS];
 #endif
-        }
+  // `ahead` of slot 0 of the row tile at `w` and `s`; slots beyond the end keep what they have
+  const uint4* w = weights;
+  const float2* s = scales;
+#ifdef OFFSETS
+  const float2* o = offsets;
+#endif
+  auto fetch = [&](int ring, int slot) {
+    if (k0 + slot * WARPS < end) {
+      next[ring] = stream_in(w + slot * WARPS * WARP);
+#pragma unroll
+      for (int i = 0; i < GROUPS; i++) {
+        scale[ring][i] = stream_in(s + (slot * WARPS * GROUPS + i) * 8);
+#ifdef OFFSETS
+        offset[ring][i] = stream_in(o + (slot * WARPS * GROUPS + i) * 8);
+#endif
       }
     }
-    end_group();
+  };
+  auto go_to = [&](int row_tile) {
+    size_t at = (size_t)row_tile * k_tiles + k0;
+    w = weights + at * WARP + lane;
+    s = scales + at * GROUPS * 8 + g;
+#ifdef OFFSETS
+    o = offsets + at * GROUPS * 8 + g;
+#endif
   };
 #pragma unroll
-  for (int turn = 0; turn < AHEAD; turn++) fetch(turn);
+  for (int ring = 0; ring < AHEAD; ring++) {
+    next[ring] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+      scale[ring][i] = make_float2(0.f, 0.f);
+#ifdef OFFSETS
+      offset[ring][i] = make_float2(0.f, 0.f);
+#endif
+    }
+  }
+  int unit = blockIdx.x / PARTS;
+  go_to(unit * PAIRED);
+  if (unit < units)
+#pragma unroll
+    for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
   let_next_start();
   fill_table(code);
   wait_for_input();
@@ -236,39 +225,33 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   __syncthreads();
   const u32 lane_at = lane_address();
 
-  int unit = first_unit;
   for (int turn = 0; unit < units; unit += stride, turn++) {
     const int buffer = turn & 1;
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
-      const int tile_turn = turn * PAIRED + pair;
-      const u32 stage = stage_of(tile_turn);
-      wait_for_groups<AHEAD - 1>();
-      __syncwarp();
-      uint4 held[TILES];
-      float2 scale[TILES][GROUPS];
-#ifdef OFFSETS
-      float2 offset[TILES][GROUPS];
-#endif
-#pragma unroll
-      for (int slot = 0; slot < TILES; slot++) {
-        held[slot] = shared_words(stage + slot * 512 + lane * 16);
-#pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-          scale[slot][i] = shared_floats(stage + TILES * 512 + (slot * GROUPS + i) * 64 + g * 8);
-#ifdef OFFSETS
-          offset[slot][i] = shared_floats(stage + TILES * (512 + SCALE_BYTES) + (slot * GROUPS + i) * 64 + g * 8);
-#endif
-        }
-      }
-      __syncwarp();
-      fetch(tile_turn + AHEAD);
+      const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;
       float total[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) {
-        // what lies in the place of a tile beyond the end may be anything, also no number
-        if (k0 + slot * WARPS >= end) break;
-        const u32 words[4] = {held[slot].x, held[slot].y, held[slot].z, held[slot].w};
+        const int ring = slot % AHEAD;
+        const uint4 held = next[ring];
+        float2 by[GROUPS];
+#ifdef OFFSETS
+        float2 shift[GROUPS];
+#endif
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+          by[i] = scale[ring][i];
+#ifdef OFFSETS
+          shift[i] = offset[ring][i];
+#endif
+        }
+        if (slot == TILES - AHEAD) go_to(following);
+        if (slot < TILES - AHEAD)
+          fetch(ring, slot + AHEAD);
+        else if (following < units * PAIRED)
+          fetch(ring, slot + AHEAD - TILES);
+        const u32 words[4] = {held.x, held.y, held.z, held.w};
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
           float sum[4] = {0.f, 0.f, 0.f, 0.f};
@@ -278,19 +261,19 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
                               pair_of<2>(words[step], lane_at), pair_of<3>(words[step], lane_at)};
             mma(sum, a, input[slot][2 * step], input[slot][2 * step + 1]);
           }
-          total[0] += sum[0] * scale[slot][i].x;
-          total[1] += sum[1] * scale[slot][i].x;
-          total[2] += sum[2] * scale[slot][i].y;
-          total[3] += sum[3] * scale[slot][i].y;
+          total[0] += sum[0] * by[i].x;
+          total[1] += sum[1] * by[i].x;
+          total[2] += sum[2] * by[i].y;
+          total[3] += sum[3] * by[i].y;
 #ifdef OFFSETS
           float added[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
             add_up(added, input[slot][2 * step], input[slot][2 * step + 1]);
-          total[0] -= added[0] * offset[slot][i].x;
-          total[1] -= added[1] * offset[slot][i].x;
-          total[2] -= added[2] * offset[slot][i].y;
-          total[3] -= added[3] * offset[slot][i].y;
+          total[0] -= added[0] * shift[i].x;
+          total[1] -= added[1] * shift[i].x;
+          total[2] -= added[2] * shift[i].y;
+          total[3] -= added[3] * shift[i].y;
 #endif
         }
       }
@@ -358,66 +341,49 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #endif
 
 #ifdef ONLY_four_bit_many
-// Up to 8 * TOKENS rows of activations, on tensor cores. A block takes WARPS * TILES row tiles, each
-// warp TILES of them, and one of gridDim.y parts of k. Weights, scales and the activations, which all
-// warps share, go through AHEAD places in shared memory, one k-tile each. Sums are scaled as in
-// four_bit_few; with several parts each one's go to `sums` [gridDim.y, count, rows], and the block
-// that comes last adds them up, in order.
-extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
+// Up to 8 * TOKENS rows of activations, on tensor cores. A block takes TILES * ROW_WARPS row tiles
+// and one of gridDim.y parts of k; K_WARPS warps take the k-tiles of that part in turns, each TILES
+// row tiles, so that activations are read once for many rows. A scale belongs to a tile's row: its
+// steps are summed unscaled, then scaled into the total. With several parts each one's sums go to
+// `sums` [gridDim.y, count, rows], and the block that comes last adds them up, in order.
+extern "C" __global__ void __launch_bounds__(ROW_WARPS * K_WARPS * 32)
 four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
-              const float* __restrict__ code, const u16* x, const u16* __restrict__ bias, const u16* residual, u16* y,
-              float* sums, u32* counters, int rows, int columns, int count) {
+                const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
+                const u16* residual, u16* y, float* sums, u32* counters,
+                int rows, int columns, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+  const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
   const int k_tiles = columns >> 6, tiles = rows >> 4;
-  const int block_tile = blockIdx.x * TILES * WARPS, tile0 = block_tile + warp * TILES;
+  const int block_tile = blockIdx.x * TILES * ROW_WARPS, tile0 = block_tile + row_warp * TILES;
   const int per = (k_tiles + gridDim.y - 1) / gridDim.y;
   const int begin = blockIdx.y * per, end = min(begin + per, k_tiles);
-  constexpr u32 INPUT_BYTES = TOKENS * 1024, TILE_BYTES = 512 + TABLES * SCALE_BYTES;
-  constexpr u32 STAGE = INPUT_BYTES + WARPS * TILES * TILE_BYTES;
-  const u32 mine = STAGES_AT + INPUT_BYTES + warp * TILES * TILE_BYTES;
 
-  auto fetch_weights = [&](int k) {
-    const u32 stage = mine + ((k - begin) % AHEAD) * STAGE;
-    if (k < end) {
-#pragma unroll
-      for (int r = 0; r < TILES; r++)
-        if (tile0 + r < tiles)
-          copy_in(stage + r * 512 + lane * 16, weights + ((size_t)(tile0 + r) * k_tiles + k) * WARP + lane);
-#pragma unroll
-      for (int i = lane; i < TILES * GROUPS * 4; i += 32) {
-        const int r = i / (GROUPS * 4), piece = i % (GROUPS * 4);
-        if (tile0 + r < tiles) {
-          const size_t from = ((size_t)(tile0 + r) * k_tiles + k) * GROUPS * 8 + piece * 2;
-          copy_in(stage + TILES * 512 + i * 16, scales + from);
+  uint4 next[AHEAD][TILES];
+  float2 scale[AHEAD][TILES][GROUPS];
 #ifdef OFFSETS
-          copy_in(stage + TILES * (512 + SCALE_BYTES) + i * 16, offsets + from);
+  float2 offset[AHEAD][TILES][GROUPS];
+#endif
+  auto fetch = [&](int slot, int k) {
+#pragma unroll
+    for (int r = 0; r < TILES; r++)
+      if (k < end && tile0 + r < tiles) {
+        size_t at = (size_t)(tile0 + r) * k_tiles + k;
+        next[slot][r] = stream_in(weights + at * WARP + lane);
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+          scale[slot][r][i] = stream_in(scales + (at * GROUPS + i) * 8 + g);
+#ifdef OFFSETS
+          offset[slot][r][i] = stream_in(offsets + (at * GROUPS + i) * 8 + g);
 #endif
         }
       }
-    }
-  };
-  // A token's 64 columns are 128 bytes; halves of odd tokens change places, so that the lanes that
-  // read together hit all banks.
-  auto fetch_input = [&](int k) {
-    const u32 stage = STAGES_AT + ((k - begin) % AHEAD) * STAGE;
-    if (k < end)
-      for (int i = threadIdx.x; i < TOKENS * 64; i += WARPS * 32) {
-        const int token = i >> 3, piece = i & 7;
-        const bool there = token < count;
-        copy_in(stage + token * 128 + ((piece ^ ((token & 1) << 2)) << 4),
-                x + (size_t)(there ? token : 0) * columns + k * 64 + piece * 8, there);
-      }
   };
 #pragma unroll
-  for (int i = 0; i < AHEAD - 1; i++) fetch_weights(begin + i);
+  for (int slot = 0; slot < AHEAD; slot++) fetch(slot, begin + k_warp + slot * K_WARPS);
   let_next_start();
   fill_table(code);
+  __syncthreads();
   wait_for_input();
-#pragma unroll
-  for (int i = 0; i < AHEAD - 1; i++) {
-    fetch_input(begin + i);
-    end_group();  // the first one has the weights of all
-  }
 
   float total[TILES][TOKENS][4];
 #pragma unroll
@@ -426,107 +392,135 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
     for (int n = 0; n < TOKENS; n++)
 #pragma unroll
       for (int i = 0; i < 4; i++) total[r][n][i] = 0.f;
-  __syncthreads();
-  const u32 lane_at = lane_address();
 
-  for (int k = begin; k < end; k++) {
-    wait_for_groups<AHEAD - 2>();
-    __syncthreads();  // what others have copied is there, and the place before is read by all
-    fetch_weights(k + AHEAD - 1);
-    fetch_input(k + AHEAD - 1);
-    end_group();
-    const u32 place = ((k - begin) % AHEAD) * STAGE, stage = mine + place;
-    const u32 input = STAGES_AT + place + g * 128 + (((g & 1) << 6) ^ (c << 4));
+  const u32 lane_at = lane_address();
+  for (int k0 = begin + k_warp; k0 < end; k0 += K_WARPS * AHEAD) {
 #pragma unroll
-    for (int i = 0; i < GROUPS; i++) {
-      u32 b[TOKENS][4 / GROUPS][2];
-#pragma unroll
-      for (int n = 0; n < TOKENS; n++)
-#pragma unroll
-        for (int step = 0; step < 4 / GROUPS; step += 2) {
-          const int half = i + step / 2;
-          uint4 v = shared_words((input + n * 1024) ^ (half << 6));
-          b[n][step][0] = v.x, b[n][step][1] = v.y, b[n][step + 1][0] = v.z, b[n][step + 1][1] = v.w;
-        }
-#ifdef OFFSETS
-      float added[TOKENS][4];
+    for (int slot = 0; slot < AHEAD; slot++) {
+      const int k = k0 + slot * K_WARPS;
+      if (k >= end) break;
+      u32 input[TOKENS][8];
 #pragma unroll
       for (int n = 0; n < TOKENS; n++) {
-        added[n][0] = added[n][1] = added[n][2] = added[n][3] = 0.f;
-#pragma unroll
-        for (int step = 0; step < 4 / GROUPS; step++) add_up(added[n], b[n][step][0], b[n][step][1]);
+        int token = n * 8 + g;
+        const u16* at = x + (size_t)token * columns + k * 64 + c * 8;
+        uint4 v0 = make_uint4(0, 0, 0, 0), v1 = v0;
+        if (token < count) {
+          v0 = *(const uint4*)at;
+          v1 = *(const uint4*)(at + 32);
+        }
+        input[n][0] = v0.x, input[n][1] = v0.y, input[n][2] = v0.z, input[n][3] = v0.w;
+        input[n][4] = v1.x, input[n][5] = v1.y, input[n][6] = v1.z, input[n][7] = v1.w;
       }
+      uint4 held[TILES];
+      float2 s[TILES][GROUPS];
+#ifdef OFFSETS
+      float2 shift[TILES][GROUPS];
 #endif
 #pragma unroll
       for (int r = 0; r < TILES; r++) {
-        float part[TOKENS][4];
+        held[r] = next[slot][r];
 #pragma unroll
-        for (int n = 0; n < TOKENS; n++) part[n][0] = part[n][1] = part[n][2] = part[n][3] = 0.f;
-        const uint4 held = shared_words(stage + r * 512 + lane * 16);
-        const u32 words[4] = {held.x, held.y, held.z, held.w};
-#pragma unroll
-        for (int step = 0; step < 4 / GROUPS; step++) {
-          const u32 word = words[i * 4 / GROUPS + step];
-          const u32 a[4] = {pair_of<0>(word, lane_at), pair_of<1>(word, lane_at), pair_of<2>(word, lane_at),
-                            pair_of<3>(word, lane_at)};
-#pragma unroll
-          for (int n = 0; n < TOKENS; n++) mma(part[n], a, b[n][step][0], b[n][step][1]);
-        }
-        const float2 scale = shared_floats(stage + TILES * 512 + (r * GROUPS + i) * 64 + g * 8);
+        for (int i = 0; i < GROUPS; i++) {
+          s[r][i] = scale[slot][r][i];
 #ifdef OFFSETS
-        const float2 offset = shared_floats(stage + TILES * (512 + SCALE_BYTES) + (r * GROUPS + i) * 64 + g * 8);
+          shift[r][i] = offset[slot][r][i];
 #endif
+        }
+      }
+      fetch(slot, k + K_WARPS * AHEAD);
+#pragma unroll
+      for (int i = 0; i < GROUPS; i++) {
+#ifdef OFFSETS
+        float added[TOKENS][4];
 #pragma unroll
         for (int n = 0; n < TOKENS; n++) {
-          total[r][n][0] += part[n][0] * scale.x;
-          total[r][n][1] += part[n][1] * scale.x;
-          total[r][n][2] += part[n][2] * scale.y;
-          total[r][n][3] += part[n][3] * scale.y;
-#ifdef OFFSETS
-          total[r][n][0] -= added[n][0] * offset.x;
-          total[r][n][1] -= added[n][1] * offset.x;
-          total[r][n][2] -= added[n][2] * offset.y;
-          total[r][n][3] -= added[n][3] * offset.y;
+          added[n][0] = added[n][1] = added[n][2] = added[n][3] = 0.f;
+#pragma unroll
+          for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
+            add_up(added[n], input[n][2 * step], input[n][2 * step + 1]);
+        }
 #endif
+#pragma unroll
+        for (int r = 0; r < TILES; r++) {
+          float part[TOKENS][4];
+#pragma unroll
+          for (int n = 0; n < TOKENS; n++) part[n][0] = part[n][1] = part[n][2] = part[n][3] = 0.f;
+          const u32 bytes[4] = {held[r].x, held[r].y, held[r].z, held[r].w};
+#pragma unroll
+          for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++) {
+            const u32 a[4] = {pair_of<0>(bytes[step], lane_at), pair_of<1>(bytes[step], lane_at),
+                              pair_of<2>(bytes[step], lane_at), pair_of<3>(bytes[step], lane_at)};
+#pragma unroll
+            for (int n = 0; n < TOKENS; n++) mma(part[n], a, input[n][2 * step], input[n][2 * step + 1]);
+          }
+#pragma unroll
+          for (int n = 0; n < TOKENS; n++) {
+            total[r][n][0] += part[n][0] * s[r][i].x;
+            total[r][n][1] += part[n][1] * s[r][i].x;
+            total[r][n][2] += part[n][2] * s[r][i].y;
+            total[r][n][3] += part[n][3] * s[r][i].y;
+#ifdef OFFSETS
+            total[r][n][0] -= added[n][0] * shift[r][i].x;
+            total[r][n][1] -= added[n][1] * shift[r][i].x;
+            total[r][n][2] -= added[n][2] * shift[r][i].y;
+            total[r][n][3] -= added[n][3] * shift[r][i].y;
+#endif
+          }
         }
       }
     }
   }
 
-#pragma unroll
-  for (int r = 0; r < TILES; r += PAIRED) {
-    if (tile0 + r >= tiles) break;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int row = (tile0 + r) * 16 + g + (i & 2) * 4;
-      const float add = bias && gridDim.y == 1 ? widen(bias[row]) : 0.f;
+  // the warps' sums, one row tile of each at a time, through the place of the table
+  extern __shared__ float share[];
+  constexpr int SPAN = TOKENS * 128, THREADS = ROW_WARPS * K_WARPS * 32;
+  constexpr int MINE = (ROW_WARPS * SPAN + THREADS - 1) / THREADS;
 #ifdef GATED
-      const float add_up = bias ? widen(bias[row + 16]) : 0.f;
+  float gate[MINE];
 #endif
 #pragma unroll
-      for (int n = 0; n < TOKENS; n++) {
-        const int token = n * 8 + c * 2 + (i & 1);
-        if (token >= count) continue;
-        float value = total[r][n][i] + add;
-#ifdef GATED
-        y[(size_t)token * (rows >> 1) + ((tile0 + r) >> 1) * 16 + (row & 15)] = narrow(silu(value) * (total[r + 1][n][i] + add_up));
-#else
-        const size_t at = (size_t)token * rows + row;
-        if (gridDim.y > 1)
-          __stcg(sums + (size_t)blockIdx.y * count * rows + at, value);
-        else {
-          if (residual) value += widen(residual[at]);
-          y[at] = narrow(value);
-        }
-#endif
+  for (int r = 0; r < TILES; r++) {
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < TOKENS; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        share[((k_warp * ROW_WARPS + row_warp) * TOKENS * 4 + n * 4 + i) * 32 + lane] = total[r][n][i];
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < MINE; m++) {
+      int at = threadIdx.x + m * THREADS;
+      if (at >= ROW_WARPS * SPAN) break;
+      float sum = 0.f;
+#pragma unroll
+      for (int w = 0; w < K_WARPS; w++) sum += share[w * ROW_WARPS * SPAN + at];
+      int l = at & 31, i = (at >> 5) & 3, n = (at >> 7) % TOKENS, tile = block_tile + (at / SPAN) * TILES + r;
+      int row = tile * 16 + (l >> 2) + ((i & 2) ? 8 : 0), token = n * 8 + (l & 3) * 2 + (i & 1);
+      bool inside = tile < tiles && token < count;
+      if (gridDim.y > 1) {
+        if (inside) __stcg(sums + ((size_t)blockIdx.y * count + token) * rows + row, sum);
+        continue;
       }
+      if (bias && inside) sum += widen(bias[row]);
+#ifdef GATED
+      if (r & 1) {
+        if (inside) y[(size_t)token * (rows >> 1) + (tile >> 1) * 16 + (row & 15)] = narrow(silu(gate[m]) * sum);
+      } else
+        gate[m] = sum;
+#else
+      if (inside) {
+        if (residual) sum += widen(residual[(size_t)token * rows + row]);
+        y[(size_t)token * rows + row] = narrow(sum);
+      }
+#endif
     }
   }
 #ifndef GATED
   if (gridDim.y > 1 && last_to_arrive(counters + blockIdx.x, gridDim.y)) {
-    const int from = block_tile * 16, wide = min(TILES * WARPS * 16, rows - from);
-    for (int at = threadIdx.x; at < wide * count; at += WARPS * 32) {
-      const int token = at / wide, row = from + at % wide;
+    const int from = block_tile * 16, wide = min(TILES * ROW_WARPS * 16, rows - from);
+    for (int at = threadIdx.x; at < wide * count; at += THREADS) {
+      int token = at / wide, row = from + at % wide;
       float sum = bias ? widen(bias[row]) : 0.f;
       for (int p = 0; p < gridDim.y; p++) sum += __ldcg(sums + ((size_t)p * count + token) * rows + row);
       if (residual) sum += widen(residual[(size_t)token * rows + row]);

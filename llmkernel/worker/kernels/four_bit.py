@@ -23,7 +23,7 @@ LEAST_GROUP = 32
 """Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
-_TABLE_END = 4096 + 256 * 256
+_SHARED = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table."""
 FEW_TOKENS = 8
 """Activations that `four_bit_few` keeps in registers."""
@@ -212,8 +212,8 @@ def ungate(output: Tensor) -> Tensor:
 class FewPlan(NamedTuple):
     """How `four_bit_few` is launched.
 
-    A block has `warps` of `tiles` k-tiles each and `ahead` row tiles on their way; `blocks` share
-    a multiprocessor, the columns are in `parts`.
+    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
+    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
     """
 
     warps: int
@@ -226,14 +226,14 @@ class FewPlan(NamedTuple):
 class ManyPlan(NamedTuple):
     """How `four_bit_many` is launched.
 
-    A block has `warps` of `tiles` row tiles each and `ahead` k-tiles on their way; `blocks` share
-    a multiprocessor, the columns are in `parts`.
+    A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, fetched `ahead` k-tiles
+    early; the columns are in `parts`.
     """
 
-    warps: int
     tiles: int
+    row_warps: int
+    k_warps: int
     ahead: int
-    blocks: int
     parts: int
 
 
@@ -251,8 +251,8 @@ def few_product(
     count, device, rows = x.shape[0], x.device, packed.rows
     plan = plan or few_plan(packed.columns)
     options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
-    shared = _TABLE_END + plan.warps * plan.ahead * plan.tiles * _tile_bytes(packed)
-    kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, shared, **plan._asdict(), **options)
+    sizes = plan._asdict() | options
+    kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, _SHARED, **sizes)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
@@ -266,7 +266,7 @@ def few_product(
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
             _counters(device) if split else None, rows, packed.columns, count,
         ],
-        shared,
+        _SHARED,
     )  # fmt: skip
     return output
 
@@ -283,19 +283,19 @@ def many_product(
     """1 to 64 tokens by one kernel; a gated matrix is taken in one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
     plan = plan or many_plan(rows, packed.columns, count, processors(device))
-    if gated:
-        plan = plan._replace(parts=1)
-    tokens, parts = token_tiles(count), plan.parts
-    stage = tokens * 1024 + plan.warps * plan.tiles * _tile_bytes(packed)
-    shared = _TABLE_END + plan.ahead * stage
+    parts = 1 if gated else plan.parts
+    tokens = token_tiles(count)
+    warps = plan.row_warps * plan.k_warps
+    shared = max(_SHARED, warps * tokens * 512)
     sizes = {**plan._asdict(), "tokens": tokens, **_options(packed, gated)}
     del sizes["parts"]
     kernel = launch.kernel(_SOURCE, "four_bit_many", x.dtype, shared, **sizes)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     sums = output.new_empty(parts * output.numel(), dtype=torch.float32) if parts > 1 else None
+    blocks = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps))
     kernel(
-        (math.ceil(rows // ROWS / (plan.tiles * plan.warps)), parts),
-        32 * plan.warps,
+        (blocks, parts),
+        32 * warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
             _counters(device) if parts > 1 else None, rows, packed.columns, count,
@@ -322,19 +322,21 @@ def token_tiles(count: int) -> int:
 
 @functools.cache
 def few_plan(columns: int) -> FewPlan:
-    """Up to 16 warps with 4 k-tiles each, and as many parts as it takes."""
+    """Two blocks of up to 8 warps with 8 k-tiles each, and as many parts as it takes."""
     across = columns // COLUMNS
     parts = math.ceil(across / 64)
-    warps = max(4, math.ceil(across / parts / 4))
-    return FewPlan(warps, 4, 2, 1, parts)
+    warps = min(8, max(4, math.ceil(across / parts / 8)))
+    tiles = 8 if across / parts > 4 * warps else 4
+    return FewPlan(warps, tiles, 4, 2, parts)
 
 
 @functools.cache
 def many_plan(rows: int, columns: int, count: int, processors: int) -> ManyPlan:
     """Two row tiles a warp, and parts of the columns until there are blocks for the device."""
-    plan = ManyPlan(8, 2, 4 if count <= 32 else 3, 1, 1)
-    blocks, parts = math.ceil(rows // ROWS / (plan.tiles * plan.warps)), 1
-    while blocks * parts < 0.75 * processors and columns // COLUMNS // (2 * parts) >= 8:
+    plan = ManyPlan(2, 1, 8, 1, 1) if count <= 16 else ManyPlan(2, 2, 4, 1, 1)
+    blocks, parts = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), 1
+    enough = processors * (2.5 if count <= 16 else 1.9)
+    while blocks * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:
         parts *= 2
     return plan._replace(parts=parts)
 
@@ -349,12 +351,6 @@ def _options(packed: Packed, gated: bool) -> dict[str, int]:
     """What of the kernels' source is compiled for this matrix."""
     offsets = {} if packed.offsets is None else {"offsets": 1}
     return {"groups": COLUMNS // packed.group, **offsets, **({"gated": 1} if gated else {})}
-
-
-def _tile_bytes(packed: Packed) -> int:
-    """Of a tile's weights, scales and offsets."""
-    tables = 1 if packed.offsets is None else 2
-    return ROWS * COLUMNS // 2 + tables * COLUMNS // packed.group * ROWS * 4
 
 
 def _matrix(packed: Packed) -> list[Tensor | None]:
