@@ -78,7 +78,7 @@ def timed(call: Callable[[], object]) -> float:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-    return 1e3 * float(do_bench(graph.replay, warmup=10, rep=30, return_mode="median"))
+    return 1e3 * float(do_bench(graph.replay, warmup=4, rep=16, return_mode="median"))
 
 
 def best_plan(

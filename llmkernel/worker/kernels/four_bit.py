@@ -176,8 +176,8 @@ def product(
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    if on_gpu and count <= FEW_TOKENS:
-        return _few(x, packed, bias, norm, residual, gated)
+    if on_gpu and count <= FEW_TOKENS and (plan := few_plan(packed.columns)):
+        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
@@ -194,24 +194,6 @@ def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tens
     if packed.order is not None:
         x = x.index_select(-1, packed.order)
     return functional.linear(x, expand(packed, x.dtype), bias)
-
-
-def _few(
-    x: Tensor,
-    packed: Packed,
-    bias: Tensor | None,
-    norm: Norm | None,
-    residual: Tensor | None,
-    gated: bool,
-) -> Tensor:
-    """`product` for few tokens: what the kernel cannot do in parts is done around it."""
-    plan = few_plan(packed.columns)
-    if plan.parts == 1:
-        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
-    if norm is not None:
-        x = layer.rms_norm(x, *norm)
-    output = few_product(x, packed, bias, plan, residual=residual)
-    return ungate(output) if gated else output
 
 
 def ungate(output: Tensor) -> Tensor:
@@ -251,8 +233,8 @@ class ManyPlan(NamedTuple):
 def few_product(
     x: Tensor,
     packed: Packed,
-    bias: Tensor | None = None,
-    plan: FewPlan | None = None,
+    bias: Tensor | None,
+    plan: FewPlan,
     *,
     norm: Norm | None = None,
     residual: Tensor | None = None,
@@ -260,7 +242,6 @@ def few_product(
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    plan = plan or few_plan(packed.columns)
     options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
     sizes = plan._asdict() | options
     kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, _SHARED, **sizes)
@@ -332,22 +313,32 @@ def token_tiles(count: int) -> int:
 
 
 @functools.cache
-def few_plan(columns: int) -> FewPlan:
-    """Two blocks of up to 8 warps with 8 k-tiles each, and as many parts as it takes."""
-    across = columns // COLUMNS
-    parts = math.ceil(across / 64)
-    warps = min(8, max(4, math.ceil(across / parts / 8)))
-    tiles = 8 if across / parts > 4 * warps else 4
-    return FewPlan(warps, tiles, 4, 2, parts)
+def few_plan(columns: int) -> FewPlan | None:
+    """Up to 16 warps with 4 k-tiles each; None for more columns than those hold."""
+    warps = math.ceil(columns // COLUMNS / 4)
+    return FewPlan(max(4, warps), 4, 4, 1, 1) if warps <= 16 else None
 
 
 @functools.cache
 def many_plan(rows: int, columns: int, count: int, processors: int) -> ManyPlan:
-    """Two row tiles a warp, and parts of the columns until there are blocks for the device."""
-    plan = ManyPlan(2, 1, 8, 1, 1) if count <= 16 else ManyPlan(2, 2, 4, 1, 1)
-    blocks, parts = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), 1
-    enough = processors * (2.5 if count <= 16 else 1.9)
-    while blocks * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:
+    """What was quickest for a matrix of about as many blocks (`benchmarks.kernels` on an H200).
+
+    The more rows there are, the more of them share a block and its activations.
+    """
+    blocks = math.ceil(rows // ROWS / 2)
+    share = blocks / processors
+    if count <= 8:
+        plan, enough = ManyPlan(2, 1, 8, 1, 1), 2.5
+    elif count <= 32:
+        plan, enough = ManyPlan(2, 1, 16 if share <= 1.1 else 8, 1, 1), 0.75
+        if share > 3:
+            plan = ManyPlan(4, 2, 4, 1, 1) if count <= 16 else ManyPlan(2, 4, 2, 1, 1)
+    else:
+        plan, enough = ManyPlan(2, 1, 8, 1, 1), 0.75
+        if share > 1.1:
+            plan = ManyPlan(2, 2, 4, 1, 1) if share <= 3 else ManyPlan(2, 8, 1, 1, 1)
+    parts = 1
+    while share * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:
         parts *= 2
     return plan._replace(parts=parts)
 
