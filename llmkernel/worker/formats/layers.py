@@ -181,10 +181,8 @@ class _Hole(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # families that give some layers' weights random numbers of their own find this one done
-        weight: Any = torch.empty(0, device="meta")
-        weight._is_hf_initialized = True
-        self.weight = weight
+        # GPT-2's code gives some layers' weights random numbers of their own, and looks for them
+        self.weight = torch.empty(0, device="meta")
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
