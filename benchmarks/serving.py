@@ -20,7 +20,7 @@ from llmkernel.client import Client
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that say what is served and what becomes of the figures."""
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    made.add_argument("--shape", choices=SHAPES, default="tiny", help="default: tiny")
+    made.add_argument("--shape", choices=SHAPES, default="tiny", help="default: %(default)s")
     made.add_argument("--layers", type=int, help="fewer layers than the shape has")
     made.add_argument("--folder", type=Path, help="build the checkpoint here, keep and reuse it")
     made.add_argument("--kv-cache", help="default: 8GiB on a GPU, 256MiB on the CPU")
