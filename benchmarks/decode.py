@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import apart, gpu, results, serving, streams
+from benchmarks import apart, gpu, results, serving, streams, tables
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import Shape
 from benchmarks.streams import Rates
@@ -111,16 +111,14 @@ def table(
     peers: dict[str, dict[int, int]],
 ) -> list[dict[str, float | None]]:
     """Print a row for each width and return them."""
-    heads = ("batch", "llmkernel", "with prompts", "transformers", "ratio", "of the floor", *peers)
-    print("\n" + "  ".join(heads))
-    rows = [
-        _row(width, ours.get(width), theirs.get(width), least)
-        for width in sorted(ours.keys() | theirs.keys())
+    widths = sorted(ours.keys() | theirs.keys())
+    rows = [_row(width, ours.get(width), theirs.get(width), least) for width in widths]
+    cells = [
+        (*row.values(), *(by_width.get(width) for by_width in peers.values()))
+        for width, row in zip(widths, rows, strict=True)
     ]
-    for row in rows:
-        known = (measured.get(int(row["batch"] or 0)) for measured in peers.values())
-        cells = zip((*row.values(), *known), heads, strict=True)
-        print("  ".join(_cell(cell).rjust(len(head)) for cell, head in cells))
+    heads = ("streams", "llmkernel", "with prompts", "transformers", "ratio", "of the floor")
+    print("", *tables.markdown((*heads, *peers), cells), sep="\n")
     return rows
 
 
@@ -140,12 +138,6 @@ def _row(
         if speed and bandwidth
         else None,
     }
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if 0 < value < 10 and value % 1 else f"{value:.0f}"
 
 
 def _line(one: Rates) -> str:

@@ -66,6 +66,19 @@ def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | N
     return path
 
 
+def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """Of each benchmark, shape and GPU the newest record that is kept, in the order of these."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        if "shape" not in record or not record["machine"]["gpus"]:
+            continue
+        key = (record["benchmark"], record["shape"], device_name(record["machine"]))
+        if key not in found or found[key]["date"] <= record["date"]:
+            found[key] = record
+    return [found[key] for key in sorted(found)]
+
+
 def device_name(on: dict[str, Any]) -> str:
     """Of a `machine`: the last word of its first GPU's name, or "cpu"."""
     gpus = on["gpus"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import decode
+from tests.benchmarks.shown import shown
 
 SHORT = ("--prompt-tokens", "24", "--new-tokens", "12", "--baseline-new-tokens", "6")
 
@@ -21,7 +22,8 @@ def test_each_width_is_measured_beside_transformers(measured):
         four["tokens_per_second"] / four["transformers_per_second"]
     )
     assert "6 new tokens instead of 12" in printed
-    assert printed.splitlines()[-2].split()[0] == "4"
+    assert printed.splitlines()[-2].startswith("| 4 ")
+    assert "| 4 " in shown(found).text
 
 
 def test_a_share_of_the_floor_needs_a_bandwidth():

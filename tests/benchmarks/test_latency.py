@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import latency
+from tests.benchmarks.shown import shown
 
 SMALL = ("--prompt-tokens", "16,64", "--streams", "2", "--arriving", "600", "--longest", "800",
          "--repeated", "256", "--repeats", "2")  # fmt: skip
@@ -23,6 +24,7 @@ def test_each_wait_is_measured(measured):
     )
     assert found["repeated"]["first_s"] > 0
     assert "600 tokens arrive" in printed
+    assert "2 streams while 600 tokens arrive" in shown(found).text
 
 
 def test_a_gap_belongs_to_the_window_in_which_it_ends():

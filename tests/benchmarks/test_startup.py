@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import startup
+from tests.benchmarks.shown import shown
 
 
 @pytest.mark.slow
@@ -16,6 +17,7 @@ def test_starts_and_attachments_are_measured(measured):
         assert start["ready"] < start["first_token"] < start["process"]
     assert 0 < found["attach"]["imported"] < found["attach"]["ready"]
     assert printed.startswith("first start: first token after")
+    assert "| warm_up " in shown(found).text
 
 
 def test_a_stage_lasts_until_the_next_one_begins():
