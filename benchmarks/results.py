@@ -71,7 +71,8 @@ def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if "shape" not in record or not record["machine"]["gpus"]:
+        # there are figures without a shape, and files that were put together by hand
+        if not {"benchmark", "shape", "machine"} <= set(record) or not record["machine"]["gpus"]:
             continue
         key = (record["benchmark"], record["shape"], device_name(record["machine"]))
         if key not in found or found[key]["date"] <= record["date"]:

@@ -178,7 +178,8 @@ def step(record: Record, _images: Images) -> Iterator[str]:
     rows: list[tuple[tables.Cell, ...]] = [(name, *times) for name, times in terms.items()]
     rows.append(("all kernels", *(one["busy_us"] for one in widths)))
     rows.append(("**one step**", *(one["step_us"] for one in widths)))
-    rows.append(("GPU busy", *(f"{one['busy_us'] / one['step_us']:.0%}" for one in widths)))
+    busy = (min(one["busy_us"] / one["step_us"], 1) for one in widths)  # kernels may overlap
+    rows.append(("GPU busy", *(f"{share:.0%}" for share in busy)))
     yield _origin(record)
     yield ""
     heads = ("µs of a step", *(f"batch {one['width']}" for one in widths))

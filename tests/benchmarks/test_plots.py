@@ -89,8 +89,8 @@ def test_the_newest_on_each_gpu_counts_and_none_without_one(tmp_path):
         "c": on_a_gpu(decoded(date="2026-01-01")),
         "d": decoded(date="2026-03-01"),
         "e": decoded(machine=other),
-        "f": [],
-        "g": {"date": "2025-01-01"},
+        "f": ["a list"],
+        "g": {"date": "2025-01-01", "shape": "of another kind"},
     }
     for name, record in kept.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
@@ -130,11 +130,15 @@ def test_the_budget_of_a_step_is_counted_by_kind_of_kernel():
         {"kernel": "_attend_part", "us": 5.0, "runs": 2},
         {"kernel": "void at::native::something", "us": 1.0, "runs": 1},
     ]
-    rows = [{"width": 1, "step_us": 50.0, "busy_us": 46.0, "kernels": kernels}]
+    rows = [
+        {"width": 1, "step_us": 50.0, "busy_us": 46.0, "kernels": kernels},
+        {"width": 8, "step_us": 50.0, "busy_us": 60.0, "kernels": []},
+    ]
     text = shown({**BASE, "benchmark": "step_profile", "rows": rows}).text
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    for row in (["4-bit products", "40"], ["attention", "5"], ["all other kernels", "1"],
-                ["all kernels", "46"], ["GPU busy", "92%"]):  # fmt: skip
+    for row in (["4-bit products", "40", "0"], ["attention", "5", "0"],
+                ["all other kernels", "1", "0"], ["all kernels", "46", "60"],
+                ["GPU busy", "92%", "100%"]):  # fmt: skip
         assert row in found
 
 
