@@ -38,10 +38,12 @@ lint: venv ## ruff, formatting, mypy strict, generated pages
 	$(BIN)/mypy
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python tools/magics_reference.py --check
+	$(BIN)/python -m benchmarks.plots --check
 
 docs: venv ## write the generated pages of docs/ again
 	$(BIN)/python tools/cli_reference.py
 	$(BIN)/python tools/magics_reference.py
+	$(BIN)/python -m benchmarks.plots
 
 clean: ## remove what was built and the environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

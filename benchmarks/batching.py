@@ -15,31 +15,27 @@ Then what a token costs in the worker beside the forward pass: benchmarks/overhe
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import overhead, random_model, results
-from llmkernel import launcher
-from llmkernel.client import Client
-from llmkernel.config import WorkerConfig
+from benchmarks import overhead, random_model, results, serving, streams
+from benchmarks.prompts import Prompts
+from benchmarks.shapes import SHAPES
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 ONE_BY_ONE = 2
 """Prompts answered one after the other at most: more of them go no faster."""
-NAME = "bench-batching"
+WORKER = {"device": "cpu", "dtype": "float32", "kv_cache": "512MiB"}
 
 
 class Plan(NamedTuple):
     """What is asked for."""
 
-    size: str
+    shape: str
     prompt_tokens: int
     new_tokens: int
     rounds: int
@@ -54,41 +50,9 @@ class Round(NamedTuple):
     one_by_one: float
 
 
-FULL = Plan("100M", 32, 32, 3, os.cpu_count() or 1)
+FULL = Plan("llama-100m", 32, 32, 3, os.cpu_count() or 1)
 QUICK = Plan("tiny", 16, 16, 1, 1)
 """Shows that everything works; its figures say nothing."""
-
-
-@contextmanager
-def worker(folder: Path, threads: int) -> Iterator[Client]:
-    """A worker that serves the model in `folder`, and a client of it."""
-    config = WorkerConfig.build(
-        name=NAME, model=str(folder), device="cpu", dtype="float32", kv_cache="512MiB"
-    )
-    with overhead.environment(OMP_NUM_THREADS=str(threads)):
-        connection = launcher.start(config)
-    try:
-        with Client(connection) as client:
-            yield client
-    finally:
-        launcher.stop(connection, drain=False)
-
-
-def streamed(client: Client, prompts: list[list[int]], new_tokens: int) -> float:
-    """Tokens/s of all prompts streamed at once."""
-
-    async def one(prompt: list[int]) -> int:
-        stream = client.aio.stream(prompt, max_tokens=new_tokens, temperature=0, ignore_eos=True)
-        return sum([len(delta.token_ids) async for delta in stream])
-
-    async def together() -> int:
-        return sum(await asyncio.gather(*map(one, prompts)))
-
-    began = time.perf_counter()
-    tokens = asyncio.run(together())
-    taken = time.perf_counter() - began
-    assert tokens == len(prompts) * new_tokens, "a stream lost tokens"
-    return tokens / taken
 
 
 def measure(folder: Path, plan: Plan) -> dict[int, list[Round]]:
@@ -96,21 +60,27 @@ def measure(folder: Path, plan: Plan) -> dict[int, list[Round]]:
     from benchmarks.transformers_baseline import Baseline
 
     baseline = Baseline(folder, plan.threads)
+    prompts = Prompts(SHAPES[plan.shape].vocabulary)
     found: dict[int, list[Round]] = {width: [] for width in WIDTHS}
-    with worker(folder, plan.threads) as client:
+    with (
+        overhead.environment(OMP_NUM_THREADS=str(plan.threads)),
+        serving.worker(folder, WORKER) as client,
+    ):
         for turn in range(-1, plan.rounds):  # the first one only warms up
             for width in WIDTHS if turn >= 0 else (2,):
-                # nobody has seen these prompts: the prefix cache must not help
-                first = 1000 * (turn + 1) + 40 * width
-                prompts = random_model.prompts(width, plan.prompt_tokens, first)
+                asked = prompts.several(width, plan.prompt_tokens)
                 one = Round(
-                    streamed(client, prompts, plan.new_tokens),
-                    baseline.batched(prompts, plan.new_tokens),
-                    baseline.one_by_one(prompts[:ONE_BY_ONE], plan.new_tokens),
+                    _whole(streams.together(client, asked, plan.new_tokens)),
+                    _whole(baseline.batched(asked, plan.new_tokens)),
+                    _whole(baseline.one_by_one(asked[:ONE_BY_ONE], plan.new_tokens)),
                 )
                 if turn >= 0:
                     found[width].append(one)
     return found
+
+
+def _whole(rows: Sequence[streams.Row]) -> float:
+    return streams.rates(rows).whole_per_second
 
 
 def report(found: dict[int, list[Round]]) -> list[dict[str, float]]:
@@ -137,8 +107,8 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory(prefix="lk-batching-") as temporary:
-        folder = Path(temporary) / plan.size.lower()
-        parameters = random_model.build(folder, plan.size)
+        folder = Path(temporary) / plan.shape
+        parameters = random_model.build(folder, SHAPES[plan.shape], "float32")
         print(
             f"random Llama, {parameters / 1e6:.1f} M parameters, float32, {plan.threads} torch "
             f"threads; {plan.prompt_tokens} tokens of prompt, {plan.new_tokens} of answer; "

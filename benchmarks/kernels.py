@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import read_bandwidth, timed
 from llmkernel.worker.kernels import four_bit
 from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 
@@ -69,18 +70,6 @@ def random_matrix(rows: int, columns: int) -> Packed:
     )
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Median microseconds of a replay of everything that `call` launches."""
-    from triton.testing import do_bench
-
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return 1e3 * float(do_bench(graph.replay, warmup=4, rep=16, return_mode="median"))
-
-
 def best_plan(
     matrices: list[Packed], x: Tensor, plans: list[Any], product: Callable[..., Tensor]
 ) -> tuple[float, Any]:
@@ -113,11 +102,9 @@ def main() -> None:
     parser.add_argument("--tokens", default="1,8,32")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "rows": []}
-    block = torch.empty(2**29, dtype=torch.float32, device="cuda")
-    bandwidth = block.nbytes / timed(block.sum) / 1e6
+    bandwidth = read_bandwidth() / 1e12
     report["read_tb_s"] = round(bandwidth, 2)
     print(f"a plain read: {bandwidth:.2f} TB/s")
-    del block
     for tokens in map(int, arguments.tokens.split(",")):
         best = total = floor = 0.0
         for name, (rows, columns) in SHAPES.items():

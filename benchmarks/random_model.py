@@ -1,67 +1,92 @@
-"""A random Llama of any size in a folder, as the hub would lay it out. Says nothing, at full speed."""
+"""A model of any shape with random weights, as the hub would lay it out. Says nothing, at full speed."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
+import zlib
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SIZES = {
-    "100M": {
-        "hidden_size": 768,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 12,
-    },
-    "tiny": {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-}
-VOCABULARY = 8192
-SPECIAL = 2
-"""Ids below this are the beginning and the end of a sequence."""
+from benchmarks import word_tokenizer
+from benchmarks.shapes import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WRITERS = 4
+_SCALE = 0.02
+_RECORD = "built.json"
+"""Written last, so that a folder is whole where it is there."""
 
 
-def build(folder: Path, size: str) -> int:
-    """Save config, float32 safetensors and tokenizer; returns the number of parameters."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def build(folder: Path, shape: Shape, dtype: str = "bfloat16") -> int:
+    """Save config, a safetensors file for each layer, and tokenizer; returns the parameters.
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        **SIZES[size],
-        vocab_size=VOCABULARY,
-        max_position_embeddings=2048,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=False,
+    The weights are drawn on a GPU where there is one. A folder that holds the same already is left
+    as it is. Raises ValueError for one that holds something else.
+    """
+    record = {"shape": shape.name, "values": shape.values, "dtype": dtype}
+    made = folder / _RECORD
+    if made.exists() and json.loads(made.read_text())["record"] == record:
+        return int(json.loads(made.read_text())["parameters"])
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else. Remove it, or choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = shape.config(dtype)
+    sizes = _sizes(config)
+    config.save_pretrained(folder)
+    _save_weights(folder, sizes, dtype)
+    word_tokenizer.save(folder, shape.vocabulary)
+    parameters = sum(map(math.prod, sizes.values()))
+    made.write_text(json.dumps({"record": record, "parameters": parameters}) + "\n")
+    return parameters
+
+
+def _sizes(config: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor by its name, those that are tied once."""
+    from llmkernel.worker.memory import empty_model
+
+    model = empty_model(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _save_weights(folder: Path, sizes: dict[str, tuple[int, ...]], dtype: str) -> None:
+    shards: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    for name, size in sizes.items():
+        layer = re.search(r"\.(\d+)\.", name)
+        shards[f"model-{int(layer[1]):05}" if layer else "model-ends"][name] = size
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        jobs = [
+            pool.submit(_save_shard, folder / f"{name}.safetensors", tensors, dtype)
+            for name, tensors in shards.items()
+        ]
+        for job in jobs:
+            job.result()
+    index = {name: f"{shard}.safetensors" for shard, names in shards.items() for name in names}
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
     )
-    model = LlamaForCausalLM(config).to(torch.float32)
-    model.save_pretrained(folder, safe_serialization=True)
-    _tokenizer(folder)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def prompts(count: int, length: int, first: int = 0) -> list[list[int]]:
-    """Prompts of `length` ids of which no two share a block of their beginning."""
-    span = VOCABULARY - SPECIAL
-    return [
-        [SPECIAL + (number * 7919 + place * 31) % span for place in range(length)]
-        for number in range(first, first + count)
-    ]
+def _save_shard(path: Path, sizes: dict[str, tuple[int, ...]], dtype: str) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: _random(name, size, dtype) for name, size in sizes.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _tokenizer(folder: Path) -> None:
-    # One word an id, so that every id has a text and every text its ids.
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+def _random(name: str, size: tuple[int, ...], dtype: str) -> Tensor:
+    """Norms do nothing; all else is noise that depends on the name only."""
+    import torch
 
-    words = {f"▁w{number}": number for number in range(SPECIAL, VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1} | words, unk_token="<s>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
+    kind = getattr(torch, dtype)
+    if len(size) == 1:
+        return torch.full(size, float(not name.endswith("bias")), dtype=kind)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(zlib.crc32(name.encode()))
+    noise = torch.randn(size, generator=generator, device=device, dtype=kind)
+    return noise.mul_(_SCALE).cpu()

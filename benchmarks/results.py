@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 
 import psutil
 
+from benchmarks import gpu
+
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("llmkernel", "torch", "transformers", "bitsandbytes", "pyzmq", "msgspec")
+SWITCHES = ("LLMKERNEL_KERNELS", "LLMKERNEL_CUDA_GRAPHS")
 
 
 def machine() -> dict[str, Any]:
@@ -23,6 +27,7 @@ def machine() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
         "python": platform.python_version(),
+        "gpus": gpu.described(),
     }
 
 
@@ -37,14 +42,48 @@ def versions() -> dict[str, str]:
     return found
 
 
-def save(name: str, figures: dict[str, Any]) -> Path:
-    """Write `figures` to results/<name>-<day>.json; returns the path."""
+def switches() -> dict[str, str]:
+    """The environment variables that decide the figures, where they are set."""
+    return {name: os.environ[name] for name in SWITCHES if name in os.environ}
+
+
+def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | None = None) -> Path:
+    """Write `figures` to <name>[-<variant>][-<GPU>]-<day>.json in results/ or `folder`."""
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}-{day}.json"
-    record = {"benchmark": name, "date": day, "machine": machine(), "versions": versions()}
+    folder = folder or FOLDER
+    folder.mkdir(exist_ok=True)
+    on = machine()
+    parts = (name, variant, device_name(on) if on["gpus"] else "", day)
+    path = folder / ("-".join(filter(None, parts)) + ".json")
+    record = {
+        "benchmark": name,
+        "date": day,
+        "machine": on,
+        "versions": versions(),
+        "switches": switches(),
+    }
     path.write_text(json.dumps(record | figures, indent=2) + "\n")
     return path
+
+
+def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """Of each benchmark, shape and GPU the newest record that is kept, in the order of these."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        # there are figures without a shape, and files that were put together by hand
+        if not {"benchmark", "shape", "machine"} <= set(record) or not record["machine"]["gpus"]:
+            continue
+        key = (record["benchmark"], record["shape"], device_name(record["machine"]))
+        if key not in found or found[key]["date"] <= record["date"]:
+            found[key] = record
+    return [found[key] for key in sorted(found)]
+
+
+def device_name(on: dict[str, Any]) -> str:
+    """Of a `machine`: the last word of its first GPU's name, or "cpu"."""
+    gpus = on["gpus"]
+    return gpus[0]["name"].split()[-1].lower() if gpus else "cpu"
 
 
 def _processor() -> str:

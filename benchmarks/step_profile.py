@@ -1,25 +1,23 @@
 """Where the time of a decode step goes: the engine in this process, kernel by kernel.
 
-    python -m benchmarks.step_profile FOLDER [--batch 1,8,32] [--context 128] [--save FILE]
+    python -m benchmarks.step_profile [--shape NAME] [--batch 1,8,32] [--context 128] [--save]
 
-Needs a CUDA device. FOLDER is a checkpoint, or does not exist and is built as the Llama-3.1-8B
-shape with `--layers` layers. Steps are timed first without the profiler, by wall clock, then
-profiled: microseconds of a step by kernel, the gaps between them, and how often each ran.
+Needs a CUDA device. A random checkpoint of the shape is served in NF4, as in benchmarks.decode.
+Steps are timed first without the profiler, by wall clock, then profiled: microseconds of a step
+by kernel, and how often each ran.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu_checks import build_checkpoint, prompt
+from benchmarks import results, serving
+from benchmarks.prompts import Prompts
 from llmkernel.config import WorkerConfig
 from llmkernel.params import SamplingParams
 from llmkernel.worker.assembly import assemble
@@ -30,14 +28,14 @@ WARM_STEPS, TIMED_STEPS, PROFILED_STEPS = 12, 64, 16
 
 
 def profile_width(
-    engine: Engine, width: int, context: int, sampling: dict[str, Any]
+    engine: Engine, prompts: list[list[int]], sampling: dict[str, Any]
 ) -> dict[str, Any]:
-    """The figures of steps with `width` rows of about `context` tokens."""
+    """The figures of steps with a row for each prompt."""
+    width, context = len(prompts), len(prompts[0])
     new = WARM_STEPS + TIMED_STEPS + PROFILED_STEPS + 40
     params = SamplingParams.build(max_tokens=new, ignore_eos=True, **sampling)
-    keys = list(range(1000 * width, 1000 * width + width))
-    for key in keys:
-        engine.submit(Request(key, "profile", tuple(prompt(key, context)), params, new))
+    for key, prompt in enumerate(prompts, 1000 * width):
+        engine.submit(Request(key, "profile", tuple(prompt), params, new))
     for _ in range(WARM_STEPS + -(-width * context // 512)):
         engine.step()
     torch.cuda.synchronize()
@@ -71,42 +69,40 @@ def profile_width(
     return {"width": width, "step_us": round(wall, 1), "busy_us": round(busy, 1), "kernels": rows}
 
 
+def report(found: dict[str, Any]) -> None:
+    """Print a step and the kernels that take most of it."""
+    width, step, busy = found["width"], found["step_us"], found["busy_us"]
+    speed = 1e6 * width / step
+    print(f"\nbatch {width}: {step} us a step ({speed:.0f} tokens/s), kernels {busy} us")
+    for row in found["kernels"][:24]:
+        print(f"  {row['us']:9.1f} us {row['runs']:7.1f} x  {row['kernel']}", flush=True)
+
+
 def main() -> None:
     """Time and profile each width."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--batch", default="1,8,32")
-    parser.add_argument("--context", type=int, default=128)
+    parser = serving.parser(__doc__)
+    parser.set_defaults(shape="llama-3.1-8b")
+    parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
+    parser.add_argument("--context", type=int, default=128, help="tokens of the prompts")
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--save", type=Path)
     arguments = parser.parse_args()
-    if not arguments.folder.exists():
-        arguments.folder.mkdir()
-        build_checkpoint(arguments.folder, arguments.layers)
-        torch.cuda.empty_cache()
-    config = WorkerConfig.build(
-        name="step-profile", model=str(arguments.folder), quantization="nf4",
-        context_length=4096, kv_cache="4GiB", max_concurrent=128,
-    )  # fmt: skip
-    began = time.perf_counter()
-    parts = assemble(config, lambda _progress: None)
-    print(f"ready in {time.perf_counter() - began:.1f} s", flush=True)
-    engine = parts.engine(lambda _events: None, lambda error: print("died:", error))
-    report = []
-    for width in map(int, arguments.batch.split(",")):
-        found = profile_width(
-            engine, width, arguments.context, {"temperature": arguments.temperature}
-        )
-        report.append(found)
-        tokens = 1e6 * width / found["step_us"]
-        print(
-            f"\nbatch {width}: {found['step_us']} us a step ({tokens:.0f} tokens/s), kernels {found['busy_us']} us"
-        )
-        for row in found["kernels"][:24]:
-            print(f"  {row['us']:9.1f} us {row['runs']:7.1f} x  {row['kernel']}", flush=True)
+    shape = serving.shape(arguments)
+    asked = serving.settings(arguments, context_length=4096, max_concurrent=128)
+    prompts = Prompts(shape.vocabulary)
+    rows = []
+    with serving.checkpoint(shape, arguments.folder) as folder:
+        began = time.perf_counter()
+        config = WorkerConfig.build(name="step-profile", model=str(folder), **asked)
+        parts = assemble(config, lambda _progress: None)
+        print(f"ready in {time.perf_counter() - began:.1f} s", flush=True)
+        engine = parts.engine(lambda _events: None, lambda error: print("died:", error))
+        for width in arguments.batch:
+            asking = prompts.several(width, arguments.context)
+            rows.append(profile_width(engine, asking, {"temperature": arguments.temperature}))
+            report(rows[-1])
+    figures = {"shape": shape.name, "settings": asked, "context": arguments.context, "rows": rows}
     if arguments.save:
-        arguments.save.write_text(json.dumps(report, indent=1) + "\n")
+        print(results.save("step_profile", figures, shape.name, arguments.save))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""What the commands that measure a worker share: their options, a checkpoint, a worker of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llmkernel
+from benchmarks import apart, random_model, results
+from benchmarks.shapes import SHAPES, Shape
+from llmkernel import launcher
+from llmkernel.client import Client
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that say what is served and what becomes of the figures."""
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    made.add_argument("--shape", choices=SHAPES, default="tiny", help="default: %(default)s")
+    made.add_argument("--layers", type=int, help="fewer layers than the shape has")
+    made.add_argument("--folder", type=Path, help="build the checkpoint here, keep and reuse it")
+    made.add_argument("--kv-cache", help="default: 8GiB on a GPU, 256MiB on the CPU")
+    made.add_argument(
+        "--save",
+        type=Path,
+        nargs="?",
+        const=results.FOLDER,
+        metavar="FOLDER",
+        help="write a JSON file, into benchmarks/results/ where no folder is named",
+    )
+    return made
+
+
+def numbers(text: str) -> list[int]:
+    """Of "1,2,4", for argparse."""
+    return [int(part) for part in text.split(",")]
+
+
+def shape(arguments: argparse.Namespace) -> Shape:
+    """The shape that was asked for."""
+    return SHAPES[arguments.shape].with_layers(arguments.layers)
+
+
+@contextmanager
+def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
+    """A random checkpoint of a shape: in `folder`, which stays, or in a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
+        path = folder or Path(temporary) / of.name
+        apart.call(random_model.build, path, of)
+        yield path
+
+
+def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """The settings of a worker that is measured: NF4 over bfloat16."""
+    default = "8GiB" if on_gpu() else "256MiB"
+    return {
+        "quantization": "nf4",
+        "dtype": "bfloat16",
+        "kv_cache": arguments.kv_cache or default,
+        **more,
+    }
+
+
+@contextmanager
+def worker(folder: Path, asked: dict[str, Any]) -> Iterator[Client]:
+    """A worker with these settings, and a client of it."""
+    name = f"bench-{os.getpid()}"
+    client = llmkernel.start(folder, name=name, progress=False, **asked)
+    try:
+        with client:
+            yield client
+    finally:
+        launcher.stop(client.connection, drain=False)
+
+
+def on_gpu() -> bool:
+    """Whether there is a GPU, without a context on it."""
+    import torch
+
+    return torch.cuda.is_available()
