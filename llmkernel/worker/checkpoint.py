@@ -44,11 +44,15 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder whose files hold together. `config` is config.json as it is."""
+    """A folder whose files hold together. `config` is config.json as it is.
+
+    `files` has the file of each tensor.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    files: Mapping[str, str]
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
@@ -78,6 +82,7 @@ def inspect(folder: Path, model: str) -> Checkpoint:
     refuse_other_formats(names, model)
     config = read_json(folder / "config.json")
     tensors: dict[str, Tensor] = {}
+    files: dict[str, str] = {}
     for shard, expected in _shards(folder, names).items():
         found = read_header(folder / shard)
         if absent := sorted(expected - found.keys()):
@@ -86,7 +91,8 @@ def inspect(folder: Path, model: str) -> Checkpoint:
                 f"{absent[0]!r} first. Download the model again."
             )
         tensors |= found
-    return Checkpoint(folder, config, tensors)
+        files |= dict.fromkeys(found, shard)
+    return Checkpoint(folder, config, tensors, files)
 
 
 def refuse_other_formats(names: Iterable[str], model: str) -> None:

@@ -22,14 +22,26 @@ from llmkernel import environment
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.errors import BrokenCheckpoint, UnsafeCheckpoint, UnsupportedModel
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import checkpoint, hub, memory, models, placement, quantization, weights
+from llmkernel.worker import (
+    checkpoint,
+    formats,
+    hub,
+    memory,
+    models,
+    placement,
+    quantization,
+    weights,
+)
 from llmkernel.worker.checkpoint import Checkpoint
+from llmkernel.worker.formats import StoredLayers
 from llmkernel.worker.models import families, packed
 from llmkernel.worker.quantization import Quantized
 from llmkernel.worker.tokenizer import HubTokenizer
 
 _LEAST_CAPABILITY = (8, 0)
 """Of a GPU for the 4-bit kernels: bfloat16 on tensor cores."""
+_HALVES = (torch.float16, torch.bfloat16)
+"""What the 4-bit kernels compute in."""
 
 Report = Callable[[Progress], None]
 _log = logging.getLogger(__name__)
@@ -66,14 +78,18 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     context = placement.choose_context(config.context_length, settings)
     quantized = quantization.decide(_quantization(config), found, device)
     quantization.compute_in(settings, dtype)
+    if quantized.format is not None:
+        del settings.quantization_config  # transformers would ask for the libraries that wrote it
     empty = _empty_model(settings)
     quantization.check_shapes(empty, quantized, device)
-    plan = weights.Plan(quantized, dtype, device, _needed(empty, found, quantized, dtype))
+    layers = formats.find(found, empty, quantized.format) if quantized.format else None
+    needed = _needed(empty, found, quantized, dtype, layers)
+    plan = weights.Plan(quantized, dtype, device, needed, layers)
     plan.check_room()
     tokenizer = _tokenizer(found, config, settings)
     try:
         model = weights.read(source.folder, settings, plan, report)
-        _use_own_kernels(model, quantized, device)
+        _use_own_kernels(model, quantized, device, dtype)
     except BaseException:
         tokenizer.close()
         raise
@@ -94,18 +110,25 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     return LoadedModel(model, tokenizer, device, dtype, context, info)
 
 
-def _use_own_kernels(model: nn.Module, quantized: Quantized, device: torch.device) -> None:
+def _use_own_kernels(
+    model: nn.Module, quantized: Quantized, device: torch.device, dtype: torch.dtype
+) -> None:
     """Put 4-bit layers on this project's kernels, where the GPU has what they need."""
-    if quantized.bits != 4 or device.type != "cuda" or not environment.own_kernels():
+    if device.type != "cuda" or not environment.own_kernels():
+        return
+    if quantized.format is None and quantized.bits != 4:
+        return
+    if quantized.format is not None and dtype not in _HALVES:
         return
     if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
-        _log.info("the GPU is older than the 4-bit kernels; bitsandbytes' serve")
+        _log.info("the GPU is older than the 4-bit kernels; others serve")
         return
     try:
         with torch.cuda.device(device), torch.inference_mode():
-            count = packed.pack_layers(model)
-    except Exception:  # noqa: BLE001 - of NVRTC or the driver; bitsandbytes' layers still work
-        _log.exception("the 4-bit kernels cannot be used; bitsandbytes' serve")
+            ours = quantized.format is not None
+            count = packed.use_kernels(model, dtype) if ours else packed.pack_layers(model)
+    except Exception:  # noqa: BLE001 - of NVRTC or the driver; the layers work as they are
+        _log.exception("the 4-bit kernels cannot be used; others serve")
     else:
         _log.info("%d layers on the project's own 4-bit kernels", count)
     torch.cuda.empty_cache()
@@ -117,7 +140,15 @@ def _quantization(config: WorkerConfig) -> str:
     return config.quantization
 
 
-def _needed(empty: nn.Module, found: Checkpoint, quantized: Quantized, dtype: torch.dtype) -> int:
+def _needed(
+    empty: nn.Module,
+    found: Checkpoint,
+    quantized: Quantized,
+    dtype: torch.dtype,
+    layers: StoredLayers | None,
+) -> int:
+    if layers is not None:
+        return layers.peak_bytes(empty, dtype)
     return found.stored_bytes if quantized.stored else memory.peak_bytes(empty, quantized, dtype)
 
 

@@ -1,4 +1,7 @@
-"""Which form the weights take: as stored, or quantised by bitsandbytes while they are read."""
+"""Which form the weights take: as stored, or quantised by bitsandbytes while they are read.
+
+What bitsandbytes has quantised it reads itself; what is in `formats` this project reads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ import torch
 from torch import nn
 
 from llmkernel.errors import BrokenCheckpoint, UnsupportedModel, missing
+from llmkernel.worker import formats
 from llmkernel.worker.checkpoint import Checkpoint
+from llmkernel.worker.formats import Format
 
 BLOCK = 64
 """Weights that share a scale in the 4-bit formats."""
@@ -25,14 +30,18 @@ _PLAIN = ("F16", "BF16", "F32", "F64")
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """The decision. `stored` says that the checkpoint is quantised already."""
+    """The decision. `stored` says that the checkpoint is quantised already.
+
+    `format` is what it is quantised in where that is not bitsandbytes'.
+    """
 
     name: str
     stored: bool = False
+    format: Format | None = None
 
     @property
     def bits(self) -> int | None:
-        """Bits of a quantised weight, None where none is quantised."""
+        """Bits of a weight that bitsandbytes holds, None where it holds none."""
         return {"nf4": 4, "fp4": 4, "int8": 8}.get(self.name)
 
     @property
@@ -45,10 +54,15 @@ def decide(requested: str, found: Checkpoint, device: torch.device) -> Quantized
     """What becomes of the weights in `found`, by the setting `requested`.
 
     What a checkpoint is quantised to wins over "auto"; a setting that contradicts it,
-    and a method that is not bitsandbytes', raise UnsupportedModel. Raises
+    and a method that nobody here reads, raise UnsupportedModel. Raises
     BrokenCheckpoint where the files are not quantised as config.json says, and
     MissingDependency without bitsandbytes where it is needed.
     """
+    form = formats.choose(found.quantization or {})
+    if form is not None:
+        _refuse_other(requested, form.name)
+        _check_readable(found)
+        return Quantized(formats.label(form), stored=True, format=form)
     have = stored_name(found.quantization) if found.quantization else None
     if have and not any(name.endswith(_MARKS[have]) for name in found.tensors):
         raise BrokenCheckpoint(
@@ -56,11 +70,8 @@ def decide(requested: str, found: Checkpoint, device: torch.device) -> Quantized
             "that are."
         )
     _check_readable(found)
-    if have and requested not in ("auto", have):
-        raise UnsupportedModel(
-            f"The checkpoint is quantised to {have} and cannot be loaded as {requested}. "
-            "Leave quantization out, or use the unquantised model."
-        )
+    if have:
+        _refuse_other(requested, have)
     name = have or requested
     if name == "auto":
         name = "nf4" if device.type == "cuda" else "none"
@@ -72,6 +83,14 @@ def decide(requested: str, found: Checkpoint, device: torch.device) -> Quantized
     return decided
 
 
+def _refuse_other(requested: str, have: str) -> None:
+    if requested not in ("auto", have):
+        raise UnsupportedModel(
+            f"The checkpoint is quantised to {have} and cannot be loaded as {requested}. "
+            "Leave quantization out, or use the unquantised model."
+        )
+
+
 def stored_name(stored: Mapping[str, Any]) -> str:
     """nf4, fp4 or int8 from a checkpoint's quantization_config; else raises UnsupportedModel."""
     method = stored.get("quant_method") or (
@@ -80,7 +99,7 @@ def stored_name(stored: Mapping[str, Any]) -> str:
     if method != "bitsandbytes":
         raise UnsupportedModel(
             f"The checkpoint is quantised by {method}, which is not supported. Use the unquantised "
-            "model, or one quantised by bitsandbytes."
+            "model, or one quantised by bitsandbytes, GPTQ or AWQ."
         )
     name = "int8" if stored.get("load_in_8bit") else stored.get("bnb_4bit_quant_type", "fp4")
     if name not in _MARKS:
@@ -108,6 +127,11 @@ def check_shapes(empty: Any, decided: Quantized, device: torch.device) -> None:
 def _check_readable(found: Checkpoint) -> None:
     """Raise BrokenCheckpoint for integers that nothing says how to read as weights."""
     for name, tensor in found.tensors.items():
+        if name.endswith(".qweight") and not found.quantization:
+            raise BrokenCheckpoint(
+                f"{name} is quantised, and config.json has no quantization_config that says how. "
+                "Add the one of quantize_config.json, or download the model again."
+            )
         if not name.endswith(".weight") or tensor.dtype in _PLAIN:
             continue
         beside = (f"{name}.quant_state.bitsandbytes__", f"{name.removesuffix('weight')}SCB")

@@ -15,8 +15,9 @@ from torch import nn
 
 from llmkernel.errors import BrokenCheckpoint, NotEnoughMemory
 from llmkernel.protocol import Progress
-from llmkernel.worker import memory, models, quantization
+from llmkernel.worker import formats, memory, models, quantization
 from llmkernel.worker.checkpoint import Tensor
+from llmkernel.worker.formats import StoredLayers
 from llmkernel.worker.quantization import Quantized
 
 Report = Callable[[Progress], None]
@@ -36,12 +37,16 @@ _TABLES = {
 
 
 class Plan(NamedTuple):
-    """What becomes of the weights; `needed` are the bytes they take at most while loading."""
+    """What becomes of the weights; `needed` are the bytes they take at most while loading.
+
+    `layers` are those of a format that this project reads itself.
+    """
 
     quantized: Quantized
     dtype: torch.dtype
     device: torch.device
     needed: int
+    layers: StoredLayers | None = None
 
     def check_room(self) -> None:
         """Raise NotEnoughMemory where the device has fewer bytes free."""
@@ -95,20 +100,20 @@ def read(folder: Path, settings: Any, plan: Plan, report: Report) -> nn.Module:
     try:
         with _surroundings(settings, plan, report):
             model, outcome = _from_files(folder, settings, plan)
+        _check_complete(outcome)
+        if plan.layers is not None:
+            plan.layers.read_into(model, plan.device, plan.dtype, report)
     except (torch.OutOfMemoryError, MemoryError):
         gc.collect()  # what was read so far hangs in the traceback's cycle
         raise plan.not_enough() from None
     except SafetensorError as error:
         raise BrokenCheckpoint(f"The weights cannot be read: {error}") from None
-    _check_complete(outcome)
     return model.eval()
 
 
 def _from_files(folder: Path, settings: Any, plan: Plan) -> tuple[nn.Module, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
-
-    auto: Any = AutoModelForCausalLM
-    return auto.from_pretrained(  # type: ignore[no-any-return]
+    """The model and what transformers says of its loading; without the layers of `plan.layers`."""
+    return _model_class(settings, plan).from_pretrained(  # type: ignore[no-any-return]
         folder,
         config=settings,
         dtype=plan.dtype,
@@ -123,6 +128,15 @@ def _from_files(folder: Path, settings: Any, plan: Plan) -> tuple[nn.Module, dic
     )
 
 
+def _model_class(settings: Any, plan: Plan) -> Any:
+    import transformers
+
+    if plan.layers is None:
+        return transformers.AutoModelForCausalLM
+    kind = getattr(transformers, models.check_supported(settings).architecture)
+    return formats.with_holes(kind, plan.layers)
+
+
 @contextlib.contextmanager
 def _surroundings(settings: Any, plan: Plan, report: Report) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
@@ -132,6 +146,8 @@ def _surroundings(settings: Any, plan: Plan, report: Report) -> Iterator[None]:
         if plan.device.type == "cuda":
             # bitsandbytes quantises on the current device, whatever the tensor's is
             stack.enter_context(torch.cuda.device(plan.device))
+        if plan.layers is not None:
+            report = plan.layers.before(report)
         stack.enter_context(_progress("quantise" if plan.quantized.on_the_fly else "read", report))
         yield
 

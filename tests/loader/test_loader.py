@@ -161,7 +161,7 @@ def test_a_setting_against_the_checkpoint_is_refused(folder: Path) -> None:
 
 
 def test_other_quantisations_are_refused_by_name(folder: Path) -> None:
-    for method in ("gptq", "awq", "mxfp4", "fp8"):
+    for method in ("mxfp4", "fp8", "hqq"):
         edit(folder / "config.json", quantization_config={"quant_method": method})
         with pytest.raises(UnsupportedModel, match=f"quantised by {method}"):
             load_quietly(folder)

@@ -92,18 +92,22 @@ def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     Its columns are in the order of the packed ones, see `Packed.order`.
     """
     rows, columns = packed.rows, packed.columns
-    tiles = packed.weights.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2)
-    nibbles = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6).reshape(rows, columns // 2).long()
-    values = packed.code[torch.stack((nibbles >> 4, nibbles & 15), -1).flatten(1)]
-    values = values * _by_column(packed.scales, packed)
+    numbers = torch.arange(256, device=packed.code.device)
+    pairs = packed.code[torch.stack((numbers >> 4, numbers & 15), -1)]
+    tiles = functional.embedding(packed.weights.int(), pairs)
+    tiles = tiles.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2, 2)
+    # [down, across, g, c, half, step, pair, high row, first or second] to
+    # [down, high row, g, across, half, c, step, pair, first or second]
+    values = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6, 8).reshape(rows, -1, packed.group)
+    values *= _by_row(packed.scales, rows)
     if packed.offsets is not None:
-        values -= _by_column(packed.offsets, packed)
-    return values.to(dtype)
+        values -= _by_row(packed.offsets, rows)
+    return values.view(rows, columns).to(dtype)
 
 
-def _by_column(scales: Tensor, packed: Packed) -> Tensor:
-    plain = scales.permute(0, 3, 2, 1).reshape(packed.rows, -1)
-    return plain.repeat_interleave(packed.group, 1)
+def _by_row(scales: Tensor, rows: int) -> Tensor:
+    """Scales as the kernels read them to [rows, groups, 1]."""
+    return scales.permute(0, 3, 2, 1).reshape(rows, -1, 1)
 
 
 class Norm(NamedTuple):
@@ -183,6 +187,13 @@ def product(
     if gated:
         return ungate(output)
     return output if residual is None else output + residual
+
+
+def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
+    """`product` by torch alone, on any device and for `x` of any float dtype."""
+    if packed.order is not None:
+        x = x.index_select(-1, packed.order)
+    return functional.linear(x, expand(packed, x.dtype), bias)
 
 
 def ungate(output: Tensor) -> Tensor:

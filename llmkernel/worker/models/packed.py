@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer of 4-bit weights [out_features, in_features]."""
+    """A linear layer of 4-bit weights [out_features, in_features].
+
+    `kernels` says whether this project's kernels compute it on a GPU, else torch does.
+    """
 
     weights: Tensor
     scales: Tensor
@@ -35,8 +38,9 @@ class PackedLinear(nn.Module):
     order: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, packed: Packed, bias: Tensor | None) -> None:
+    def __init__(self, packed: Packed, bias: Tensor | None, *, kernels: bool = True) -> None:
         super().__init__()
+        self.kernels = kernels
         self.in_features, self.out_features = packed.columns, packed.rows
         self.register_buffer("weights", packed.weights)
         self.register_buffer("scales", packed.scales)
@@ -58,7 +62,10 @@ class PackedLinear(nn.Module):
 
     def product(self, x: Tensor, **more: Any) -> Tensor:
         """`four_bit.product` of `x` [tokens, in_features] with `more` keywords."""
-        return four_bit.product(x, self.packed, self.bias, **more)
+        if self.kernels:
+            return four_bit.product(x, self.packed, self.bias, **more)
+        assert not more, "layers are fused on the kernels only"
+        return four_bit.plain_product(x, self.packed, self.bias)
 
 
 class Merged:
@@ -96,6 +103,43 @@ class Part(nn.Module):
         return self._merged[0].output(self._index, x)
 
 
+def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
+    """Put the packed layers of a model on the kernels, those of one input merged; how many it were.
+
+    Each is compared with what torch makes of it before. The model is on its device and in
+    evaluation mode; on a GPU its activations have `dtype`, float16 or bfloat16.
+    """
+    replaced = 0
+    for name, layer in model.named_modules():
+        if not isinstance(layer, PackedLinear) or layer.kernels:
+            continue
+        x = _random(layer.in_features, layer.weights.device, dtype)
+        expected = four_bit.plain_product(x.float(), layer.packed)
+        error = _error(four_bit.product(x, layer.packed), expected)
+        if error < _TOLERANCE:
+            layer.kernels = True
+            replaced += 1
+        else:
+            _log.warning("%s keeps torch's product: relative error %g", name, error)
+    for parent in list(model.modules()):
+        for names in GROUPS:
+            _merge_packed(parent, names)
+    return replaced
+
+
+def _merge_packed(parent: nn.Module, names: tuple[str, ...]) -> None:
+    """Make one product of the layers `names`, where all are on the kernels and of one kind."""
+    layers: list[Any] = [getattr(parent, name, None) for name in names]
+    if not all(isinstance(layer, PackedLinear) and layer.kernels for layer in layers):
+        return
+    joined = _joined([layer.packed for layer in layers])
+    biases = [layer.bias for layer in layers]
+    if joined is None or len({bias is None for bias in biases}) != 1:
+        return
+    bias = None if biases[0] is None else torch.cat(biases)
+    _place(parent, names, _parts(PackedLinear(joined, bias), layers))
+
+
 def pack_layers(model: nn.Module) -> int:
     """Replace the 4-bit layers of `model` where the kernels serve them; how many it were.
 
@@ -130,18 +174,26 @@ def _merge(parent: nn.Module, names: tuple[str, ...], layers: list[Any]) -> int:
     if any(bias is None for bias in biases) and not all(bias is None for bias in biases):
         return 0
     bias = None if biases[0] is None else torch.cat([_bias(layer) for layer in layers])
-    linear = PackedLinear(packed, bias)
-    merged = Merged(linear, [layer.out_features for layer in layers])
-    parts = [
-        Part(merged, index, layer.in_features, layer.out_features)
-        for index, layer in enumerate(layers)
-    ]
+    parts = _parts(PackedLinear(packed, bias), layers)
     x = _probe(layers[0])
     if not all(_agree(part(x), layer, x) for part, layer in zip(parts, layers, strict=True)):
         return 0
+    _place(parent, names, parts)
+    return len(layers)
+
+
+def _parts(linear: PackedLinear, layers: list[Any]) -> list[Part]:
+    """What takes the places of `layers`, whose rows are those of `linear` one after the other."""
+    merged = Merged(linear, [layer.out_features for layer in layers])
+    return [
+        Part(merged, index, layer.in_features, layer.out_features)
+        for index, layer in enumerate(layers)
+    ]
+
+
+def _place(parent: nn.Module, names: tuple[str, ...], parts: list[Part]) -> None:
     for name, part in zip(names, parts, strict=True):
         setattr(parent, name, part)
-    return len(layers)
 
 
 def _replace(parent: nn.Module, name: str, layer: Any) -> int:
@@ -175,22 +227,44 @@ def _packed(layer: Any) -> Packed:
 
 
 def _joined(parts: list[Packed]) -> Packed | None:
-    """One matrix of all rows, where the tables are the same."""
+    """One matrix of all rows; None where tables, columns or their order are not the same."""
     first = parts[0]
-    if not all(torch.equal(part.code, first.code) for part in parts):
+    if not all(_alike(first, part) for part in parts):
         return None
-    weights = torch.cat([part.weights for part in parts])
-    scales = torch.cat([part.scales for part in parts])
-    return Packed(weights, scales, first.code, sum(part.rows for part in parts), first.columns)
+    offsets = None
+    if any(part.offsets is not None for part in parts):
+        given = [(part.scales, part.offsets) for part in parts]
+        offsets = torch.cat([torch.zeros_like(s) if o is None else o for s, o in given])
+    return first._replace(
+        weights=torch.cat([part.weights for part in parts]),
+        scales=torch.cat([part.scales for part in parts]),
+        rows=sum(part.rows for part in parts),
+        offsets=offsets,
+    )
+
+
+def _alike(one: Packed, other: Packed) -> bool:
+    if one.columns != other.columns or one.group != other.group:
+        return False
+    orders = (one.order, other.order)
+    same_order = orders[0] is orders[1] or (
+        orders[0] is not None and orders[1] is not None and torch.equal(orders[0], orders[1])
+    )
+    return same_order and torch.equal(one.code, other.code)
 
 
 def _probe(layer: Any) -> Tensor:
     """Activations of two tokens, which show a wrong layout as well as any."""
-    dtype = _dtype(layer)
-    generator = torch.Generator(layer.weight.device).manual_seed(0)
-    return torch.randn(
-        2, layer.in_features, generator=generator, device=layer.weight.device, dtype=dtype
-    )
+    return _random(layer.in_features, layer.weight.device, _dtype(layer))
+
+
+def _random(columns: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(2, columns, generator=generator, device=device, dtype=dtype)
+
+
+def _error(output: Tensor, expected: Tensor) -> float:
+    return float((output.float() - expected).norm() / expected.norm())
 
 
 @torch.no_grad()
@@ -200,7 +274,7 @@ def _agree(output: Tensor, layer: Any, x: Tensor) -> bool:
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
     bias = None if layer.bias is None else layer.bias.float()
     expected = nn.functional.linear(x.float(), weight, bias)
-    error = ((output.float() - expected).norm() / expected.norm()).item()
+    error = _error(output, expected)
     if not error < _TOLERANCE:  # not-a-number too
         _log.warning("a 4-bit layer keeps bitsandbytes' kernel: relative error %g", error)
         return False
