@@ -100,6 +100,8 @@ class ModelInfo(_Part, frozen=True):
     vocab_size: int = 0
     parameters: int = 0
     weights_bytes: int = 0
+    kernels: str = ""
+    """Whose code computes it."""
     kv_cache_bytes: int = 0
     kv_blocks: int = 0
     block_size: int = 0

@@ -66,6 +66,7 @@ def _model(model: ModelInfo) -> list[tuple[str, str]]:
         ("architecture", f"{model.architecture}, {number(model.parameters)} parameters"),
         ("weights", f"{size(model.weights_bytes)}, {model.quantization}, {model.dtype}"),
         ("device", model.device),
+        ("computed by", model.kernels or "nothing: answers are scripted"),
         ("context", f"{model.context_length:,} tokens"),
         ("keys and values", cache),
         ("at once", f"{model.max_concurrent} sequences, {model.queue} requests may wait"),

@@ -133,7 +133,8 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
     report(Progress(stage="warm_up", done=0, total=1, unit="steps"))
     runner.warm_up()
     report(Progress(stage="warm_up", done=1, total=1, unit="steps"))
-    info = _with_cache(loaded.info, config, blocks, (blocks + 1) * block_bytes)
+    info = msgspec.structs.replace(loaded.info, kernels=runner.kernels)
+    info = _with_cache(info, config, blocks, (blocks + 1) * block_bytes)
     return Parts(
         runner,
         loaded.tokenizer,

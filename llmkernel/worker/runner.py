@@ -29,6 +29,7 @@ from llmkernel.worker.models import (
     make_paged,
     split_model,
 )
+from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
 from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
@@ -114,6 +115,15 @@ class ModelRunner:
             self._owners: list[Sequence | None] = [None] * max_concurrent
             self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
         self._graphs = self._make_graphs(max_concurrent)
+
+    @property
+    def kernels(self) -> str:
+        """Whose code computes the model, in words."""
+        return describe(
+            self._loaded.model,
+            split_attention=self._state.decode is not decode_attention,
+            graphs=self._graphs is not None,
+        )
 
     def launch(self, batch: StepBatch) -> Launched:
         """Enqueue a step and return without waiting for the device.

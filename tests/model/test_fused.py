@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import tiny_models
 from llmkernel.worker.kernels import layer
 from llmkernel.worker.kernels.paged_attention import Pool
 from llmkernel.worker.models.fused import FusedLayer, FusedNorm
 from llmkernel.worker.models.packed import pack_layers
+from llmkernel.worker.models.serving import describe
 from tests.model.driving import Driver, make_prompt, make_runner
 from tests.model.quantised import quantise
 
@@ -46,6 +48,21 @@ def test_fused_layers_answer_as_transformers_own(name):
     for sequence, (tokens, leads) in zip(sequences, expected, strict=True):
         assert min(leads) > 1e-5, "too close to tell"
         assert list(sequence.output_ids) == tokens
+
+
+def test_status_says_whose_code_computes():
+    model = packed_model("llama")
+    model.model.layers[1].self_attn.odd = nn.Linear(8, 8)  # of no known structure
+    assert make_runner("llama", loaded={"model": model}).kernels == (
+        "llmkernel's 4-bit products, 1 of 2 layers fused"
+    )
+    assert make_runner("llama").kernels == "torch's products"
+    quantised = quantise(tiny_models.build("llama"), torch.float32, "cpu")
+    assert make_runner("llama", loaded={"model": quantised}).kernels == "bitsandbytes' products"
+    quantised.model.layers[0].mlp.up_proj = model.model.layers[1].mlp.down_proj
+    assert describe(quantised, split_attention=True, graphs=True) == (
+        "bitsandbytes' products (13), llmkernel's 4-bit products (1), split attention, CUDA graphs"
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -127,7 +127,7 @@ def _recognised(original: nn.Module) -> bool:
     merged = (attention["q_proj"], attention["v_proj"], inner["gate_proj"], inner["up_proj"])
     plain = (parts["input_layernorm"], parts["post_attention_layernorm"])
     return (
-        all(isinstance(part, PackedLinear) for part in packed)
+        all(isinstance(part, PackedLinear) and part.kernels for part in packed)
         and all(isinstance(part, Part) for part in merged)
         and all(map(_is_norm, (*plain, *(attention[name] for name in norms))))
         and type(inner["act_fn"]).__name__ in _SILU
