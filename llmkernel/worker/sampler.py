@@ -163,11 +163,11 @@ class Sampler:
         as they are.
         """
         plan = self._plan(rows) or self._nothing
-        largest, likeliest = logits.max(-1)  # which hands NaN on
+        largest, likeliest = _largest(logits)
         sound = largest.isfinite()
         scores = self._adjust(logits, plan)
         if scores is not logits:
-            largest, likeliest = scores.max(-1)
+            largest, likeliest = _largest(scores)
             sound &= largest.isfinite()
         tokens = torch.where(sound, self._pick(scores, likeliest, plan), NO_TOKEN)
         if self._seen is not None and (group := plan.groups.get("penalties")) is not None:
@@ -296,6 +296,18 @@ def _sampled(token: int, logprob: float, ids: list[int], values: list[float], ro
     count = row.sequence.request.params.logprobs or 0
     top = tuple(Candidate(*pair) for pair in zip(ids[:count], values[:count], strict=True))
     return Sampled(token, logprob, top)
+
+
+def _largest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest number of each row and the first place that has it; NaN counts as largest.
+
+    On the CPU by numpy, which takes a tenth of torch's time for it.
+    """
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        largest, places = scores.max(-1)
+        return largest, places
+    places = torch.from_numpy(scores.numpy().argmax(-1))
+    return scores.gather(-1, places[:, None])[:, 0], places
 
 
 def _with_logprobs(
