@@ -9,6 +9,8 @@ import zmq
 
 _BATCH = 64
 """Messages taken in a row before the loop may do something else."""
+_READABLE = int(zmq.POLLIN)
+"""A plain number: the enumeration's own operator takes as long as the question."""
 
 
 class Pump:
@@ -33,7 +35,7 @@ class Pump:
 
     def poke(self) -> None:
         """Look for messages soon if there are any."""
-        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE:
             self._loop.call_soon(self._receive)
 
     def drain(self) -> None:

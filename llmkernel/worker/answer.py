@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import FinishReason, Output, TokenLogprob, TopToken
 from llmkernel.worker.sequence import Candidate, EndEvent, EngineEvent, Sampled, TokenEvent
-from llmkernel.worker.text import Piece, TextStream, Tokenizer
+from llmkernel.worker.text import TextStream, Tokenizer
 
 TokenText = Callable[[int], str]
 
@@ -41,6 +41,8 @@ class Answer:
         eager: bool,
     ) -> None:
         self.index = index
+        self.over = False
+        """Whether nothing will be added any more."""
         self.finish_reason: FinishReason | None = None
         self.token_ids: list[int] = []
         self._stop_reason: str | int | None = None
@@ -59,11 +61,6 @@ class Answer:
         return None if self._total_logprob is None else self._total_logprob / len(self.token_ids)
 
     @property
-    def over(self) -> bool:
-        """Whether nothing will be added any more."""
-        return self.finish_reason is not None
-
-    @property
     def found_stop(self) -> bool:
         """Whether a stop text ended it before the engine did."""
         return self.over and self._ended is None
@@ -77,14 +74,19 @@ class Answer:
 
     def advance(self) -> Added:
         """Take in what came. Its end, or a stop text that completes in it, ends the answer."""
-        if self.over or not ((self._fresh and self._eager) or self._ended):
+        if self.over or not (self._ended or (self._fresh and self._eager)):
             self._fresh = [] if self.over else self._fresh
             return _NOTHING
-        ids = [sampled.token_id for sampled in self._fresh]
-        piece = self._stream.push(ids[:-1] if self._stopped_by_token else ids)
-        tail = self._stream.flush() if self._ended else Piece("", None, 0)
-        self._conclude(piece.stop or tail.stop)
-        return self._add(piece.text + tail.text, len(ids) if piece.stop is None else piece.used)
+        fresh, self._fresh = self._fresh, []
+        ids = [sampled.token_id for sampled in fresh]
+        text, stop, used = self._stream.push(ids[:-1] if self._stopped_by_token else ids)
+        if stop is None:
+            used = len(ids)  # the token that ended it counts, though its text is left out
+        if self._ended is not None:
+            tail = self._stream.flush()
+            text, stop = text + tail.text, stop or tail.stop
+        self._conclude(stop)
+        return self._add(text, fresh[:used], ids[:used])
 
     def output(self, *, content: bool) -> Output:
         """The answer as it goes into a terminal message, with or without its content."""
@@ -109,11 +111,9 @@ class Answer:
         elif ended is not None:
             self.finish_reason = cast("FinishReason", ended.finish_reason)
             self._stop_reason = ended.stop_reason
+        self.over = self.finish_reason is not None
 
-    def _add(self, text: str, used: int) -> Added:
-        taken = self._fresh[:used]
-        self._fresh = []
-        ids = [sampled.token_id for sampled in taken]
+    def _add(self, text: str, taken: list[Sampled], ids: list[int]) -> Added:
         self.token_ids += ids
         self._texts.append(text)
         self._sum(taken)

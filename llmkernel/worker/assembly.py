@@ -123,12 +123,14 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
     block_bytes = kv_bytes_per_block(loaded, BLOCK_SIZE)
     free = memory.free_bytes(loaded.device)
     blocks = blocks_for(config, loaded.context_length, block_bytes, free)
+    depth = int(on_gpu)
     runner = ModelRunner(
         loaded,
         num_blocks=blocks,
         block_size=BLOCK_SIZE,
         max_concurrent=config.max_concurrent,
         max_batch_tokens=config.max_batch_tokens,
+        copies=depth + 1,
     )
     report(Progress(stage="warm_up", done=0, total=1, unit="steps"))
     runner.warm_up()
@@ -140,7 +142,7 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
         loaded.tokenizer,
         info,
         config,
-        depth=int(on_gpu),
+        depth=depth,
         device_bytes=lambda: torch.cuda.memory_reserved(loaded.device) if on_gpu else 0,
     )
 

@@ -238,7 +238,8 @@ class Front:
 
     def _deliver(self, events: Sequence[EngineEvent]) -> None:
         if self._desk is not None:
-            self._desk.deliver(events)
+            with self._exchange.many():
+                self._desk.deliver(events)
             self._last_work = time.monotonic()
 
     # Messages --------------------------------------------------------------------------

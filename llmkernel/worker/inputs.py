@@ -26,8 +26,8 @@ class StepTensors(NamedTuple):
     """One step on the device, as views of the static buffer; all int64.
 
     `ids`, `positions` [tokens]. `sources` [tokens]: the slot whose newest token is the input,
-    or -1 where `ids` holds it. `sampled` [samples]: packed index of each row that is sampled,
-    `slots` [samples]: its slot.
+    or -1 where `ids` holds it; `known` says that it does for all of them. `sampled` [samples]:
+    packed index of each row that is sampled, `slots` [samples]: its slot.
     """
 
     ids: Tensor
@@ -36,6 +36,7 @@ class StepTensors(NamedTuple):
     sampled: Tensor
     slots: Tensor
     paged: PagedStep
+    known: bool = False
 
 
 class BlockTables:
@@ -135,6 +136,8 @@ class StepInputs:
         self._layout = _Layout(max_tokens, max_rows, max_blocks)
         self._hosts = [_HostBuffer(self._layout, device) for _ in range(copies)]
         self._device = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
+        self._views: dict[tuple[str, int, int], Tensor] = {}
+        """Sections of the sizes that decode steps have, which come again and again."""
         self._turn = 0
 
     def fill(self, batch: StepBatch, bucket: int = 0) -> StepTensors:
@@ -162,7 +165,8 @@ class StepInputs:
         _fill_samples(host.views, batch.rows)
         self._fill_padding(host.views, len(batch.rows), bucket)
         self._send(host, changes)
-        return self._tensors(batch, decoding)
+        known = int(host.views["sources"][: batch.tokens].max(initial=-1)) < 0
+        return self._tensors(batch, decoding)._replace(known=known)
 
     def padded(self, bucket: int) -> StepTensors:
         """The tensors of a decode step of `bucket` rows, which lie at the same place in each step."""
@@ -286,8 +290,13 @@ class StepInputs:
         return -(-(row.start + row.count) // self._block_size)
 
     def _section(self, name: str, size: int, offset: int = 0) -> Tensor:
-        start = self._layout.sections[name].start + offset
-        return self._device[start : start + size]
+        view = self._views.get((name, size, offset))
+        if view is None:
+            start = self._layout.sections[name].start + offset
+            view = self._device[start : start + size]
+            if size <= self._nobody:
+                self._views[name, size, offset] = view
+        return view
 
 
 def leading_decode_rows(batch: StepBatch) -> int:

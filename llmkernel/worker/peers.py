@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,9 @@ LINGER_MS = 1000
 BACKLOG = 1024
 MAX_OUTBOX_BYTES = 16 * 2**20
 _RETRY_SECONDS = 0.01
+# plain numbers: the enumerations' own operators take longer than what they ask for
+_NOW = int(zmq.DONTWAIT)
+_NOW_WITH_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +133,15 @@ class Exchange:
             self._poke_due = True
             self._loop.call_soon(self._poke)
 
+    @contextmanager
+    def many(self) -> Iterator[None]:
+        """What is sent inside needs no turn of the loop afterwards."""
+        self._poke_due = True
+        try:
+            yield
+        finally:
+            self._poke()
+
     def _on_event(self, _: list[zmq.Frame]) -> None:
         if not self._disconnect_due:
             self._disconnect_due = True
@@ -140,7 +153,8 @@ class Exchange:
 
     def _try(self, peer: Peer, data: bytes) -> bool:
         try:
-            self._socket.send_multipart((peer.routing_id, data), zmq.DONTWAIT)
+            self._socket.send(peer.routing_id, _NOW_WITH_MORE)
+            self._socket.send(data, _NOW)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -90,6 +90,8 @@ class ModelRunner:
         self._loaded = loaded
         self._device = torch.device(loaded.device)
         self._max_batch_tokens = max_batch_tokens
+        self._ahead = copies > 1
+        """Whether a step may begin from tokens that were not read back."""
         with _start_memory("for keys and values"):
             self._state = PagedState(
                 loaded.model.config,
@@ -229,6 +231,8 @@ class ModelRunner:
         hidden = self._forward(tensors)
         if not len(tensors.sampled):
             return hidden, None, tensors
+        if len(tensors.sampled) == len(hidden):  # each of them, in order
+            return hidden, self._head(hidden), tensors
         return hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors
 
     def _decode(self, tensors: StepTensors) -> Decoded:
@@ -238,8 +242,10 @@ class ModelRunner:
 
     def _forward(self, tensors: StepTensors) -> Tensor:
         """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
-        newest = self._last_token[tensors.sources.clamp_min(0)]
-        ids = torch.where(tensors.sources >= 0, newest, tensors.ids)
+        ids = tensors.ids
+        if not tensors.known:
+            newest = self._last_token[tensors.sources.clamp_min(0)]
+            ids = torch.where(tensors.sources >= 0, newest, ids)
         self._state.step = tensors.paged
         output = self._backbone(
             input_ids=ids[None], position_ids=tensors.positions[None], use_cache=False
@@ -253,8 +259,9 @@ class ModelRunner:
         if logits is None:
             return None
         output = self._sampler.sample(logits, rows)
-        # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
-        self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))
+        if self._ahead:
+            # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
+            self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))
         return output
 
 

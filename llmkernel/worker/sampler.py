@@ -299,16 +299,18 @@ def _sampled(token: int, logprob: float, ids: list[int], values: list[float], ro
 
 
 def _largest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of each row of `scores` [R, V] and where it is first found.
+    """The largest number of each row of `scores` [R, V] and the first place that has it.
 
-    On a GPU torch gives a row to one block of threads, so rows are cut first: 40 us become 10
-    for 128,256 columns.
+    NaN counts as largest. On the CPU numpy finds it in a tenth of torch's time; on a GPU torch
+    gives a row to one block of threads, so rows are cut first: 40 us become 17 for 128,256.
     """
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+        found = torch.from_numpy(scores.numpy().argmax(-1))
+        return scores.gather(-1, found[:, None])[:, 0], found
     parts = _parts(scores.shape[1]) if scores.device.type == "cuda" else 1
+    values, places = scores.reshape(scores.shape[0], parts, -1).max(-1)
     if parts == 1:
-        values, places = scores.max(-1)
-        return values, places
-    values, places = scores.view(scores.shape[0], parts, -1).max(-1)
+        return values[:, 0], places[:, 0]
     largest, part = values.max(-1)
     place = places.gather(1, part[:, None])[:, 0]
     return largest, place.add_(part, alpha=scores.shape[1] // parts)

@@ -53,6 +53,14 @@ def test_many_steps_may_be_on_their_way(llama):
         assert sequence.output_ids == expected(llama, list(sequence.request.prompt))
 
 
+def test_a_runner_that_is_always_waited_for_needs_no_newest_tokens(llama):
+    driver = Driver(make_runner(copies=1), chunk=8)
+    sequences = [driver.add(make_prompt(length, length), TOKENS) for length in (3, 30, 9)]
+    driver.run()
+    for sequence in sequences:
+        assert sequence.output_ids == expected(llama, list(sequence.request.prompt))
+
+
 def test_a_chunk_of_a_prompt_gives_no_token():
     driver = Driver(make_runner(), chunk=8)
     driver.add(make_prompt(20), 1)

@@ -365,3 +365,17 @@ def test_no_step_waits_for_the_gpu() -> None:
         sampler.sample(values, rows)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("params", [{"temperature": 0}, {"temperature": 0, "logit_bias": {0: 0.5}}])
+def test_of_equal_scores_the_first_is_taken(dtype: torch.dtype, params: dict[str, Any]) -> None:
+    values = torch.full((3, WIDTH), -1.0, dtype=dtype)
+    values[0, [9, 11]] = 2.0
+    values[1, [0, 63]] = -float("inf")
+    values[1, [7, 8]] = -0.0
+    values[1, 6] = 0.0
+    values[2, [3, 5]] = float("nan")
+    rows = [decode_row(slot, **params) for slot in range(3)]
+    sampler = attached(WIDTH, rows, 3)
+    assert sampler.sample(values.t().contiguous().t(), rows).tokens.tolist() == [9, 6, NO_TOKEN]
