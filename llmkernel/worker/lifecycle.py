@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import resource
@@ -40,7 +41,21 @@ EXIT_FAILED_LOAD = 1
 EXIT_BROKEN = 70
 """The engine is lost (EX_SOFTWARE of sysexits.h); a supervisor should start a new worker."""
 
+_COLLECT_AFTER = (50_000, 20, 100)
+"""Objects more than before, and how many collections of one age make one of the next."""
+
 _log = logging.getLogger(__name__)
+
+
+def settle() -> None:
+    """Tell the garbage collector that what is loaded by now stays.
+
+    Libraries and model are a million objects, and to look through them takes as long as many
+    steps; what a step makes is freed when it is done with, without the collector.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 class Departure:

@@ -115,6 +115,7 @@ class Service:
             )
         else:
             if not self._departure.decided:
+                lifecycle.settle()
                 self._serve(parts)
 
     def _show(self, progress: protocol.Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from contextlib import nullcontext
 
@@ -175,3 +176,15 @@ def test_what_is_asked_for_is_taken_or_refused_with_both_numbers():
     assert caught.value.data == {"needed": 2**30, "free": 2**29}
     with pytest.raises(NotEnoughMemory, match="holds nothing"):
         blocks_for(WorkerConfig.build(kv_cache=2 * block), 4096, block, free=2**40)
+
+
+def test_what_is_loaded_is_no_longer_looked_through():
+    before = gc.get_threshold()
+    try:
+        lifecycle.settle()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.isenabled(), "what goes round in circles is still freed"
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
