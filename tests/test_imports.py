@@ -137,3 +137,18 @@ def test_every_public_name_comes_without_tensors():
 
 def test_a_worker_with_a_scripted_model_brings_in_no_tensors():
     assert loaded_by("import llmkernel.worker.service") & TENSORS == set()
+
+
+def test_a_wrong_name_of_a_model_is_told_without_tensors():
+    found = loaded_by(
+        "from llmkernel.config import WorkerConfig\n"
+        "from llmkernel.errors import ModelNotFound\n"
+        "from llmkernel.worker.assembly import assemble\n"
+        "try:\n"
+        "    assemble(WorkerConfig.build(model='/no/such/folder'), print)\n"
+        "except ModelNotFound:\n"
+        "    pass\n"
+        "else:\n"
+        "    raise AssertionError('there is no such folder')\n"
+    )
+    assert not found & TENSORS

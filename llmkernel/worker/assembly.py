@@ -10,6 +10,7 @@ import msgspec
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
+from llmkernel.worker import hub
 from llmkernel.worker.engine import Engine, Runner
 from llmkernel.worker.scripted import load_scripted
 from llmkernel.worker.sequence import EngineEvent
@@ -65,6 +66,7 @@ def assemble(config: WorkerConfig, report: Report) -> Parts:
     """
     if config.model.partition(":")[0] == "scripted":
         return _scripted(config, report)
+    hub.local_folder(config.model, config.revision)  # a wrong name need not wait for torch
     try:
         return _loaded(config, report)
     except ModuleNotFoundError as error:

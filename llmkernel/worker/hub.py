@@ -50,19 +50,29 @@ def resolve(model: str, revision: str | None, report: Report, *, code: bool = Fa
     disk is full, StartFailed.
     """
     report(Progress(stage="resolve", detail=model))
+    if (folder := local_folder(model, revision)) is not None:
+        return Source(folder)
+    patterns = ("*.py",) if code else ()
+    return fetch(model, revision, lambda names: _wanted(names, model, patterns), report)
+
+
+def local_folder(model: str, revision: str | None) -> Path | None:
+    """The folder that `model` names; None for an id on the hub, of which nothing is asked here.
+
+    Raises ModelNotFound for what can only be a folder and is none.
+    """
     if model == DEMO_MODEL:
-        return Source(Path(__file__).parents[1] / "demo")
+        return Path(__file__).parents[1] / "demo"
     path = Path(model).expanduser()
     if path.is_dir():
         if revision is not None:
             raise ModelNotFound(f"{model} is a folder and has no revisions; leave revision out.")
-        return Source(path)
+        return path
     if path.is_file():
         raise ModelNotFound(f"{model} is a file. Give the folder that holds config.json.")
     if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or "\\" in model:
         raise ModelNotFound(f"There is no folder {model}.")
-    patterns = ("*.py",) if code else ()
-    return fetch(model, revision, lambda names: _wanted(names, model, patterns), report)
+    return None
 
 
 Choose = Callable[[Sequence[str]], tuple[list[str], bool]]
