@@ -66,7 +66,7 @@ def attributes(path: Path) -> set[str]:
 
 def loaded_by(code: str) -> set[str]:
     """Top-level packages that a fresh interpreter has after running `code`, beyond its own."""
-    script = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before))"
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
     )
