@@ -36,11 +36,13 @@ lint: venv ## ruff, formatting, mypy strict, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/api_reference.py --check
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python tools/magics_reference.py --check
 	$(BIN)/python -m benchmarks.plots --check
 
 docs: venv ## write the generated pages of docs/ again
+	$(BIN)/python tools/api_reference.py
 	$(BIN)/python tools/cli_reference.py
 	$(BIN)/python tools/magics_reference.py
 	$(BIN)/python -m benchmarks.plots
