@@ -28,7 +28,7 @@ logprobs_option = click.option(
     flag_value="0",
     type=int,
     metavar=_OPTIONAL_K,
-    help="A table of the tokens with their log-probabilities, and of K alternatives for each.",
+    help="Colour the tokens by their probability, and show K alternatives for each.",
 )
 system_option = click.option(
     "--system", metavar="TEXT", help="What the model is told before the prompt."

@@ -62,7 +62,9 @@ class Asked:
         if ended and empty and not self.request.options.get("background"):
             self.output.abandon()
             return
-        body = answers([sample.text for sample in answer.samples], self.request.form)
+        texts = [sample.text for sample in answer.samples]
+        logprobs = [sample.logprobs for sample in answer.samples]
+        body = answers(texts, self.request.form, logprobs)
         facts = metadata(self.worker, self.request.given, answer)
         self.output.finish(Shown(body, notes(answer, timed=self.timed, ended=ended), facts))
 

@@ -10,7 +10,7 @@ from llmkernel.notebook.untrusted import plain
 Bundle = dict[str, str]
 """MIME type → text."""
 
-MARKDOWN, PLAIN = "text/markdown", "text/plain"
+HTML, MARKDOWN, PLAIN = "text/html", "text/markdown", "text/plain"
 
 
 class Marked(str):
