@@ -68,11 +68,13 @@ and `mailto`, pictures are links, control characters are taken out.
 | | a `Generation`: `str(VAR)`, `.text`, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
 | `--samples N` | the same; `.samples` has all of them |
 | `--format json` | the value; an answer that is no JSON is an error, shown as it came |
-| `--for NAME in EXPR` | a list, or a Series with the index of a Series or data frame; an exception where one failed |
-| `--background` | a handle: `.result()`, `.cancel()`, `.done`, `.generation` |
+| `--for NAME in EXPR` | a list, or for a Series a Series with its index; an exception where one failed |
+| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer`, `error` and `generation`: `FRAME.join(VAR)` |
+| `--background` | a handle: `.result(timeout)`, `await VAR`, `.cancel()`, `.done`, `.generation` |
 
-`--for` takes a list or anything to go over; the items of a data frame are its rows as dicts. EXPR
-ends at the first blank outside brackets and quotes.
+`--for` takes a list or anything to go over; the items of a data frame are its rows, whose fields are
+`{{ NAME.column }}` or `{{ NAME["a column"] }}`. EXPR ends at the first blank outside brackets and
+quotes. A bar counts the answers; a table with an answer or an error for each item takes its place.
 
 ### Stop, and errors
 

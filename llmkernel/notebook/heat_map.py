@@ -35,7 +35,7 @@ _STEPS = (
 _UNDERLINED_BELOW = 0.05
 _HUE = "230,97,0"
 _TEXT = "line-height:1.9;white-space:pre-wrap;padding-bottom:0.4em"
-_TOKEN = "border-radius:2px;cursor:default;"
+_ONE = "border-radius:2px;cursor:default;"
 _OUT_OF_SIGHT = "position:absolute;opacity:0;width:0;height:0;margin:0"
 _ARROW_KEYS = 'data-lm-suppress-shortcuts="true"'
 """JupyterLab leaves the keys to such an element; elsewhere they would go from cell to cell."""
@@ -71,7 +71,7 @@ def _area(text: str) -> str:
 
 def _token(token: TokenLogprob, group: str) -> str:
     facts = _facts(token)
-    style, shown = _TOKEN + _colour(token.logprob), _visible(token.text)
+    style, shown = _ONE + _colour(token.logprob), _visible(token.text)
     button = f'<input type="radio" name="{group}" {_ARROW_KEYS} style="{_OUT_OF_SIGHT}">'
     more = element("i", hypertext.text(" · ".join(facts)), style="display:none")
     inside = f"{button}{hypertext.text(shown).replace('&#10;', '<br>')}{more}"
