@@ -15,8 +15,11 @@ import click
 
 from llmkernel.notebook import prompt
 from llmkernel.notebook.arguments import GENERATE
+from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.commands import LLM
 
+_NAMED = ("worker", "system", "raw", "format_", "logprobs", "output", "literal", "quiet")
+"""Options that are named where a command shares them; those of sampling are too many."""
 TARGET = Path(__file__).parent.parent / "docs" / "magics.md"
 INTRODUCTION = """\
 <!-- Written by tools/magics_reference.py; `make lint` checks that it is up to date. -->
@@ -86,11 +89,33 @@ Errors are exceptions with a message, what to do next, and the lines of your own
 `import traceback; traceback.print_last()` shows the rest.
 """
 
+AFTER_CHAT = """\
+```
+%%chat --system "Answer in one sentence."
+What is a prefix cache?
+```
+```
+%%chat
+And when is it of no use?
+```
+
+A conversation is what its cells show. Running a cell again goes back to where it was: its own turn
+is replaced and not added a second time, and the turns after it, which answered to what is gone, are
+left out until their cells are run again. An interrupted turn stays as far as it came. JupyterLab and
+Notebook 7 say which cell runs; where a front end does not (a terminal, nbclient), every
+turn goes on at the end.
+
+`--system` holds from its turn on, `--system ""` takes it away. `%llm chats NAME -o VAR` gives the
+messages as a list, which `llm.chat` takes and `json.dump` writes.
+"""
+
 
 def reference() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## %%generate\n", _usage("%%generate", GENERATE)]
     parts += [_prose(GENERATE.help), _options(GENERATE), AFTER_GENERATE]
+    parts += ["## %%chat\n", _usage("%%chat", CHAT), _prose(CHAT.help)]
+    parts += [_options(CHAT, but=_shown_above("chat")), AFTER_CHAT]
     parts += ["## {{ expression }}\n", _prose(prompt.__doc__), "## %llm\n"]
     for name, command in LLM.commands.items():
         parts += [f"### %llm {name}\n", _usage(f"%llm {name}", command), _prose(command.help)]
@@ -110,18 +135,19 @@ def _prose(text: str | None) -> str:
 
 
 def _shown_above(name: str) -> set[str]:
-    """The options that `%llm config` shares with `%%generate`."""
+    """The options that a command shares with `%%generate`."""
     shared = {param.name or "" for param in GENERATE.params}
-    return shared if name == "config" else set()
+    return shared if name in ("config", "chat", "compare") else set()
 
 
 def _options(command: click.Command, but: Collection[str] = ()) -> str:
     options = [param for param in command.params if isinstance(param, click.Option)]
     rows = [_row(option) for option in options if option.name not in but]
     if but:
-        rows.append(
-            "| … | of `%%generate`: `-m`, `--system`, `--raw`, `--format` and all of sampling |"
-        )
+        shared = {param.name: param for param in command.params if param.name in but}
+        named = [name for name in _NAMED if name in shared]
+        flags = ", ".join(f"`{shared[name].opts[0]}`" for name in named)
+        rows.append(f"| … | of `%%generate`: {flags} and those of sampling |")
     return "\n".join(["| option | meaning |", "|---|---|", *rows]) + "\n" if rows else ""
 
 

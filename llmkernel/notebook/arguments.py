@@ -48,6 +48,15 @@ format_option = click.option(
 worker_option = click.option(
     "-m", "--worker", metavar="NAME", help="The worker to ask; `%llm use` chooses one for all."
 )
+output_option = click.option(
+    "-o", "--output", metavar="VAR", help="The variable that gets the answer."
+)
+literal_option = click.option(
+    "--literal", is_flag=True, default=None, help="Send double braces as they are."
+)
+quiet_option = click.option(
+    "--quiet", is_flag=True, default=None, help="Show nothing; the answer is in VAR alone."
+)
 
 
 class Parsed(NamedTuple):
@@ -82,7 +91,7 @@ def trim(command: click.Command) -> click.Command:
 @click.command("generate", add_help_option=False)
 @worker_option
 @shared_options
-@click.option("-o", "--output", metavar="VAR", help="The variable that gets the answer.")
+@output_option
 @click.option(
     "--for",
     "loop",
@@ -91,10 +100,8 @@ def trim(command: click.Command) -> click.Command:
     help="One answer for each item, all in one batch: NAME has the item inside {{ }}.",
 )
 @click.option("--background", is_flag=True, default=None, help="Go on at once; VAR gets a handle.")
-@click.option("--literal", is_flag=True, default=None, help="Send double braces as they are.")
-@click.option(
-    "--quiet", is_flag=True, default=None, help="Show nothing; the answer is in VAR alone."
-)
+@literal_option
+@quiet_option
 def _generate(**_: Any) -> None:
     """Generate text from the prompt.
 

@@ -22,11 +22,12 @@ from llmkernel.notebook.arguments import (
     variable,
     worker_option,
 )
-from llmkernel.notebook.inline import escape
+from llmkernel.notebook.chat_list import CHATS
+from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.progress import LoadProgress
 from llmkernel.notebook.request import check_together, over
-from llmkernel.notebook.session import Session
-from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, fields, table
+from llmkernel.notebook.session import Session, with_session
+from llmkernel.notebook.tables import PLAIN, fields, sentence, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
@@ -42,15 +43,18 @@ _OVERVIEW = """\
 %llm use NAME          choose the worker that %%generate asks
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
+%llm chats [NAME]      the conversations of %%chat: list, show, export, reset
 %llm config [OPTIONS]  show or set defaults of %%generate in this notebook
 %llm help [TOPIC]      the options of a command, or of generate
 
 %%generate [OPTIONS]   the cell is the prompt; {{ expression }} stands for a value
-%generate [OPTIONS] PROMPT"""
+%generate [OPTIONS] PROMPT
+%%chat [NAME]          the cell is the next turn of a conversation"""
 
 _NONE = "No worker runs. Start one with: %llm start"
 
-with_session = click.make_pass_decorator(Session)
+CELLS = {"generate": GENERATE, "chat": CHAT}
+"""The magics of cells, by what `%llm help` calls them."""
 
 
 @click.group("llm", add_help_option=False, no_args_is_help=False)
@@ -93,7 +97,7 @@ def list_(session: Session) -> None:
     used = found[0][0].name if len(found) == 1 else session.worker
     rows = [_row(worker, report, used=worker.name == used) for worker, report in found]
     headings = ("name", "model", "state", "device", "up", "memory", "running + waiting")
-    publisher.show(session.shell, table(headings, rows) if rows else _text(_NONE))
+    publisher.show(session.shell, table(headings, rows) if rows else sentence(_NONE))
 
 
 @LLM.command("status", add_help_option=False)
@@ -115,7 +119,7 @@ def use(session: Session, name: str, output: str | None) -> None:
     worker = connection.find(name)
     report = ask(worker)
     session.worker = worker.name
-    publisher.show(session.shell, _text(f"Using {worker.name}: {headline(report)}"))
+    publisher.show(session.shell, sentence(f"Using {worker.name}: {headline(report)}"))
     if target:
         session.variable(target, session.client())
 
@@ -133,7 +137,7 @@ def stop(session: Session, name: str | None, now: bool) -> None:
     launcher.stop(worker, drain=not now)
     if session.worker == worker.name:
         session.worker = None
-    publisher.show(session.shell, _text(f"Stopped {worker.name}."))
+    publisher.show(session.shell, sentence(f"Stopped {worker.name}."))
 
 
 @LLM.command("logs", add_help_option=False)
@@ -181,6 +185,7 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
 
 trim(LLM.commands["config"])
+LLM.add_command(CHATS)
 
 
 @LLM.command("help", add_help_option=False)
@@ -196,11 +201,11 @@ def help_text(topic: str | None = None) -> str:
     if topic is None:
         return _OVERVIEW
     topic = topic.lstrip("%").removeprefix("llm ").strip()
-    command = GENERATE if topic == "generate" else LLM.commands.get(topic)
+    command = CELLS.get(topic) or LLM.commands.get(topic)
     if command is None:
-        known = ", ".join(["generate", *LLM.commands])
+        known = ", ".join([*CELLS, *LLM.commands])
         raise InvalidRequest(f"There is no help on {topic!r}. There is on: {known}.")
-    title = "%%generate" if command is GENERATE else f"%llm {topic}"
+    title = f"%%{topic}" if topic in CELLS else f"%llm {topic}"
     return command.get_help(click.Context(command, info_name=title, max_content_width=88))
 
 
@@ -217,7 +222,3 @@ def _row(worker: Connection, report: StatusReport | None, *, used: bool) -> tupl
         size(report.device_bytes or report.rss_bytes),
         f"{report.load.running} + {report.load.waiting}",
     )
-
-
-def _text(text: str) -> Bundle:
-    return {MARKDOWN: escape(text), PLAIN: plain(text)}

@@ -1,4 +1,4 @@
-"""`%llm`, `%generate` and `%%generate`."""
+"""`%llm`, `%generate`, `%%generate` and `%%chat`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import difflib
 from typing import Any
 
 import click
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    cell_magic,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    no_var_expand,
+)
 
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook import batch, completion, failures
+from llmkernel.notebook import batch, chatting, completion, failures
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, help_text
 from llmkernel.notebook.generating import Asked, hand_over_code, value
@@ -20,6 +27,13 @@ from llmkernel.notebook.session import Session
 from llmkernel.notebook.words import words
 
 _MATCHER = "llmkernel"
+_NAMES = (
+    ("line", "llm"),
+    ("cell", "llm"),
+    ("line", "generate"),
+    ("cell", "generate"),
+    ("cell", "chat"),
+)
 
 
 def load(shell: Any) -> None:
@@ -28,12 +42,14 @@ def load(shell: Any) -> None:
     shell.register_magics(magics)
     failures.install()
     if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(completion.matcher(shell, LLM))
+        shell.Completer.custom_matchers.append(
+            completion.matcher(shell, LLM, lambda: list(magics.session.chats))
+        )
 
 
 def unload(shell: Any) -> None:
     """Take everything back that `load` gave. Workers and running generations stay."""
-    for kind, name in (("line", "llm"), ("line", "generate"), ("cell", "generate")):
+    for kind, name in _NAMES:
         shell.magics_manager.magics[kind].pop(name, None)
     magics = shell.magics_manager.registry.pop(LLMMagics.__name__, None)
     if magics is not None:
@@ -92,6 +108,12 @@ class LLMMagics(Magics):
         self._foreground(asked)
         return None
 
+    @no_var_expand
+    @cell_magic
+    def chat(self, line: str, cell: str) -> None:
+        """Go on with a conversation; the page of `%llm help chat`."""
+        chatting.run(self.session, line, cell)
+
     def _foreground(self, asked: Asked) -> None:
         try:
             answer = asked.read()
@@ -122,3 +144,4 @@ class LLMMagics(Magics):
 
 LLMMagics.llm.__doc__ = help_text()
 LLMMagics.generate.__doc__ = help_text("generate")
+LLMMagics.chat.__doc__ = help_text("chat")

@@ -57,7 +57,7 @@ class Shown(NamedTuple):
         return {kind: whole[kind] for kind in (HTML, MARKDOWN, PLAIN) if kind in self.body}
 
 
-def notes(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
+def notes(answer: Generation, *, timed: bool, ended: str = "", remark: str = "") -> Bundle:
     """What stands under an answer: log-probabilities where asked for, and the quiet line.
 
     In HTML the colours of the answer say the former. Without `timed` nothing in it depends on the speed of the machine. `ended` says why it
@@ -66,12 +66,12 @@ def notes(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
     tables = [logprob_table(sample.logprobs) for sample in answer.samples if sample.logprobs]
     if len(tables) > 1:
         tables = _numbered(tables)
-    line = quiet_line(answer, timed=timed, ended=ended)
+    line = quiet_line(answer, timed=timed, ended=ended, remark=remark)
     return stack(*tables, line) | {HTML: hypertext.of(line)}
 
 
-def quiet_line(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
-    """Tokens, speed, and how it ended where it did not end by itself."""
+def quiet_line(answer: Generation, *, timed: bool, ended: str = "", remark: str = "") -> Bundle:
+    """Tokens, speed, how it ended where it did not end by itself, and a remark."""
     tokens, timings = answer.usage.completion_tokens, answer.timings
     facts = [_count(tokens, "token")]
     later = tokens - len(answer.samples)  # the first token of each comes out of the prefill
@@ -80,7 +80,7 @@ def quiet_line(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
     if timed and timings.prefill > 0:
         facts.append(f"first after {timings.time_to_first_token:.2f} s")
     reasons = [ended] if ended else [_ENDS.get(each.finish_reason) for each in answer.samples]
-    facts += dict.fromkeys(reason for reason in reasons if reason)
+    facts += dict.fromkeys(reason for reason in [*reasons, plain(remark)] if reason)
     line = " · ".join(facts)
     return {MARKDOWN: f"<small>{escape(line)}</small>", PLAIN: f"({line})"}
 

@@ -20,12 +20,18 @@ _TOGETHER = (
 
 
 class Request(NamedTuple):
-    """A generation, ready to be asked for. `given` are the sampling parameters that were named."""
+    """A generation, ready to be asked for. `given` are the sampling parameters that were named.
+
+    `history` are the turns before, None where there is no conversation; `remark` stands
+    under the answer.
+    """
 
     text: str
     params: SamplingParams
     given: dict[str, Any]
     options: Mapping[str, Any]
+    history: Turns | None = None
+    remark: str = ""
 
     @property
     def form(self) -> str:
@@ -49,12 +55,12 @@ class Request(NamedTuple):
         return Template(self.text).fill(namespace)
 
     def prompt(self, text: str, *, chat: bool) -> str | Turns:
-        """What is sent for a filled text: a conversation of one turn, or the text as it is."""
+        """What is sent for a filled text: the next turn of a conversation, or the text as it is."""
         if not chat:
             return text
         system = self.options.get("system")
         first = [{"role": "system", "content": system}] if system is not None else []
-        return [*first, {"role": "user", "content": text}]
+        return [*first, *(self.history or []), {"role": "user", "content": text}]
 
 
 def read(

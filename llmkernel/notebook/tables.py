@@ -49,6 +49,11 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Bundle:
     return table(("", ""), pairs) | {PLAIN: _columns([list(pair) for pair in pairs])}
 
 
+def sentence(text: str) -> Bundle:
+    """A sentence, shown as it is."""
+    return {MARKDOWN: escape(text), PLAIN: plain(text)}
+
+
 def stack(*bundles: Bundle) -> Bundle:
     """One bundle with the contents of several, one under the other."""
     return {
