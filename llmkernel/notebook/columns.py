@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from llmkernel.notebook import hypertext
 from llmkernel.notebook.inline import escape
-from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle, stack
+from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle
 from llmkernel.notebook.untrusted import plain
 
 _GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17em,100%),1fr));gap:0.75em"
@@ -27,9 +27,7 @@ def columns(parts: Iterable[Column]) -> Bundle:
     """All columns; in Markdown and as text each under its heading."""
     parts = list(parts)
     below = [bundle for part in parts for bundle in (_heading(part.title), part.body) if bundle]
-    shown = stack(*below)
-    if not all(MARKDOWN in part.body for part in parts):
-        del shown[MARKDOWN]  # of some alone it would leave the others out
+    shown = hypertext.stack(*below)
     return shown | {HTML: hypertext.element("div", "".join(map(_column, parts)), style=_GRID)}
 
 

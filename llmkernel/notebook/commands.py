@@ -24,6 +24,7 @@ from llmkernel.notebook.arguments import (
 )
 from llmkernel.notebook.chat_list import CHATS
 from llmkernel.notebook.chatting import CHAT
+from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.progress import LoadProgress
 from llmkernel.notebook.request import check_together, over
 from llmkernel.notebook.session import Session, with_session
@@ -43,6 +44,7 @@ _OVERVIEW = """\
 %llm use NAME          choose the worker that %%generate asks
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
+%llm compare PROMPT    one prompt, several workers (-m A -m B), side by side
 %llm chats [NAME]      the conversations of %%chat: list, show, export, reset
 %llm config [OPTIONS]  show or set defaults of %%generate in this notebook
 %llm help [TOPIC]      the options of a command, or of generate
@@ -186,6 +188,7 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
 trim(LLM.commands["config"])
 LLM.add_command(CHATS)
+LLM.add_command(COMPARE)
 
 
 @LLM.command("help", add_help_option=False)

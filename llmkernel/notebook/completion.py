@@ -122,7 +122,7 @@ def _value(
 ) -> Found | None:
     if isinstance(option.type, click.Choice):
         return _starting(fragment, map(str, option.type.choices))
-    if option.name in ("worker", "name"):
+    if option.name in ("worker", "workers", "name"):
         return _starting(fragment, workers())
     if option.name == "output":
         return _starting(fragment, (name for name in namespace if not name.startswith("_")))

@@ -19,7 +19,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from llmkernel.notebook import mathematics
+from llmkernel.notebook import mathematics, tables
 from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle
 from llmkernel.notebook.untrusted import plain
 
@@ -56,10 +56,14 @@ def of(bundle: Mapping[str, str]) -> str:
 
 
 def stack(*bundles: Bundle) -> Bundle:
-    """One bundle with the contents of several, one under the other, in HTML too."""
-    from llmkernel.notebook import tables
+    """One bundle with the contents of several, one under the other, in HTML too.
 
-    return tables.stack(*bundles) | {HTML: "\n".join(of(bundle) for bundle in bundles)}
+    Markdown only where all have it: of some alone it would leave the others out.
+    """
+    whole = tables.stack(*bundles) | {HTML: "\n".join(of(bundle) for bundle in bundles)}
+    if not all(MARKDOWN in bundle for bundle in bundles):
+        del whole[MARKDOWN]
+    return whole
 
 
 @functools.cache

@@ -10,15 +10,15 @@ from IPython.core.magic import (
     Magics,
     cell_magic,
     line_cell_magic,
-    line_magic,
     magics_class,
     no_var_expand,
 )
 
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook import batch, chatting, completion, failures
+from llmkernel.notebook import batch, chatting, comparing, completion, failures
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, help_text
+from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 from llmkernel.notebook.jobs import Job
 from llmkernel.notebook.prompt import fill
@@ -74,9 +74,18 @@ class LLMMagics(Magics):
         self.session = Session(shell)
 
     @no_var_expand
-    @line_magic
-    def llm(self, line: str) -> None:
+    @line_cell_magic
+    def llm(self, line: str, cell: str | None = None) -> None:
         """Start, list, choose and stop workers; the page of `%llm help`."""
+        first, _, rest = line.strip().partition(" ")
+        if first == COMPARE.name:
+            comparing.run(self.session, rest, cell)
+        elif cell is not None:
+            raise InvalidRequest(f"%%llm has {COMPARE.name} alone; write %llm {line} on one line.")
+        else:
+            self._command(line)
+
+    def _command(self, line: str) -> None:
         given = [fill(word, self.shell.user_ns) for word in words(line)]
         name, *arguments = given or ["help"]
         command = LLM.commands.get(name)

@@ -74,7 +74,9 @@ def read(
     check_together(parsed.values)
     options = over(defaults, parsed.values)
     given = sampling_values(options)
-    return Request(_text(title, parsed.rest, cell), SamplingParams.build(**given), given, options)
+    return Request(
+        prompt_text(title, parsed.rest, cell), SamplingParams.build(**given), given, options
+    )
 
 
 def over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +100,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise InvalidRequest("--for shows no log-probabilities; take them from a variable: -o VAR.")
 
 
-def _text(title: str, rest: str, cell: str | None) -> str:
+def prompt_text(title: str, rest: str, cell: str | None) -> str:
+    """The prompt of a line or of a cell. Raises InvalidRequest where there is none."""
     if cell is None:
         text = rest
     elif rest:
@@ -106,5 +109,9 @@ def _text(title: str, rest: str, cell: str | None) -> str:
     else:
         text = cell.removesuffix("\n")
     if not text.strip():
-        raise InvalidRequest("The prompt is empty. Write it in the lines under %%generate.")
+        raise InvalidRequest(f"The prompt is empty. Write it in the lines under {_as_cell(title)}.")
     return text
+
+
+def _as_cell(title: str) -> str:
+    return f"%%{title.lstrip('%')}"
