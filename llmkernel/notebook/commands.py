@@ -13,7 +13,7 @@ import click
 from llmkernel import connection, launcher, paths
 from llmkernel.connection import Connection
 from llmkernel.errors import InvalidRequest, WorkerNotFound
-from llmkernel.notebook import publisher
+from llmkernel.notebook import publisher, watching
 from llmkernel.notebook.arguments import (
     GENERATE,
     given,
@@ -22,25 +22,26 @@ from llmkernel.notebook.arguments import (
     variable,
     worker_option,
 )
+from llmkernel.notebook.card import card
 from llmkernel.notebook.chat_list import CHATS
 from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.progress import LoadProgress
 from llmkernel.notebook.request import check_together, over
 from llmkernel.notebook.session import Session, with_session
-from llmkernel.notebook.tables import PLAIN, fields, sentence, table
+from llmkernel.notebook.tables import PLAIN, sentence, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
-from llmkernel.report import ask, ask_all, details, headline
+from llmkernel.report import ask, ask_all, headline
 from llmkernel.units import duration, size
 
 _OVERVIEW = """\
 %llm start [MODEL]     load a model, or attach to the worker that has it
 %llm list              the workers of this machine
-%llm status [NAME]     what a worker holds and does
+%llm status [NAME]     what a worker holds and does; --watch keeps it up to date
 %llm use NAME          choose the worker that %%generate asks
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
@@ -104,11 +105,22 @@ def list_(session: Session) -> None:
 
 @LLM.command("status", add_help_option=False)
 @click.argument("name", required=False)
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value="0",
+    type=click.FloatRange(min=0),
+    metavar="[SECONDS]",
+    help="Keep it up to date for so long, or until the cell is interrupted; NAME goes before.",
+)
 @with_session
-def status(session: Session, name: str | None) -> None:
-    """Say what a worker holds, what it took for it and what it does."""
+def status(session: Session, name: str | None, watch: float | None) -> None:
+    """Say what a worker holds, what it took for it and what it does: once, or as it changes."""
     worker = session.find(name)
-    publisher.show(session.shell, fields(details(worker, ask(worker))))
+    if watch is not None:
+        watching.watch(session.shell, worker, watch)
+    else:
+        publisher.show(session.shell, card(worker, ask(worker)))
 
 
 @LLM.command("use", add_help_option=False)
