@@ -36,7 +36,9 @@ What is {{ a }} + {{ b }}?
 ```
 
 `%load_ext llmkernel` in `ipython_config.py` (`c.InteractiveShellApp.extensions`) loads the magics
-in every notebook. Tab completes options, workers, variables and what is inside `{{ }}`.
+in every notebook; `c.LLMKernelMagics.worker` and `c.LLMKernelMagics.defaults = "-t 0 -n 200"` there,
+or `%config LLMKernelMagics`, choose a worker and defaults. Tab completes options, workers,
+conversations, variables and what is inside `{{ }}`.
 """
 AFTER_GENERATE = """\
 Values are split as in a shell: `--system "be brief"`. `{{ expression }}` works in them too:

@@ -12,7 +12,7 @@ from llmkernel.units import duration, size
 
 _CARD = "border:1px solid rgba(128,128,128,0.4);border-radius:4px;padding:0.6em 0.9em"
 _CARD += ";max-width:62em"
-_TILES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(9em,1fr));gap:0.7em 1.2em"
+_TILES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(8em,1fr));gap:0.7em 1.2em"
 _TILES += ";margin:0.6em 0"
 _LABEL = "font-size:0.85em;opacity:0.8"
 _VALUE = "font-size:1.15em;font-weight:bold"
@@ -77,8 +77,11 @@ def _tile(
         share, more = int(value) / of, f"of {of}"
     parts = element("div", hypertext.text(label), style=_LABEL)
     shown = element("span", hypertext.text(value), style=_VALUE)
-    parts += element("div", f"{shown} {literal(more, style=_MORE)}")
-    return element("div", parts + (_bar(share) if share is not None else ""), style="min-width:0")
+    if share is None:
+        parts += element("div", shown) + literal(more, "div", style=_MORE)
+    else:
+        parts += element("div", f"{shown} {literal(more, style=_MORE)}") + _bar(share)
+    return element("div", parts, style="min-width:0")
 
 
 def _bar(share: float) -> str:

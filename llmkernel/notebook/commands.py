@@ -6,6 +6,7 @@ Their options are those of the command line; what they show is output of the cel
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from llmkernel.notebook.arguments import (
     given,
     shared_options,
     trim,
+    values_of,
     variable,
     worker_option,
 )
@@ -27,10 +29,12 @@ from llmkernel.notebook.chat_list import CHATS
 from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.progress import LoadProgress
+from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.request import check_together, over
 from llmkernel.notebook.session import Session, with_session
 from llmkernel.notebook.tables import PLAIN, sentence, table
 from llmkernel.notebook.untrusted import plain
+from llmkernel.notebook.words import words
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
@@ -199,6 +203,11 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
 
 trim(LLM.commands["config"])
+_DEFAULTS = click.Command(
+    "config",
+    params=[p for p in LLM.commands["config"].params if p.name not in ("worker", "reset")],
+    add_help_option=False,
+)
 LLM.add_command(CHATS)
 LLM.add_command(COMPARE)
 
@@ -222,6 +231,14 @@ def help_text(topic: str | None = None) -> str:
         raise InvalidRequest(f"There is no help on {topic!r}. There is on: {known}.")
     title = f"%%{topic}" if topic in CELLS else f"%llm {topic}"
     return command.get_help(click.Context(command, info_name=title, max_content_width=88))
+
+
+def defaults_of(line: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that a line of options stands for. Raises InvalidRequest."""
+    values = values_of(_DEFAULTS, "LLMKernelMagics.defaults", [fill(w, names) for w in words(line)])
+    check_together(values)
+    SamplingParams.build(**sampling_values(values))
+    return values
 
 
 def _row(worker: Connection, report: StatusReport | None, *, used: bool) -> tuple[str, ...]:

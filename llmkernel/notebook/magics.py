@@ -13,11 +13,12 @@ from IPython.core.magic import (
     magics_class,
     no_var_expand,
 )
+from traitlets import Unicode, observe
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook import batch, chatting, comparing, completion, failures
 from llmkernel.notebook.arguments import refusal
-from llmkernel.notebook.commands import LLM, help_text
+from llmkernel.notebook.commands import LLM, defaults_of, help_text
 from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 from llmkernel.notebook.jobs import Job
@@ -38,7 +39,7 @@ _NAMES = (
 
 def load(shell: Any) -> None:
     """Give a shell the magics, their completion and short errors."""
-    magics = LLMMagics(shell)
+    magics = LLMKernelMagics(shell)
     shell.register_magics(magics)
     failures.install()
     if shell.Completer is not None:
@@ -51,8 +52,9 @@ def unload(shell: Any) -> None:
     """Take everything back that `load` gave. Workers and running generations stay."""
     for kind, name in _NAMES:
         shell.magics_manager.magics[kind].pop(name, None)
-    magics = shell.magics_manager.registry.pop(LLMMagics.__name__, None)
+    magics = shell.magics_manager.registry.pop(LLMKernelMagics.__name__, None)
     if magics is not None:
+        shell.configurables.remove(magics)
         magics.session.close()
     failures.uninstall()
     if shell.Completer is not None:
@@ -64,14 +66,37 @@ def unload(shell: Any) -> None:
 
 
 @magics_class
-class LLMMagics(Magics):
-    """The magics of one shell and what it has chosen."""
+class LLMKernelMagics(Magics):
+    """The magics of one shell and what it has chosen.
+
+    `c.LLMKernelMagics.defaults = "-t 0 -n 200"` in a configuration file, or
+    `%config LLMKernelMagics.defaults = "-t 0"`, is `%llm config` for every notebook.
+    """
 
     shell: Any
+    worker = Unicode("", help="The worker that is asked; empty for the only one that runs.").tag(
+        config=True
+    )
+    defaults = Unicode("", help="Options of %%generate that hold where a cell has none.").tag(
+        config=True
+    )
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.session = Session(shell)
+        self._choose_worker()
+        self._set_defaults()
+
+    @observe("worker")
+    def _choose_worker(self, _change: Any = None) -> None:
+        if hasattr(self, "session"):  # else it is not made yet
+            self.session.worker = self.worker or None
+
+    @observe("defaults")
+    def _set_defaults(self, _change: Any = None) -> None:
+        """Raises InvalidRequest."""
+        if hasattr(self, "session"):
+            self.session.defaults = defaults_of(self.defaults, self.shell.user_ns)
 
     @no_var_expand
     @line_cell_magic
@@ -151,6 +176,6 @@ class LLMMagics(Magics):
             self.session.variable(request.output, result)
 
 
-LLMMagics.llm.__doc__ = help_text()
-LLMMagics.generate.__doc__ = help_text("generate")
-LLMMagics.chat.__doc__ = help_text("chat")
+LLMKernelMagics.llm.__doc__ = help_text()
+LLMKernelMagics.generate.__doc__ = help_text("generate")
+LLMKernelMagics.chat.__doc__ = help_text("chat")

@@ -246,6 +246,20 @@ def test_defaults_are_for_this_notebook_and_an_option_goes_before_them(notebook,
     assert "max_tokens" not in notebook.must("%llm config --reset").text
 
 
+def test_the_magics_are_configured_as_others_are(open_notebook, scripted_worker):
+    notebook = open_notebook(loaded=False)
+    notebook.must("%load_ext llmkernel\n%config LLMKernelMagics.defaults = '-n 3 -t 0'")
+    shown = notebook.must("%llm config").text
+    assert "max_tokens   3" in shown
+    assert "temperature  0.0" in shown
+    assert "3 tokens" in notebook.must("%generate Hi").text
+    assert "LLMKernelMagics" in notebook.must("%config").printed
+    wrong = notebook.run("%config LLMKernelMagics.defaults = '-n many'")
+    assert "many" in str(wrong.error or wrong.printed)
+    notebook.must("get_ipython().config.LLMKernelMagics.defaults = '-n 4'\n%reload_ext llmkernel")
+    assert "max_tokens  4" in notebook.must("%llm config").text
+
+
 def test_everything_that_goes_wrong_is_an_error_of_the_cell(notebook):
     wrong = [
         ("%generate Hi", "WorkerNotFound", "%llm start"),
