@@ -10,7 +10,7 @@ from llmkernel.notebook import failures, rows
 from llmkernel.notebook.counting import Counter
 from llmkernel.notebook.generating import is_chat, value
 from llmkernel.notebook.prompt import Template
-from llmkernel.notebook.rendering import NotJson
+from llmkernel.notebook.rendering import NotJson, count
 from llmkernel.notebook.request import Request
 from llmkernel.notebook.tables import PLAIN, Bundle, shorten, stack, table
 
@@ -117,7 +117,7 @@ def _summary(asked: int, results: list[Any]) -> Bundle:
     failed = sum(isinstance(result, (LLMKernelError, NotJson)) for result in results)
     pieces = sum(getattr(result, "finish_reason", "") == "cancelled" for result in results)
     missing = asked - sum(result is not None for result in results) + pieces
-    facts = [f"{asked - missing} of {asked} answered" if missing else f"{asked} answers"]
+    facts = [f"{asked - missing} of {asked} answered" if missing else count(asked, "answer")]
     facts += [f"{pieces} interrupted"] * bool(pieces)
     facts += [f"{failed} failed"] * bool(failed)
     line = " · ".join(facts)

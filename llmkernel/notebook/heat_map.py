@@ -129,6 +129,6 @@ def _unfolding(table: Bundle) -> str:
 
 
 def _name(tokens: Sequence[TokenLogprob]) -> str:
-    """A name for the group of these tokens: the same for the same, in any run."""
-    text = json.dumps([(token.text, token.logprob) for token in tokens])
+    """A name for the group of these tokens: the same for the same, in any run on any machine."""
+    text = json.dumps([token.text for token in tokens])
     return f"llmk-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

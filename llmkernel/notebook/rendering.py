@@ -73,7 +73,7 @@ def notes(answer: Generation, *, timed: bool, ended: str = "", remark: str = "")
 def quiet_line(answer: Generation, *, timed: bool, ended: str = "", remark: str = "") -> Bundle:
     """Tokens, speed, how it ended where it did not end by itself, and a remark."""
     tokens, timings = answer.usage.completion_tokens, answer.timings
-    facts = [_count(tokens, "token")]
+    facts = [count(tokens, "token")]
     later = tokens - len(answer.samples)  # the first token of each comes out of the prefill
     if timed and timings.decode > 0 and later > 0:
         facts.append(f"{later / timings.decode:.1f} tokens/s")
@@ -188,7 +188,8 @@ def _token(text: str) -> Marked:
     return Marked.code(plain(json.dumps(text, ensure_ascii=False)))
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

@@ -69,6 +69,7 @@ def test_the_table_has_the_index_and_the_fields_of_a_row():
     assert lines[1].split() == ["x", "items:", "p,", "n:", "1", "a"]
     assert "⚠ NumericalError: no number" in lines[2]
     assert "1 failed" in shown[PLAIN]
+    assert "(1 answer)" in result_table("x", ["a"], [answer("b")])[PLAIN]
 
 
 def test_the_bar_says_how_fast_and_how_long():
