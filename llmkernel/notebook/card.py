@@ -60,7 +60,7 @@ def _tiles(report: StatusReport, model: ModelInfo) -> list[str]:
         _tile("Batch", str(load.running), of=model.max_concurrent),
         _tile("Queue", str(load.waiting), of=model.queue),
         _tile("Tokens/s", f"{load.tokens_per_second:.1f}", more="over ten seconds"),
-        _tile("Cache hits", _percent(rate), share=rate, more="of prompt tokens"),
+        _tile("Cache hits", _percent(rate), share=rate, more="of prompts"),
         _tile(
             "Context in use",
             _percent(used / blocks),

@@ -117,6 +117,7 @@ class _Contender:
         self.text = ""
         self.answer: Generation | None = None
         self.error: LLMKernelError | None = None
+        self.over = threading.Event()
         self._stopped = False
         self._client: Client | None = None
         self._stream: Stream | None = None
@@ -134,6 +135,7 @@ class _Contender:
             self.error = error
         finally:
             self.answer = self._stream.generation if self._stream else None
+            self.over.set()
             on_change()
 
     def _read(self, client: Client, on_change: Any) -> None:
@@ -191,9 +193,10 @@ class _Comparison:
         try:
             for thread in self._threads:
                 thread.start()
-            for thread in self._threads:
-                while thread.is_alive():
-                    thread.join(_LOOK_SECONDS)
+            # not join: where that is interrupted, Python 3.11 takes a thread that runs for ended
+            for contender in self._contenders:
+                while not contender.over.wait(_LOOK_SECONDS):
+                    pass
         except KeyboardInterrupt as stop:
             self._stop()
             failures.shorten(stop)
@@ -204,9 +207,9 @@ class _Comparison:
     def _stop(self) -> None:
         for contender in self._contenders:
             contender.stop()
-        for thread in self._threads:
+        for contender, thread in zip(self._contenders, self._threads, strict=True):
             if thread.ident is not None:
-                thread.join(_FAREWELL_SECONDS)
+                contender.over.wait(_FAREWELL_SECONDS)
 
     def _changed(self) -> None:
         if self._live is not None:

@@ -43,15 +43,15 @@ _LEGEND = "font-size:0.85em;opacity:0.85;margin:0.2em 0"
 _STYLE = """\
 <style>
 .llmk-heat{position:relative;padding-bottom:2.6em}
-.llmk-heat::after{content:"Point at a token, or reach it with Tab and the arrow keys, to see what else \
-was likely.";position:absolute;left:0;bottom:.4em;font-size:.85em;opacity:.7}
+.llmk-heat::after{content:"Point at a token, or go there with Tab and the arrow keys.";
+position:absolute;left:0;right:0;bottom:.4em;font-size:.85em;opacity:.7;white-space:nowrap;
+overflow:hidden;text-overflow:ellipsis}
 .llmk-heat label:hover{outline:2px solid currentColor}
 .llmk-heat label:focus-within{outline:3px solid #0072b2}
 .llmk-heat label>i{display:none}
 .llmk-heat label:focus-within>i,.llmk-heat label:hover>i{display:block!important;position:absolute;
 left:0;right:0;bottom:0;padding:.15em .6em;border-radius:4px;background:#1f2328;color:#fff;
-font-style:normal;font-size:.9em;line-height:1.9;white-space:nowrap;overflow:hidden;
-text-overflow:ellipsis}
+font-style:normal;font-size:.9em;line-height:1.9;white-space:normal}
 .llmk-heat label:hover>i{z-index:1}
 </style>"""
 

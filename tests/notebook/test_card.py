@@ -40,7 +40,7 @@ def test_the_card_has_the_figures():
     text = OwnPage(card(WORKER, report(**BUSY))[HTML]).text
     for part in ("big", "●ready", "nf4,bfloat16", "5.5GB", "8.0GB", "32of64", "5of512"):
         assert part in text, part
-    for part in ("1234.5", "25%ofprompttokens", "25%of1.0GB"):
+    for part in ("1234.5", "25%ofprompts", "25%of1.0GB"):
         assert part in text, part
 
 
