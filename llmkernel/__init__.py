@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext llmkernel`: the magics `%llm`, `%generate` and `%%generate`."""
+    """`%load_ext llmkernel`: the magics `%llm`, `%generate`, `%%generate` and `%%chat`."""
     from llmkernel.notebook.magics import load
 
     load(shell)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from llmkernel.connection import Connection
 from llmkernel.errors import LLMKernelError
-from llmkernel.protocol import ModelInfo, StatusReport
+from llmkernel.protocol import Load, ModelInfo, StatusReport
 from llmkernel.units import duration, number, size
 
 PATIENCE = 5.0
@@ -58,6 +58,11 @@ def details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
     return [*rows, ("log", worker.log)]
 
 
+def hit_rate(load: Load) -> float | None:
+    """The share of prompt tokens that were in the prefix cache; None before the first prompt."""
+    return load.cached_tokens / load.prompt_tokens if load.prompt_tokens else None
+
+
 def _model(model: ModelInfo) -> list[tuple[str, str]]:
     revision = f" at {model.revision}" if model.revision else ""
     cache = f"{size(model.kv_cache_bytes)}: {model.kv_blocks} blocks of {model.block_size} tokens"
@@ -77,10 +82,12 @@ def _model(model: ModelInfo) -> list[tuple[str, str]]:
 def _load(report: StatusReport) -> list[tuple[str, str]]:
     load = report.load
     tokens = f"{load.prompt_tokens} tokens read ({load.cached_tokens} cached), {load.tokens_generated} made"
+    rate = hit_rate(load)
     return [
         ("now", f"{load.running} running, {load.waiting} waiting"),
         ("speed", f"{load.tokens_per_second:.1f} tokens/s over the last ten seconds"),
         ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
+        ("cache hits", "-" if rate is None else f"{rate:.0%} of prompt tokens"),
         ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
     ]
 

@@ -15,8 +15,11 @@ import click
 
 from llmkernel.notebook import prompt
 from llmkernel.notebook.arguments import GENERATE
+from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.commands import LLM
 
+_NAMED = ("worker", "system", "raw", "format_", "logprobs", "output", "literal", "quiet")
+"""Options that are named where a command shares them; those of sampling are too many."""
 TARGET = Path(__file__).parent.parent / "docs" / "magics.md"
 INTRODUCTION = """\
 <!-- Written by tools/magics_reference.py; `make lint` checks that it is up to date. -->
@@ -33,7 +36,9 @@ What is {{ a }} + {{ b }}?
 ```
 
 `%load_ext llmkernel` in `ipython_config.py` (`c.InteractiveShellApp.extensions`) loads the magics
-in every notebook. Tab completes options, workers, variables and what is inside `{{ }}`.
+in every notebook; `c.LLMKernelMagics.worker` and `c.LLMKernelMagics.defaults = "-t 0 -n 200"` there,
+or `%config LLMKernelMagics`, choose a worker and defaults. Tab completes options, workers,
+conversations, variables and what is inside `{{ }}`.
 """
 AFTER_GENERATE = """\
 Values are split as in a shell: `--system "be brief"`. `{{ expression }}` works in them too:
@@ -44,7 +49,11 @@ as with `--raw`.
 ### What is shown
 
 One output for each generation, as Markdown and as plain text, updated at most 25 times a second
-and less often as it grows. Under it stands one quiet line: tokens, speed, time to the first token,
+and less often as it grows. Several answers (`--samples`) stand side by side, as many as there is
+room for. With `--logprobs` the tokens are coloured, the unlikely ones strongest; pointing at one,
+or going to it with Tab and the arrow keys, shows what else was likely, and so does a table that
+unfolds. In a notebook of somebody else, from which JupyterLab takes styles out, colours, titles and
+the table stay. Without HTML there are the text and the table. Under it stands one quiet line: tokens, speed, time to the first token,
 and how it ended where it did not end by itself. The output's metadata have all of it under
 `llmkernel`.
 
@@ -64,11 +73,13 @@ and `mailto`, pictures are links, control characters are taken out.
 | | a `Generation`: `str(VAR)`, `.text`, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
 | `--samples N` | the same; `.samples` has all of them |
 | `--format json` | the value; an answer that is no JSON is an error, shown as it came |
-| `--for NAME in EXPR` | a list, or a Series with the index of a Series or data frame; an exception where one failed |
-| `--background` | a handle: `.result()`, `.cancel()`, `.done`, `.generation` |
+| `--for NAME in EXPR` | a list, or for a Series a Series with its index; an exception where one failed |
+| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer`, `error` and `generation`: `FRAME.join(VAR)` |
+| `--background` | a handle: `.result(timeout)`, `await VAR`, `.cancel()`, `.done`, `.generation` |
 
-`--for` takes a list or anything to go over; the items of a data frame are its rows as dicts. EXPR
-ends at the first blank outside brackets and quotes.
+`--for` takes a list or anything to go over; the items of a data frame are its rows, whose fields are
+`{{ NAME.column }}` or `{{ NAME["a column"] }}`. EXPR ends at the first blank outside brackets and
+quotes. A bar counts the answers; a table with an answer or an error for each item takes its place.
 
 ### Stop, and errors
 
@@ -80,11 +91,33 @@ Errors are exceptions with a message, what to do next, and the lines of your own
 `import traceback; traceback.print_last()` shows the rest.
 """
 
+AFTER_CHAT = """\
+```
+%%chat --system "Answer in one sentence."
+What is a prefix cache?
+```
+```
+%%chat
+And when is it of no use?
+```
+
+A conversation is what its cells show. Running a cell again goes back to where it was: its own turn
+is replaced and not added a second time, and the turns after it, which answered to what is gone, are
+left out until their cells are run again. An interrupted turn stays as far as it came. JupyterLab and
+Notebook 7 say which cell runs; where a front end does not (a terminal, nbclient), every
+turn goes on at the end.
+
+`--system` holds from its turn on, `--system ""` takes it away. `%llm chats NAME -o VAR` gives the
+messages as a list, which `llm.chat` takes and `json.dump` writes.
+"""
+
 
 def reference() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## %%generate\n", _usage("%%generate", GENERATE)]
     parts += [_prose(GENERATE.help), _options(GENERATE), AFTER_GENERATE]
+    parts += ["## %%chat\n", _usage("%%chat", CHAT), _prose(CHAT.help)]
+    parts += [_options(CHAT, but=_shown_above("chat")), AFTER_CHAT]
     parts += ["## {{ expression }}\n", _prose(prompt.__doc__), "## %llm\n"]
     for name, command in LLM.commands.items():
         parts += [f"### %llm {name}\n", _usage(f"%llm {name}", command), _prose(command.help)]
@@ -104,18 +137,19 @@ def _prose(text: str | None) -> str:
 
 
 def _shown_above(name: str) -> set[str]:
-    """The options that `%llm config` shares with `%%generate`."""
+    """The options that a command shares with `%%generate`."""
     shared = {param.name or "" for param in GENERATE.params}
-    return shared if name == "config" else set()
+    return shared if name in ("config", "chat", "compare") else set()
 
 
 def _options(command: click.Command, but: Collection[str] = ()) -> str:
     options = [param for param in command.params if isinstance(param, click.Option)]
     rows = [_row(option) for option in options if option.name not in but]
     if but:
-        rows.append(
-            "| … | of `%%generate`: `-m`, `--system`, `--raw`, `--format` and all of sampling |"
-        )
+        shared = {param.name: param for param in command.params if param.name in but}
+        named = [name for name in _NAMED if name in shared]
+        flags = ", ".join(f"`{shared[name].opts[0]}`" for name in named)
+        rows.append(f"| … | of `%%generate`: {flags} and those of sampling |")
     return "\n".join(["| option | meaning |", "|---|---|", *rows]) + "\n" if rows else ""
 
 

@@ -28,7 +28,7 @@ logprobs_option = click.option(
     flag_value="0",
     type=int,
     metavar=_OPTIONAL_K,
-    help="A table of the tokens with their log-probabilities, and of K alternatives for each.",
+    help="Colour the tokens by their probability, and show K alternatives for each.",
 )
 system_option = click.option(
     "--system", metavar="TEXT", help="What the model is told before the prompt."
@@ -47,6 +47,15 @@ format_option = click.option(
 )
 worker_option = click.option(
     "-m", "--worker", metavar="NAME", help="The worker to ask; `%llm use` chooses one for all."
+)
+output_option = click.option(
+    "-o", "--output", metavar="VAR", help="The variable that gets the answer."
+)
+literal_option = click.option(
+    "--literal", is_flag=True, default=None, help="Send double braces as they are."
+)
+quiet_option = click.option(
+    "--quiet", is_flag=True, default=None, help="Show nothing; the answer is in VAR alone."
 )
 
 
@@ -82,7 +91,7 @@ def trim(command: click.Command) -> click.Command:
 @click.command("generate", add_help_option=False)
 @worker_option
 @shared_options
-@click.option("-o", "--output", metavar="VAR", help="The variable that gets the answer.")
+@output_option
 @click.option(
     "--for",
     "loop",
@@ -91,10 +100,8 @@ def trim(command: click.Command) -> click.Command:
     help="One answer for each item, all in one batch: NAME has the item inside {{ }}.",
 )
 @click.option("--background", is_flag=True, default=None, help="Go on at once; VAR gets a handle.")
-@click.option("--literal", is_flag=True, default=None, help="Send double braces as they are.")
-@click.option(
-    "--quiet", is_flag=True, default=None, help="Show nothing; the answer is in VAR alone."
-)
+@literal_option
+@quiet_option
 def _generate(**_: Any) -> None:
     """Generate text from the prompt.
 

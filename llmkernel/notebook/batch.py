@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest, LLMKernelError
-from llmkernel.notebook import failures, publisher
+from llmkernel.notebook import failures, rows
+from llmkernel.notebook.counting import Counter
 from llmkernel.notebook.generating import is_chat, value
-from llmkernel.notebook.pace import Pace
 from llmkernel.notebook.prompt import Template
-from llmkernel.notebook.rendering import NotJson
+from llmkernel.notebook.rendering import NotJson, count
 from llmkernel.notebook.request import Request
 from llmkernel.notebook.tables import PLAIN, Bundle, shorten, stack, table
 
@@ -31,20 +29,26 @@ def run(shell: Any, client: Client, request: Request) -> Any:
     what has come is in the KeyboardInterrupt's `partial`, None where nothing had.
     """
     name, expression = request.options["loop"]
-    values, items = _items(_evaluated(shell, expression), expression)
+    values = _evaluated(shell, expression)
+    items = rows.items_of(values, expression)
     prompts = _prompts(shell, client, request, name, items)
-    progress = _Progress(shell, len(items), quiet=bool(request.options.get("quiet")))
+    counter = Counter(shell, len(items), shown=not request.options.get("quiet"))
+
+    def collect(found: list[Any]) -> Any:
+        results = [_result(request, each) for each in found]
+        labels = rows.labels_of(values, len(items))
+        shown = [_shown(*each) for each in zip(found, results, strict=True)]
+        counter.finish(result_table(name, items, shown, labels))
+        return rows.collected(values, found, results)
+
     try:
-        found = client.map(prompts, request.params, progress=progress.step)
+        return collect(list(client.map(prompts, request.params, progress=counter.step)))
     except KeyboardInterrupt as stop:
-        results = [_result(request, each) for each in getattr(stop, "partial", [])]
-        progress.finish(name, items, results)
-        stop.partial = results  # type: ignore[attr-defined]
+        stop.partial = collect(getattr(stop, "partial", []))  # type: ignore[attr-defined]
         failures.shorten(stop)
         raise
-    results = [_result(request, each) for each in found]
-    progress.finish(name, items, list(found))
-    return _like(values, results)
+    finally:
+        counter.close()
 
 
 def _evaluated(shell: Any, expression: str) -> Any:
@@ -54,16 +58,6 @@ def _evaluated(shell: Any, expression: str) -> Any:
         raise InvalidRequest(
             f"--for: {expression} raised {type(error).__name__}: {error}"
         ) from error
-
-
-def _items(values: Any, expression: str) -> tuple[Any, list[Any]]:
-    """The values and their items: those of a data frame are its rows, as dicts."""
-    if hasattr(values, "to_dict") and hasattr(values, "columns"):
-        return values, values.to_dict("records")
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        kind = type(values).__name__
-        raise InvalidRequest(f"--for goes over a list or the like; {expression} is a {kind}.")
-    return values, list(values)
 
 
 def _prompts(
@@ -87,57 +81,25 @@ def _result(request: Request, found: Any) -> Any:
         return error
 
 
-def _like(values: Any, results: list[Any]) -> Any:
-    """Results with the index of a Series or a data frame, else a list."""
-    if not hasattr(values, "index") or not hasattr(values, "iloc"):
-        return results
-    import pandas as pd  # it is there: the values are its own
-
-    return pd.Series(results, index=values.index, dtype=object)
+def _shown(found: Any, result: Any) -> Any:
+    """What the table has of it: the model's words, or why they were of no use."""
+    return result if isinstance(result, BaseException) else found
 
 
-class _Progress:
-    """How many have been answered, and in their place in the end the table."""
-
-    def __init__(self, shell: Any, total: int, *, quiet: bool) -> None:
-        self._shell = shell
-        self._total = total
-        self._quiet = quiet
-        self._mode = publisher.mode(shell)
-        self._display = publisher.Display(shell)
-        self._pace = Pace()
-        self._done = 0
-
-    def step(self, _result: Any) -> None:
-        """One more is there."""
-        self._done += 1
-        now = time.monotonic()
-        if self._mode == "live" and not self._quiet and not self._pace.wait(now):
-            self._display.publish({PLAIN: f"{self._done} of {self._total} answered"})
-            self._pace.shown(now, time.monotonic(), 0)
-
-    def finish(self, name: str, items: list[Any], results: list[Any]) -> None:
-        """Show the table."""
-        if self._quiet:
-            return
-        shown = result_table(name, items, results)
-        if self._mode == "live":
-            self._display.publish(shown)
-        else:
-            publisher.show(self._shell, shown)
-
-
-def result_table(name: str, items: list[Any], results: list[Any]) -> Bundle:
-    """A row for each item: the item, and its answer or why there is none."""
-    pairs = list(zip(items, results, strict=False))
-    rows = [
-        (str(number), shorten(str(item), _ITEM), _answer(result))
-        for number, (item, result) in enumerate(pairs[:MAX_ROWS])
+def result_table(
+    name: str, items: list[Any], results: list[Any], labels: list[str] | None = None
+) -> Bundle:
+    """A row for each item: its label, the item, and its answer or why there is none."""
+    labels = labels or [str(number) for number in range(len(items))]
+    triples = list(zip(labels, items, results, strict=False))
+    shown = [
+        (shorten(label, _ITEM), rows.named(item, _ITEM), _answer(result))
+        for label, item, result in triples[:MAX_ROWS]
     ]
-    left = len(pairs) - len(rows)
+    left = len(triples) - len(shown)
     if left:
-        rows.append(("…", f"{left} more", "in the variable of -o"))
-    return stack(table(("", name, "answer"), rows), _summary(len(items), results))
+        shown.append(("…", f"{left} more", "in the variable of -o"))
+    return stack(table(("", name, "answer"), shown), _summary(len(items), results))
 
 
 def _answer(result: Any) -> str:
@@ -147,7 +109,7 @@ def _answer(result: Any) -> str:
             return shorten(texts[0], _ANSWER)
         return " ".join(f"[{n}] {shorten(text, _ANSWER)}" for n, text in enumerate(texts, 1))
     if isinstance(result, BaseException):
-        return f"{type(result).__name__}: {result}"
+        return shorten(f"⚠ {rows.error(result)}", _ANSWER)
     return "" if result is None else shorten(str(result), _ANSWER)
 
 
@@ -155,7 +117,7 @@ def _summary(asked: int, results: list[Any]) -> Bundle:
     failed = sum(isinstance(result, (LLMKernelError, NotJson)) for result in results)
     pieces = sum(getattr(result, "finish_reason", "") == "cancelled" for result in results)
     missing = asked - sum(result is not None for result in results) + pieces
-    facts = [f"{asked - missing} of {asked} answered" if missing else f"{asked} answers"]
+    facts = [f"{asked - missing} of {asked} answered" if missing else count(asked, "answer")]
     facts += [f"{pieces} interrupted"] * bool(pieces)
     facts += [f"{failed} failed"] * bool(failed)
     line = " · ".join(facts)

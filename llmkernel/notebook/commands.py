@@ -6,6 +6,7 @@ Their options are those of the command line; what they show is output of the cel
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,44 +14,54 @@ import click
 from llmkernel import connection, launcher, paths
 from llmkernel.connection import Connection
 from llmkernel.errors import InvalidRequest, WorkerNotFound
-from llmkernel.notebook import publisher
+from llmkernel.notebook import publisher, watching
 from llmkernel.notebook.arguments import (
     GENERATE,
     given,
     shared_options,
     trim,
+    values_of,
     variable,
     worker_option,
 )
-from llmkernel.notebook.inline import escape
+from llmkernel.notebook.card import card
+from llmkernel.notebook.chat_list import CHATS
+from llmkernel.notebook.chatting import CHAT
+from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.progress import LoadProgress
+from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.request import check_together, over
-from llmkernel.notebook.session import Session
-from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, fields, table
+from llmkernel.notebook.session import Session, with_session
+from llmkernel.notebook.tables import PLAIN, sentence, table
 from llmkernel.notebook.untrusted import plain
+from llmkernel.notebook.words import words
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
-from llmkernel.report import ask, ask_all, details, headline
+from llmkernel.report import ask, ask_all, headline
 from llmkernel.units import duration, size
 
 _OVERVIEW = """\
 %llm start [MODEL]     load a model, or attach to the worker that has it
 %llm list              the workers of this machine
-%llm status [NAME]     what a worker holds and does
+%llm status [NAME]     what a worker holds and does; --watch keeps it up to date
 %llm use NAME          choose the worker that %%generate asks
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
+%llm compare PROMPT    one prompt, several workers (-m A -m B), side by side
+%llm chats [NAME]      the conversations of %%chat: list, show, export, reset
 %llm config [OPTIONS]  show or set defaults of %%generate in this notebook
 %llm help [TOPIC]      the options of a command, or of generate
 
 %%generate [OPTIONS]   the cell is the prompt; {{ expression }} stands for a value
-%generate [OPTIONS] PROMPT"""
+%generate [OPTIONS] PROMPT
+%%chat [NAME]          the cell is the next turn of a conversation"""
 
 _NONE = "No worker runs. Start one with: %llm start"
 
-with_session = click.make_pass_decorator(Session)
+CELLS = {"generate": GENERATE, "chat": CHAT}
+"""The magics of cells, by what `%llm help` calls them."""
 
 
 @click.group("llm", add_help_option=False, no_args_is_help=False)
@@ -93,16 +104,27 @@ def list_(session: Session) -> None:
     used = found[0][0].name if len(found) == 1 else session.worker
     rows = [_row(worker, report, used=worker.name == used) for worker, report in found]
     headings = ("name", "model", "state", "device", "up", "memory", "running + waiting")
-    publisher.show(session.shell, table(headings, rows) if rows else _text(_NONE))
+    publisher.show(session.shell, table(headings, rows) if rows else sentence(_NONE))
 
 
 @LLM.command("status", add_help_option=False)
 @click.argument("name", required=False)
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value="0",
+    type=click.FloatRange(min=0),
+    metavar="[SECONDS]",
+    help="Keep it up to date for so long, or until the cell is interrupted; NAME goes before.",
+)
 @with_session
-def status(session: Session, name: str | None) -> None:
-    """Say what a worker holds, what it took for it and what it does."""
+def status(session: Session, name: str | None, watch: float | None) -> None:
+    """Say what a worker holds, what it took for it and what it does: once, or as it changes."""
     worker = session.find(name)
-    publisher.show(session.shell, fields(details(worker, ask(worker))))
+    if watch is not None:
+        watching.watch(session.shell, worker, watch)
+    else:
+        publisher.show(session.shell, card(worker, ask(worker)))
 
 
 @LLM.command("use", add_help_option=False)
@@ -115,7 +137,7 @@ def use(session: Session, name: str, output: str | None) -> None:
     worker = connection.find(name)
     report = ask(worker)
     session.worker = worker.name
-    publisher.show(session.shell, _text(f"Using {worker.name}: {headline(report)}"))
+    publisher.show(session.shell, sentence(f"Using {worker.name}: {headline(report)}"))
     if target:
         session.variable(target, session.client())
 
@@ -133,7 +155,7 @@ def stop(session: Session, name: str | None, now: bool) -> None:
     launcher.stop(worker, drain=not now)
     if session.worker == worker.name:
         session.worker = None
-    publisher.show(session.shell, _text(f"Stopped {worker.name}."))
+    publisher.show(session.shell, sentence(f"Stopped {worker.name}."))
 
 
 @LLM.command("logs", add_help_option=False)
@@ -181,6 +203,13 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
 
 trim(LLM.commands["config"])
+_DEFAULTS = click.Command(
+    "config",
+    params=[p for p in LLM.commands["config"].params if p.name not in ("worker", "reset")],
+    add_help_option=False,
+)
+LLM.add_command(CHATS)
+LLM.add_command(COMPARE)
 
 
 @LLM.command("help", add_help_option=False)
@@ -196,12 +225,20 @@ def help_text(topic: str | None = None) -> str:
     if topic is None:
         return _OVERVIEW
     topic = topic.lstrip("%").removeprefix("llm ").strip()
-    command = GENERATE if topic == "generate" else LLM.commands.get(topic)
+    command = CELLS.get(topic) or LLM.commands.get(topic)
     if command is None:
-        known = ", ".join(["generate", *LLM.commands])
+        known = ", ".join([*CELLS, *LLM.commands])
         raise InvalidRequest(f"There is no help on {topic!r}. There is on: {known}.")
-    title = "%%generate" if command is GENERATE else f"%llm {topic}"
+    title = f"%%{topic}" if topic in CELLS else f"%llm {topic}"
     return command.get_help(click.Context(command, info_name=title, max_content_width=88))
+
+
+def defaults_of(line: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that a line of options stands for. Raises InvalidRequest."""
+    values = values_of(_DEFAULTS, "LLMKernelMagics.defaults", [fill(w, names) for w in words(line)])
+    check_together(values)
+    SamplingParams.build(**sampling_values(values))
+    return values
 
 
 def _row(worker: Connection, report: StatusReport | None, *, used: bool) -> tuple[str, ...]:
@@ -217,7 +254,3 @@ def _row(worker: Connection, report: StatusReport | None, *, used: bool) -> tupl
         size(report.device_bytes or report.rss_bytes),
         f"{report.load.running} + {report.load.waiting}",
     )
-
-
-def _text(text: str) -> Bundle:
-    return {MARKDOWN: escape(text), PLAIN: plain(text)}

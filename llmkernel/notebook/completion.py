@@ -14,12 +14,14 @@ import click
 
 from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.arguments import GENERATE
+from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.prompt import BUILTINS
 
 _MAGIC = re.compile(
-    r"^\s*(?:[\w, ]+=\s*)?(?P<magic>%%?(?:generate|llm))\s+(?P<line>.*)$", re.DOTALL
+    r"^\s*(?:[\w, ]+=\s*)?(?P<magic>%%?(?:generate|chat|llm))\s+(?P<line>.*)$", re.DOTALL
 )
 _LOOP = re.compile(r"--for\s+([A-Za-z_]\w*)\s")
+_CELLS = ("%%generate", "%%chat", "%%llm")
 _PATH = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:[A-Za-z_]\w*)?$")
 _IN_TEMPLATE = re.compile(r"\{\{(?:(?!\}\}).)*$", re.DOTALL)
 
@@ -34,7 +36,11 @@ class Found(NamedTuple):
 
 
 def candidates(
-    before: str, namespace: Mapping[str, Any], workers: Workers, llm: click.Group
+    before: str,
+    namespace: Mapping[str, Any],
+    workers: Workers,
+    llm: click.Group,
+    chats: Iterable[str] = (),
 ) -> Found | None:
     """What can be completed at the end of `before`, the cell up to the cursor.
 
@@ -42,7 +48,7 @@ def candidates(
     names only where one can stand.
     """
     first, _, body = before.partition("\n")
-    in_cell = first.startswith("%%generate")
+    in_cell = first.startswith(_CELLS)
     line = first if in_cell else before.rpartition("\n")[2]
     match = _MAGIC.match(line)
     if not match and not in_cell:
@@ -51,13 +57,22 @@ def candidates(
         return _names(before, namespace)
     if not match or (in_cell and "\n" in before):
         return None
-    if match["magic"] == "%llm":
-        return _llm(match["line"], namespace, workers, llm)
+    if match["magic"].endswith("llm"):
+        return _llm(match["line"], namespace, workers, llm, chats)
+    if match["magic"] == "%%chat":
+        fragment = match["line"].rpartition(" ")[2]
+        if fragment.startswith("-") or _valued_option(match["line"], CHAT):
+            return _option(match["line"], CHAT, namespace, workers)
+        return _starting(fragment, chats)
     return _option(match["line"], GENERATE, namespace, workers)
 
 
 def _llm(
-    line: str, namespace: Mapping[str, Any], workers: Workers, llm: click.Group
+    line: str,
+    namespace: Mapping[str, Any],
+    workers: Workers,
+    llm: click.Group,
+    chats: Iterable[str],
 ) -> Found | None:
     name, blank, rest = line.partition(" ")
     if not blank:
@@ -69,10 +84,12 @@ def _llm(
     if fragment.startswith("-") or _valued_option(rest, command):
         return _option(rest, command, namespace, workers)
     arguments = [param.name for param in command.params if isinstance(param, click.Argument)]
+    if name == "chats":
+        return _starting(fragment, chats)
     if "name" in arguments:
         return _starting(fragment, workers())
     if "topic" in arguments:
-        return _starting(fragment, ["generate", *llm.commands])
+        return _starting(fragment, ["generate", "chat", *llm.commands])
     return None
 
 
@@ -105,7 +122,7 @@ def _value(
 ) -> Found | None:
     if isinstance(option.type, click.Choice):
         return _starting(fragment, map(str, option.type.choices))
-    if option.name in ("worker", "name"):
+    if option.name in ("worker", "workers", "name"):
         return _starting(fragment, workers())
     if option.name == "output":
         return _starting(fragment, (name for name in namespace if not name.startswith("_")))
@@ -154,7 +171,9 @@ def _starting(fragment: str, names: Iterable[str]) -> Found:
     return Found(fragment, sorted(n for n in found if not n.rpartition(".")[2].startswith(hidden)))
 
 
-def matcher(shell: Any, llm: click.Group) -> Callable[[Any], Any]:
+def matcher(
+    shell: Any, llm: click.Group, chats: Callable[[], Iterable[str]] = tuple
+) -> Callable[[Any], Any]:
     """The function that IPython asks on Tab (its matchers' API, version 2)."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
@@ -162,7 +181,7 @@ def matcher(shell: Any, llm: click.Group) -> Callable[[Any], Any]:
     def complete(context: Any) -> Any:
         lines = context.full_text.split("\n")[: context.cursor_line]
         before = "\n".join([*lines, context.text_until_cursor])
-        found = candidates(before, shell.user_ns, running_workers, llm)
+        found = candidates(before, shell.user_ns, running_workers, llm, chats())
         if found is None:
             return {"completions": [], "suppress": False}
         return {

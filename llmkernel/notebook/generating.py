@@ -62,9 +62,12 @@ class Asked:
         if ended and empty and not self.request.options.get("background"):
             self.output.abandon()
             return
-        body = answers([sample.text for sample in answer.samples], self.request.form)
+        texts = [sample.text for sample in answer.samples]
+        logprobs = [sample.logprobs for sample in answer.samples]
+        body = answers(texts, self.request.form, logprobs)
         facts = metadata(self.worker, self.request.given, answer)
-        self.output.finish(Shown(body, notes(answer, timed=self.timed, ended=ended), facts))
+        under = notes(answer, timed=self.timed, ended=ended, remark=self.request.remark)
+        self.output.finish(Shown(body, under, facts))
 
 
 def _output(shell: Any, request: Request) -> output.Output:
@@ -89,7 +92,7 @@ def is_chat(client: Client, request: Request) -> bool:
     """
     if request.options.get("raw"):
         return False
-    if request.options.get("system") is not None:
+    if request.history is not None or request.options.get("system") is not None:
         return True
     model = client.status().model
     return model is None or model.has_chat_template

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from llmkernel.client.calls import TICK_SECONDS
 from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.generating import Asked, value
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A handle on a generation in the background: `result()`, `cancel()`, `done`.
+    """A handle on a generation in the background: `result()`, `await`, `cancel()`, `done`.
 
     It ends with the kernel; interrupting a cell does not touch it.
     """
@@ -48,9 +51,11 @@ class Job:
         """
         if not self._over.wait(timeout):
             raise TimeoutError(f"The answer is not complete after {timeout:g} s.")
-        if self._error is not None:
-            raise self._error
-        return self._result
+        return self._outcome()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """`await job` is `result()` for code that awaits; a cancelled task leaves the job alone."""
+        return self._wait().__await__()
 
     def cancel(self) -> None:
         """Stop it; what has come stays. Nothing happens where it has ended."""
@@ -59,6 +64,16 @@ class Job:
     def __repr__(self) -> str:
         state = "running" if not self.done else "failed" if self._error else "done"
         return f"<{type(self).__name__} in the background: {state}>"
+
+    async def _wait(self) -> Any:
+        while not self.done:  # noqa: ASYNC110 - a kernel's interrupt needs a loop that ticks
+            await asyncio.sleep(TICK_SECONDS)
+        return self._outcome()
+
+    def _outcome(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._result
 
     def _read(self) -> None:
         try:

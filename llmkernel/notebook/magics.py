@@ -1,4 +1,4 @@
-"""`%llm`, `%generate` and `%%generate`."""
+"""`%llm`, `%generate`, `%%generate` and `%%chat`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import difflib
 from typing import Any
 
 import click
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    cell_magic,
+    line_cell_magic,
+    magics_class,
+    no_var_expand,
+)
+from traitlets import Unicode, observe
 
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook import batch, completion, failures
+from llmkernel.notebook import batch, chatting, comparing, completion, failures
 from llmkernel.notebook.arguments import refusal
-from llmkernel.notebook.commands import LLM, help_text
+from llmkernel.notebook.commands import LLM, defaults_of, help_text
+from llmkernel.notebook.comparing import COMPARE
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 from llmkernel.notebook.jobs import Job
 from llmkernel.notebook.prompt import fill
@@ -20,23 +28,33 @@ from llmkernel.notebook.session import Session
 from llmkernel.notebook.words import words
 
 _MATCHER = "llmkernel"
+_NAMES = (
+    ("line", "llm"),
+    ("cell", "llm"),
+    ("line", "generate"),
+    ("cell", "generate"),
+    ("cell", "chat"),
+)
 
 
 def load(shell: Any) -> None:
     """Give a shell the magics, their completion and short errors."""
-    magics = LLMMagics(shell)
+    magics = LLMKernelMagics(shell)
     shell.register_magics(magics)
     failures.install()
     if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(completion.matcher(shell, LLM))
+        shell.Completer.custom_matchers.append(
+            completion.matcher(shell, LLM, lambda: list(magics.session.chats))
+        )
 
 
 def unload(shell: Any) -> None:
     """Take everything back that `load` gave. Workers and running generations stay."""
-    for kind, name in (("line", "llm"), ("line", "generate"), ("cell", "generate")):
+    for kind, name in _NAMES:
         shell.magics_manager.magics[kind].pop(name, None)
-    magics = shell.magics_manager.registry.pop(LLMMagics.__name__, None)
+    magics = shell.magics_manager.registry.pop(LLMKernelMagics.__name__, None)
     if magics is not None:
+        shell.configurables.remove(magics)
         magics.session.close()
     failures.uninstall()
     if shell.Completer is not None:
@@ -48,19 +66,51 @@ def unload(shell: Any) -> None:
 
 
 @magics_class
-class LLMMagics(Magics):
-    """The magics of one shell and what it has chosen."""
+class LLMKernelMagics(Magics):
+    """The magics of one shell and what it has chosen.
+
+    `c.LLMKernelMagics.defaults = "-t 0 -n 200"` in a configuration file, or
+    `%config LLMKernelMagics.defaults = "-t 0"`, is `%llm config` for every notebook.
+    """
 
     shell: Any
+    worker = Unicode("", help="The worker that is asked; empty for the only one that runs.").tag(
+        config=True
+    )
+    defaults = Unicode("", help="Options of %%generate that hold where a cell has none.").tag(
+        config=True
+    )
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.session = Session(shell)
+        self._choose_worker()
+        self._set_defaults()
+
+    @observe("worker")
+    def _choose_worker(self, _change: Any = None) -> None:
+        if hasattr(self, "session"):  # else it is not made yet
+            self.session.worker = self.worker or None
+
+    @observe("defaults")
+    def _set_defaults(self, _change: Any = None) -> None:
+        """Raises InvalidRequest."""
+        if hasattr(self, "session"):
+            self.session.defaults = defaults_of(self.defaults, self.shell.user_ns)
 
     @no_var_expand
-    @line_magic
-    def llm(self, line: str) -> None:
+    @line_cell_magic
+    def llm(self, line: str, cell: str | None = None) -> None:
         """Start, list, choose and stop workers; the page of `%llm help`."""
+        first, _, rest = line.strip().partition(" ")
+        if first == COMPARE.name:
+            comparing.run(self.session, rest, cell)
+        elif cell is not None:
+            raise InvalidRequest(f"%%llm has {COMPARE.name} alone; write %llm {line} on one line.")
+        else:
+            self._command(line)
+
+    def _command(self, line: str) -> None:
         given = [fill(word, self.shell.user_ns) for word in words(line)]
         name, *arguments = given or ["help"]
         command = LLM.commands.get(name)
@@ -92,6 +142,12 @@ class LLMMagics(Magics):
         self._foreground(asked)
         return None
 
+    @no_var_expand
+    @cell_magic
+    def chat(self, line: str, cell: str) -> None:
+        """Go on with a conversation; the page of `%llm help chat`."""
+        chatting.run(self.session, line, cell)
+
     def _foreground(self, asked: Asked) -> None:
         try:
             answer = asked.read()
@@ -120,5 +176,6 @@ class LLMMagics(Magics):
             self.session.variable(request.output, result)
 
 
-LLMMagics.llm.__doc__ = help_text()
-LLMMagics.generate.__doc__ = help_text("generate")
+LLMKernelMagics.llm.__doc__ = help_text()
+LLMKernelMagics.generate.__doc__ = help_text("generate")
+LLMKernelMagics.chat.__doc__ = help_text("chat")

@@ -6,16 +6,13 @@ between; what `finish` is given is what stays.
 
 from __future__ import annotations
 
-import contextvars
-import threading
-import time
 from typing import Any
 
 from llmkernel import environment
 from llmkernel.notebook import publisher
-from llmkernel.notebook.pace import Pace
+from llmkernel.notebook.refreshing import Refreshing
 from llmkernel.notebook.rendering import Shown, answers
-from llmkernel.notebook.tables import PLAIN
+from llmkernel.notebook.tables import PLAIN, Bundle
 from llmkernel.notebook.untrusted import printable
 
 _AS_IT_COMES = ("markdown", "text")
@@ -72,64 +69,30 @@ class Terminal(Output):
 
 
 class Live(Output):
-    """A display that is updated from a thread of its own, so that it lags behind no token.
-
-    The thread only waits and publishes: the last piece of text is shown in time even while
-    the next one is slow to come.
-    """
+    """A display that is updated while the text arrives."""
 
     def __init__(self, shell: Any, form: str, count: int) -> None:
-        self._display = publisher.Display(shell)
         self._form = form
         self._texts = [""] * count
-        self._changed = threading.Condition()
-        self._fresh = False
-        self._ended = False
-        # the copy holds which cell the output belongs to
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._update,), name="llmkernel-display", daemon=True
-        )
+        self._shown = Refreshing(shell, self._answers)
 
     def begin(self) -> None:
         """Take the place in the cell that runs now, for text that comes when it has ended."""
-        self._display.publish({PLAIN: "…"})
+        self._shown.show({PLAIN: "…"})
 
     def add(self, index: int, text: str) -> None:
-        """Note it; the thread shows it when it is time."""
-        if not text:
-            return  # half a character, held back
-        if self._thread.ident is None:
-            self._thread.start()
-        with self._changed:
+        """Note it; it is shown when it is time."""
+        if text:  # else half a character, held back
             self._texts[index] += text
-            self._fresh = True
-            self._changed.notify()
+            self._shown.changed()
 
     def finish(self, shown: Shown) -> None:
         """Publish after the last update."""
-        self.abandon()
-        self._display.publish(shown.bundle, shown.metadata)
+        self._shown.finish(shown.bundle, shown.metadata)
 
     def abandon(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
+        """End the updates."""
+        self._shown.end()
 
-    def _update(self) -> None:
-        pace = Pace()
-        while (texts := self._next(pace)) is not None:
-            began = time.monotonic()
-            self._display.publish(answers(texts, self._form))
-            pace.shown(began, time.monotonic(), sum(map(len, texts)))
-
-    def _next(self, pace: Pace) -> list[str] | None:
-        """The texts as soon as there is something new and it is time; None at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._fresh or self._ended)
-            self._changed.wait_for(lambda: self._ended, timeout=pace.wait(time.monotonic()))
-            self._fresh = False
-            return None if self._ended else list(self._texts)
+    def _answers(self) -> Bundle:
+        return answers(list(self._texts), self._form)

@@ -97,9 +97,15 @@ def _environment() -> SandboxedEnvironment:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False
-    )  # a prompt is no HTML
+    class Environment(SandboxedEnvironment):
+        """`row.items` is what a row has under that name, and only then a method of dict."""
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            if isinstance(obj, Mapping) and attribute in obj:
+                return obj[attribute]
+            return super().getattr(obj, attribute)
+
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # a prompt is no HTML
     environment.globals.clear()
     environment.globals.update({builtin.__name__: builtin for builtin in BUILTINS})
     return environment

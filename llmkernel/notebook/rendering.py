@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
 from llmkernel.client.generation import Generation
+from llmkernel.notebook import hypertext
+from llmkernel.notebook.columns import Column, columns
+from llmkernel.notebook.heat_map import chance, heat_map
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.markdown import code_blocks, fence, safe
-from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, Marked, stack, table
+from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle, Marked, stack, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.protocol import TokenLogprob
 
@@ -27,13 +29,18 @@ class NotJson(ValueError):
         return [f"NotJson: {self}", "Ask for JSON alone, allow more tokens, or try another seed."]
 
 
-def answers(texts: Sequence[str], form: str) -> Bundle:
-    """The answers in their format, numbered where there are several. Any text will do."""
-    if len(texts) == 1:
-        return _answer(texts[0], form)
-    whole = stack(*_numbered([_answer(text, form) for text in texts]))
-    # front ends prefer Markdown where both are there
-    return {PLAIN: whole[PLAIN]} if form == "text" else whole
+def answers(
+    texts: Sequence[str], form: str, logprobs: Sequence[Sequence[TokenLogprob] | None] = ()
+) -> Bundle:
+    """The answers in their format, side by side where there are several. Any text will do.
+
+    With `logprobs`, one entry for each text, the tokens are shown by their probability.
+    """
+    tokens = logprobs or [None] * len(texts)
+    bodies = [_body(text, form, its) for text, its in zip(texts, tokens, strict=True)]
+    if len(bodies) == 1:
+        return bodies[0]
+    return columns(Column(str(number), body) for number, body in enumerate(bodies, 1))
 
 
 class Shown(NamedTuple):
@@ -45,34 +52,35 @@ class Shown(NamedTuple):
 
     @property
     def bundle(self) -> Bundle:
-        """Both together; text alone where the answers are text alone."""
-        whole = stack(self.body, self.notes)
-        return whole if MARKDOWN in self.body else {PLAIN: whole[PLAIN]}
+        """Both together, in the forms that the answers have."""
+        whole = hypertext.stack(self.body, self.notes)
+        return {kind: whole[kind] for kind in (HTML, MARKDOWN, PLAIN) if kind in self.body}
 
 
-def notes(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
+def notes(answer: Generation, *, timed: bool, ended: str = "", remark: str = "") -> Bundle:
     """What stands under an answer: log-probabilities where asked for, and the quiet line.
 
-    Without `timed` nothing in it depends on the speed of the machine. `ended` says why it
+    In HTML the colours of the answer say the former. Without `timed` nothing in it depends on the speed of the machine. `ended` says why it
     is not whole where the answer itself does not.
     """
     tables = [logprob_table(sample.logprobs) for sample in answer.samples if sample.logprobs]
     if len(tables) > 1:
         tables = _numbered(tables)
-    return stack(*tables, quiet_line(answer, timed=timed, ended=ended))
+    line = quiet_line(answer, timed=timed, ended=ended, remark=remark)
+    return stack(*tables, line) | {HTML: hypertext.of(line)}
 
 
-def quiet_line(answer: Generation, *, timed: bool, ended: str = "") -> Bundle:
-    """Tokens, speed, and how it ended where it did not end by itself."""
+def quiet_line(answer: Generation, *, timed: bool, ended: str = "", remark: str = "") -> Bundle:
+    """Tokens, speed, how it ended where it did not end by itself, and a remark."""
     tokens, timings = answer.usage.completion_tokens, answer.timings
-    facts = [_count(tokens, "token")]
+    facts = [count(tokens, "token")]
     later = tokens - len(answer.samples)  # the first token of each comes out of the prefill
     if timed and timings.decode > 0 and later > 0:
         facts.append(f"{later / timings.decode:.1f} tokens/s")
     if timed and timings.prefill > 0:
         facts.append(f"first after {timings.time_to_first_token:.2f} s")
     reasons = [ended] if ended else [_ENDS.get(each.finish_reason) for each in answer.samples]
-    facts += dict.fromkeys(reason for reason in reasons if reason)
+    facts += dict.fromkeys(reason for reason in [*reasons, plain(remark)] if reason)
     line = " · ".join(facts)
     return {MARKDOWN: f"<small>{escape(line)}</small>", PLAIN: f"({line})"}
 
@@ -128,6 +136,16 @@ def _numbered(bundles: Iterable[Bundle]) -> list[Bundle]:
     return numbered
 
 
+def _body(text: str, form: str, tokens: Sequence[TokenLogprob] | None) -> Bundle:
+    body = _answer(text, form)
+    if not tokens:
+        return body
+    colours = heat_map(tokens, logprob_table(tokens))
+    # the tokens are the text; code and JSON are made of it, so they stand above
+    above = f"{hypertext.of(body)}\n" if form in ("code", "json") else ""
+    return body | {HTML: above + colours}
+
+
 def _answer(text: str, form: str) -> Bundle:
     if form == "text":
         return {PLAIN: plain(text)}
@@ -162,7 +180,7 @@ def _likeliest(token: TokenLogprob) -> str:
 def _chance(logprob: float | None) -> tuple[str, str]:
     if logprob is None:
         return "", ""
-    return f"{round(logprob, 3) + 0.0:.3f}", f"{math.exp(logprob):.1%}"  # + 0.0: no minus zero
+    return f"{round(logprob, 3) + 0.0:.3f}", chance(logprob)  # + 0.0: no minus zero
 
 
 def _token(text: str) -> Marked:
@@ -170,7 +188,8 @@ def _token(text: str) -> Marked:
     return Marked.code(plain(json.dumps(text, ensure_ascii=False)))
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

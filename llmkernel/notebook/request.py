@@ -20,12 +20,18 @@ _TOGETHER = (
 
 
 class Request(NamedTuple):
-    """A generation, ready to be asked for. `given` are the sampling parameters that were named."""
+    """A generation, ready to be asked for. `given` are the sampling parameters that were named.
+
+    `history` are the turns before, None where there is no conversation; `remark` stands
+    under the answer.
+    """
 
     text: str
     params: SamplingParams
     given: dict[str, Any]
     options: Mapping[str, Any]
+    history: Turns | None = None
+    remark: str = ""
 
     @property
     def form(self) -> str:
@@ -49,12 +55,12 @@ class Request(NamedTuple):
         return Template(self.text).fill(namespace)
 
     def prompt(self, text: str, *, chat: bool) -> str | Turns:
-        """What is sent for a filled text: a conversation of one turn, or the text as it is."""
+        """What is sent for a filled text: the next turn of a conversation, or the text as it is."""
         if not chat:
             return text
         system = self.options.get("system")
         first = [{"role": "system", "content": system}] if system is not None else []
-        return [*first, {"role": "user", "content": text}]
+        return [*first, *(self.history or []), {"role": "user", "content": text}]
 
 
 def read(
@@ -68,7 +74,9 @@ def read(
     check_together(parsed.values)
     options = over(defaults, parsed.values)
     given = sampling_values(options)
-    return Request(_text(title, parsed.rest, cell), SamplingParams.build(**given), given, options)
+    return Request(
+        prompt_text(title, parsed.rest, cell), SamplingParams.build(**given), given, options
+    )
 
 
 def over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +100,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise InvalidRequest("--for shows no log-probabilities; take them from a variable: -o VAR.")
 
 
-def _text(title: str, rest: str, cell: str | None) -> str:
+def prompt_text(title: str, rest: str, cell: str | None) -> str:
+    """The prompt of a line or of a cell. Raises InvalidRequest where there is none."""
     if cell is None:
         text = rest
     elif rest:
@@ -100,5 +109,9 @@ def _text(title: str, rest: str, cell: str | None) -> str:
     else:
         text = cell.removesuffix("\n")
     if not text.strip():
-        raise InvalidRequest("The prompt is empty. Write it in the lines under %%generate.")
+        raise InvalidRequest(f"The prompt is empty. Write it in the lines under {_as_cell(title)}.")
     return text
+
+
+def _as_cell(title: str) -> str:
+    return f"%%{title.lstrip('%')}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from llmkernel import connection
 from llmkernel.connection import Connection
 from llmkernel.errors import WorkerNotFound
+from llmkernel.notebook.chats import Chat
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
@@ -16,13 +19,15 @@ class Session:
     """The state of the magics in one shell.
 
     `worker` is the name chosen by `%llm use` or by the last `%llm start`; None takes the
-    only one that runs. `defaults` holds values of options of `%%generate`, by name.
+    only one that runs. `defaults` holds values of options of `%%generate`, by name, and
+    `chats` the conversations of `%%chat`.
     """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.worker: str | None = None
         self.defaults: dict[str, Any] = {}
+        self.chats: dict[str, Chat] = {}
         self._clients: dict[str, Client] = {}
 
     def find(self, name: str | None = None) -> Connection:
@@ -60,3 +65,7 @@ class Session:
     def variable(self, name: str, value: Any) -> None:
         """Put a value into the notebook's namespace."""
         self.shell.push({name: value})
+
+
+with_session = click.make_pass_decorator(Session)
+"""Gives a command of `%llm` the session that it was called in."""

@@ -10,7 +10,7 @@ from llmkernel.notebook.untrusted import plain
 Bundle = dict[str, str]
 """MIME type → text."""
 
-MARKDOWN, PLAIN = "text/markdown", "text/plain"
+HTML, MARKDOWN, PLAIN = "text/html", "text/markdown", "text/plain"
 
 
 class Marked(str):
@@ -47,6 +47,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Bundle:
 def fields(pairs: Iterable[tuple[str, str]]) -> Bundle:
     """Names and values."""
     return table(("", ""), pairs) | {PLAIN: _columns([list(pair) for pair in pairs])}
+
+
+def sentence(text: str) -> Bundle:
+    """A sentence, shown as it is."""
+    return {MARKDOWN: escape(text), PLAIN: plain(text)}
 
 
 def stack(*bundles: Bundle) -> Bundle:

@@ -86,9 +86,18 @@ class Notebook:
         reply = self.client.complete(code, reply=True, timeout=30)["content"]
         return reply["matches"], code[reply["cursor_start"] : reply["cursor_end"]]
 
-    def send(self, code: str) -> str:
-        """Run a cell without waiting; returns the id to give to `follow`."""
-        return self.client.execute(code)
+    def send(self, code: str, cell: str | None = None) -> str:
+        """Run a cell without waiting; returns the id to give to `follow`.
+
+        `cell` is what the front end calls the cell, as JupyterLab does.
+        """
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        content |= {"user_expressions": {}, "stop_on_error": True}
+        message = self.client.session.msg("execute_request", content)
+        if cell is not None:
+            message["metadata"]["cellId"] = cell
+        self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
 
     def follow(self, sent: str, on_message: Callable[[dict[str, Any]], None] | None = None) -> Cell:
         """Everything a cell sends until it is done."""
@@ -109,15 +118,15 @@ class Notebook:
                 cell.reply = reply["content"]
         return cell
 
-    def run(self, code: str) -> Cell:
+    def run(self, code: str, cell: str | None = None) -> Cell:
         """Run a cell to its end."""
-        return self.follow(self.send(code))
+        return self.follow(self.send(code, cell))
 
-    def must(self, code: str) -> Cell:
+    def must(self, code: str, cell: str | None = None) -> Cell:
         """Run a cell that must succeed."""
-        cell = self.run(code)
-        assert cell.error is None, "\n".join(cell.error["traceback"])
-        return cell
+        ran = self.run(code, cell)
+        assert ran.error is None, "\n".join(ran.error["traceback"])
+        return ran
 
     def close(self) -> None:
         """End the kernel."""

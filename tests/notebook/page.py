@@ -24,6 +24,8 @@ _VALUES = {
 class Page(HTMLParser):
     """The visible text of a page, and in `dangers` whatever could run, fetch or mislead."""
 
+    tags, values = _TAGS, _VALUES
+
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
@@ -35,10 +37,10 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "input" and ("type", "checkbox") in attrs:
             return
-        if tag not in _TAGS:
+        if tag not in self.tags:
             self.dangers.append(f"<{tag}>")
         for name, value in attrs:
-            if not re.fullmatch(_VALUES.get(name, r"(?!)"), value or "", re.DOTALL):
+            if not re.fullmatch(self.values.get(name, r"(?!)"), value or "", re.DOTALL):
                 self.dangers.append(f"{tag} {name}={value}")
             if name == "href":
                 self.links.append(value or "")
@@ -59,6 +61,27 @@ class Page(HTMLParser):
     def text(self) -> str:
         """All text, without blanks."""
         return "".join("".join(self.pieces).split())
+
+
+class OwnPage(Page):
+    """The same for HTML that is our own but for the texts in it."""
+
+    tags = _TAGS | {"label", "i", "b", "details", "summary", "style", "input"}
+    values = _VALUES | {
+        "style": r"[\w :;,.()%-]*",
+        "title": r".*",
+        "type": r"radio",
+        "name": r"llmk-\w+",
+        "data-lm-suppress-shortcuts": r"true",
+    }
+
+    def __init__(self, html: str) -> None:
+        self.titles: list[str] = []
+        super().__init__(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        self.titles += [value or "" for name, value in attrs if name == "title"]
 
 
 def as_nbconvert(markdown: str) -> Page:

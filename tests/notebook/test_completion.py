@@ -31,7 +31,7 @@ NAMES = {
 
 
 def found(before):
-    result = candidates(before, NAMES, lambda: ["demo", "big"], LLM)
+    result = candidates(before, NAMES, lambda: ["demo", "big"], LLM, ["main", "rust"])
     return result and (result.fragment, result.names)
 
 
@@ -52,6 +52,19 @@ def found(before):
         ("%llm use ", "", ["big", "demo"]),
         ("%llm stop d", "d", ["demo"]),
         ("%llm config --te", "--te", ["--temperature"]),
+        ("%%chat ", "", ["main", "rust"]),
+        ("%%chat -t 0 ru", "ru", ["rust"]),
+        ("%%chat --sy", "--sy", ["--system"]),
+        ("%%chat -m ", "", ["big", "demo"]),
+        ("%%chat\nTell me of {{ ci", "ci", ["cities", "city"]),
+        ("%llm c", "c", ["chats", "compare", "config"]),
+        ("%llm compare -m ", "", ["big", "demo"]),
+        ("%llm compare -m demo --te", "--te", ["--temperature"]),
+        ("%%llm compare -m b", "b", ["big"]),
+        ("%%llm compare\nTell me of {{ ci", "ci", ["cities", "city"]),
+        ("%llm chats m", "m", ["main"]),
+        ("%llm chats main --u", "--u", ["--undo"]),
+        ("%llm help ch", "ch", ["chat", "chats"]),
         ("%llm help st", "st", ["start", "status", "stop"]),
         ("%%generate\nTell me of {{ ci", "ci", ["cities", "city"]),
         ("%%generate\nTell me of {{ row.n", "row.n", ["row.name", "row.nested"]),
@@ -79,6 +92,8 @@ def test_what_may_come_is_offered(before, fragment, names):
         "%%generate\n{{ city }} ab",
         "%%generate -n 5",
         "%llm logs -n ",
+        "%%chat -n ",
+        "%%chat\nTell me ab",
         "%%generate\n--te",
     ],
 )

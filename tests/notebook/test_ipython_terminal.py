@@ -45,3 +45,34 @@ def test_an_error_is_short_there_too(runtime_dir):
     assert "WorkerNotFound: No worker runs." in done.stdout + done.stderr
     assert "%llm start" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_conversation_a_comparison_and_a_card_are_plain_text(scripted_worker):
+    done = ipython(
+        "%load_ext llmkernel\n"
+        "ip = get_ipython()\n"
+        "ip.run_cell_magic('chat', '-t 0 -n 5', 'Hi')\n"
+        "ip.run_cell_magic('chat', '-t 0 -n 5', 'And?')\n"
+        "%llm chats\n"
+        "%llm compare -n 5 -t 0 Hello\n"
+        "%llm status --watch 1\n"
+        "%generate --logprobs 2 -n 3 Hello\n"
+    )
+    assert "main: turn 1" in done.stdout
+    assert "main: turn 2" in done.stdout  # nothing names a cell here
+    assert "[scripted]" in done.stdout
+    assert "0 running · 0 waiting" in done.stdout
+    assert "log-probability" in done.stdout
+    assert "<" not in done.stdout.replace("<eos>", "")
+    assert "\x1b" not in done.stdout
+
+
+def test_code_waits_at_the_next_prompt(scripted_worker):
+    done = ipython(
+        "%load_ext llmkernel\n"
+        "%generate --format code -t 0 -n 9 -o out Hi\n"
+        "ip = get_ipython()\n"
+        "ip.run_line_magic('generate', '--format code -t 0 -n 9 Hi'); next_ = ip.rl_next_input\n"
+        "print('same', next_ == out.text.strip())\n"
+    )
+    assert "same True" in done.stdout

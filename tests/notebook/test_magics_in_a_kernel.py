@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -98,10 +99,48 @@ def test_a_list_is_answered_in_one_batch(notebook, scripted_worker):
     assert notebook.must(f"[str(answer) for answer in answers] == {alone}").value == "True"
 
 
-def test_a_data_frame_gets_a_series_with_its_index(notebook, scripted_worker):
-    notebook.must("import pandas as pd\ndf = pd.DataFrame({'a': ['x', 'y']}, index=[3, 5])")
-    notebook.must("%%generate --for row in df -t 0 -o df_answers --quiet\nTell me of {{ row.a }}")
-    assert notebook.must("list(df_answers.index)").value == "[3, 5]"
+def test_a_data_frame_gets_a_data_frame_with_its_index(notebook, start_worker):
+    start_worker("scripted:nan_for=bad")
+    notebook.must(
+        "import pandas as pd\n"
+        "df = pd.DataFrame({'items': ['good', 'bad'], 'a b': [1, 2]}, index=['x', 'y'])"
+    )
+    cell = notebook.must(
+        "%%generate --for row in df -t 0 -n 5 -o out\n{{ row.items }} {{ row['a b'] }}"
+    )
+    labels = [line.split()[0] for line in cell.text.splitlines()[1:3]]
+    assert labels == ["x", "y"]
+    assert "items: good, a b: 1" in cell.text
+    assert notebook.must("list(out.index), list(out.columns)").value == (
+        "(['x', 'y'], ['answer', 'error', 'generation'])"
+    )
+    assert notebook.must("out.answer['x'] == out.generation['x'].text, out.answer['y']").value == (
+        "(True, None)"
+    )
+    assert notebook.must("out.error['x'], out.error['y'].split(':')[0]").value == (
+        "(None, 'NumericalError')"
+    )
+    assert notebook.must("len(df.join(out))").value == "2"
+
+
+def test_a_series_gets_a_series_and_what_is_no_json_an_error(notebook, scripted_worker):
+    notebook.must("import pandas as pd\ns = pd.Series(['a', 'b'], index=[3, 5], name='s')")
+    cell = notebook.must("%%generate --for x in s --format json -t 0 -n 5 -o out\n{{ x }}")
+    assert "2 failed" in cell.text
+    assert "NotJson" in cell.text
+    assert notebook.must("list(out.index), out.name, type(out[3]).__name__").value == (
+        "([3, 5], 's', 'NotJson')"
+    )
+
+
+def test_a_loop_has_one_bar_with_its_rate(notebook, start_worker):
+    start_worker("scripted:step_ms=20,eos_after=60", max_concurrent=2)
+    cell = notebook.must("%%generate --for x in range(8) -t 0 --ignore-eos -n {{ 40 }}\n{{ x }}")
+    bars = [each["data"]["text/plain"] for each in cell.displays[:-1]]
+    assert len(cell.of("display_data")) == 1
+    assert bars
+    assert all("of 8 answered" in bar for bar in bars)
+    assert any("a second" in bar and "left" in bar for bar in bars)
 
 
 def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_worker):
@@ -145,6 +184,38 @@ def test_a_generation_in_the_background_is_a_handle(notebook, start_worker):
     assert notebook.must("job").value == "<Job in the background: done>"
 
 
+def test_a_generation_in_the_background_can_be_awaited(notebook, start_worker):
+    start_worker("scripted:step_ms=10,eos_after=100")
+    notebook.must("%%generate --background -t 0 -o job\nHi")
+    cell = notebook.must(
+        "import asyncio\nticks = []\n"
+        "async def tick():\n    while True:\n        ticks.append(1); await asyncio.sleep(0.01)\n"
+        "task = asyncio.create_task(tick())\nanswer = await job\ntask.cancel()\n"
+        "len(answer.token_ids), len(ticks) > 10"
+    )
+    assert cell.value == "(101, True)"
+    notebook.must("%%generate --background --format json -t 0 -o job\nHi")
+    assert notebook.run("await job").error["ename"] == "NotJson"
+
+
+def test_stop_while_a_job_is_awaited_ends_the_wait_and_not_the_job(notebook, start_worker):
+    start_worker("scripted:step_ms=10,eos_after=200")
+    notebook.must("%%generate --background -t 0 -o job\nHi")
+    sent = notebook.send("print('on')\nawait job")
+    pressed = []
+
+    def press(message):
+        if message["msg_type"] == "stream" and not pressed:
+            pressed.append(time.monotonic())
+            time.sleep(0.2)
+            notebook.interrupt()
+
+    cell = notebook.follow(sent, press)
+    assert cell.reply["status"] == "error"
+    assert cell.times[-1] - pressed[0] < 1.5
+    assert notebook.must("job.result(timeout=30).finish_reason").value == "'stop'"
+
+
 def test_a_generation_in_the_background_can_be_cancelled(notebook, start_worker):
     worker = start_worker("scripted:step_ms=20,eos_after=1000")
     cell = notebook.must("%%generate --background -t 0\nHi")
@@ -173,6 +244,20 @@ def test_defaults_are_for_this_notebook_and_an_option_goes_before_them(notebook,
     assert notebook.run("%llm config --raw --system x").error["ename"] == "InvalidRequest"
     assert notebook.must("%llm config").text == shown
     assert "max_tokens" not in notebook.must("%llm config --reset").text
+
+
+def test_the_magics_are_configured_as_others_are(open_notebook, scripted_worker):
+    notebook = open_notebook(loaded=False)
+    notebook.must("%load_ext llmkernel\n%config LLMKernelMagics.defaults = '-n 3 -t 0'")
+    shown = notebook.must("%llm config").text
+    assert "max_tokens   3" in shown
+    assert "temperature  0.0" in shown
+    assert "3 tokens" in notebook.must("%generate Hi").text
+    assert "LLMKernelMagics" in notebook.must("%config").printed
+    wrong = notebook.run("%config LLMKernelMagics.defaults = '-n many'")
+    assert "many" in str(wrong.error or wrong.printed)
+    notebook.must("get_ipython().config.LLMKernelMagics.defaults = '-n 4'\n%reload_ext llmkernel")
+    assert "max_tokens  4" in notebook.must("%llm config").text
 
 
 def test_everything_that_goes_wrong_is_an_error_of_the_cell(notebook):

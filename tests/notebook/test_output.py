@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from types import SimpleNamespace
 
@@ -89,7 +90,7 @@ def test_the_thread_is_gone_in_the_end(shell):
     live = output.Live(shell, "markdown", 1)
     live.add(0, "x")
     live.finish(END)
-    assert not live._thread.is_alive()
+    assert [t for t in threading.enumerate() if t.name == "llmkernel-display"] == []
 
 
 def test_published_once_is_published_once(shell):

@@ -16,7 +16,7 @@ from llmkernel.notebook.rendering import (
     parse_json,
     quiet_line,
 )
-from llmkernel.notebook.tables import MARKDOWN, PLAIN
+from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN
 from llmkernel.protocol import Output, Timings, TokenLogprob, TopToken, Usage
 from tests.notebook.page import as_commonmark
 
@@ -35,7 +35,10 @@ def test_markdown_comes_with_its_text():
 
 def test_text_is_not_taken_for_markdown():
     assert answers(["**hi**"], "text") == {PLAIN: "**hi**"}
-    assert answers(["a", "b"], "text") == {PLAIN: "[1]\n\na\n\n[2]\n\nb"}
+    several = answers(["**a**", "b"], "text")
+    assert several[PLAIN] == "[1]\n\n**a**\n\n[2]\n\nb"
+    assert "**a**" in several[HTML]
+    assert MARKDOWN not in several  # which front ends would prefer to text
 
 
 def test_several_answers_are_numbered():
@@ -110,6 +113,24 @@ def test_log_probabilities_are_a_table():
     assert '"a|b"-0.50060.7%"<x>"36.8%' in page.text
     assert r'"\n"' in shown[PLAIN]
     assert [line.split()[0] for line in shown[PLAIN].splitlines()] == ["token", '"a|b"', r'"\n"']
+
+
+def test_with_log_probabilities_the_tokens_are_coloured_and_their_table_unfolds():
+    tokens = [TokenLogprob(token_id=1, text="*a*", logprob=-0.1)]
+    both = answers(["*a*"], "markdown", [tokens])
+    assert both[MARKDOWN] == "*a*"
+    assert "<em>" not in both[HTML]  # the tokens stand in for the answer
+    assert "Table of the tokens" in both[HTML]
+    shown = Shown(both, notes(answer(Output(text="*a*", logprobs=tokens)), timed=False), {}).bundle
+    assert shown[HTML].count("-0.100") == 1
+    assert "-0.100" in shown[MARKDOWN]
+    assert "-0.100" in shown[PLAIN]
+
+
+def test_code_and_json_stand_above_their_tokens():
+    tokens = [TokenLogprob(token_id=1, text="[1]", logprob=-0.1)]
+    shown = answers(["[1]"], "json", [tokens])[HTML]
+    assert shown.index("language-json") < shown.index("llmk-heat")
 
 
 def test_a_long_table_says_how_much_it_left_out():

@@ -1,0 +1,85 @@
+"""What `--for` goes over, and the container that its answers come back in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llmkernel.client.generation import Generation
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.tables import shorten
+
+ANSWER, ERROR, GENERATION = "answer", "error", "generation"
+"""The columns of the data frame that answers to the rows of a data frame are."""
+
+
+def items_of(values: Any, expression: str) -> list[Any]:
+    """The items: those of a data frame are its rows, as dicts. Raises InvalidRequest."""
+    if is_frame(values):
+        rows: list[Any] = values.to_dict("records")
+        return rows
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        kind = type(values).__name__
+        raise InvalidRequest(f"--for goes over a list or the like; {expression} is a {kind}.")
+    return list(values)
+
+
+def labels_of(values: Any, count: int) -> list[str]:
+    """What each item is called in a table: its index, or its number."""
+    labels = values.index if _has_index(values) else range(count)
+    return [str(label) for label in labels]
+
+
+def is_frame(values: Any) -> bool:
+    """Whether these are rows with named columns."""
+    return hasattr(values, "to_dict") and hasattr(values, "columns")
+
+
+def collected(values: Any, found: list[Any], results: list[Any]) -> Any:
+    """Results in the container of `values`: a data frame, a Series with the index, or a list.
+
+    `found` are generations and exceptions, `results` what is made of them. Of a loop that
+    was interrupted there may be fewer than items; they are None.
+    """
+    if not _has_index(values):
+        return results
+    import pandas as pd  # it is there: the values are its own
+
+    index = values.index
+    results, found = ([*each, *[None] * (len(index) - len(each))] for each in (results, found))
+    if not is_frame(values):
+        return pd.Series(results, index=index, name=values.name, dtype=object)
+    table = {
+        ANSWER: [None if isinstance(each, BaseException) else answer(each) for each in results],
+        ERROR: [error(each) for each in results],
+        GENERATION: [each if isinstance(each, Generation) else None for each in found],
+    }
+    columns = {name: pd.Series(column, index=index, dtype=object) for name, column in table.items()}
+    return pd.DataFrame(columns, index=index)
+
+
+def answer(result: Any) -> Any:
+    """What a cell of the data frame holds: the text, all texts of several, or a value."""
+    if not isinstance(result, Generation):
+        return result
+    texts = [sample.text for sample in result.samples]
+    return texts if len(texts) > 1 else texts[0]
+
+
+def error(result: Any) -> str | None:
+    """Why there is no answer, in one line; None where there is one."""
+    if not isinstance(result, BaseException):
+        return None
+    return f"{type(result).__name__}: {result}"
+
+
+def named(item: Any, limit: int) -> str:
+    """An item in a few words: the fields of a row, or what it is as text."""
+    if not isinstance(item, Mapping):
+        return shorten(str(item), limit)
+    fields = (f"{name}: {shorten(str(value), limit // 2)}" for name, value in item.items())
+    return shorten(", ".join(fields), limit)
+
+
+def _has_index(values: Any) -> bool:
+    return hasattr(values, "index") and hasattr(values, "iloc")

@@ -1,0 +1,81 @@
+"""What a loop goes over, and what its answers come back in."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from llmkernel.client.generation import generation
+from llmkernel.errors import InvalidRequest, NumericalError
+from llmkernel.notebook import rows
+from llmkernel.notebook.batch import result_table
+from llmkernel.notebook.counting import line
+from llmkernel.notebook.prompt import fill
+from llmkernel.notebook.tables import PLAIN
+from llmkernel.protocol import Output, Timings, Usage
+
+FRAME = pd.DataFrame({"items": ["p", "q", "r"], "n": [1, 2, 3]}, index=["x", "y", "z"])
+
+
+def answer(*texts):
+    outputs = [Output(index=n, text=text) for n, text in enumerate(texts)]
+    return generation(outputs, Usage(), Timings())
+
+
+def test_a_row_has_its_columns_by_name_even_where_a_dict_has_a_method():
+    (row, *_) = rows.items_of(FRAME, "FRAME")
+    assert fill("{{ row.items }} {{ row['n'] }} {{ row.keys() | list }}", {"row": row}) == (
+        "p 1 ['items', 'n']"
+    )
+
+
+def test_a_text_and_a_number_are_no_list():
+    for value in ("abc", b"abc", 5):
+        with pytest.raises(InvalidRequest, match="goes over a list"):
+            rows.items_of(value, "value")
+    assert rows.items_of({"a": 1}, "value") == ["a"]
+
+
+def test_the_answers_to_a_frame_are_a_frame_with_its_index():
+    failed = NumericalError("no number")
+    found = rows.collected(FRAME, [answer("a"), failed], [answer("a"), failed])
+    assert list(found.index) == ["x", "y", "z"]
+    assert list(found["answer"]) == ["a", None, None]
+    assert list(found["error"]) == [None, "NumericalError: no number", None]
+    assert found["generation"]["x"].text == "a"
+    assert found["generation"]["z"] is None
+
+
+def test_values_of_json_and_several_answers_stay_what_they_are():
+    found = rows.collected(
+        FRAME[:2], [answer("{}"), answer("a", "b")], [{"k": [1]}, answer("a", "b")]
+    )
+    assert list(found["answer"]) == [{"k": [1]}, ["a", "b"]]
+
+
+def test_other_containers():
+    series = FRAME["n"]
+    found = rows.collected(series, [answer("a")], [answer("a")])
+    assert list(found.index) == ["x", "y", "z"]
+    assert found.name == "n"
+    assert rows.collected([1, 2], [answer("a")], ["a"]) == ["a"]
+
+
+def test_the_table_has_the_index_and_the_fields_of_a_row():
+    items = rows.items_of(FRAME, "FRAME")
+    labels = rows.labels_of(FRAME, 3)
+    shown = result_table("row", items, [answer("a"), NumericalError("no number"), None], labels)
+    lines = shown[PLAIN].splitlines()
+    assert lines[1].split() == ["x", "items:", "p,", "n:", "1", "a"]
+    assert "⚠ NumericalError: no number" in lines[2]
+    assert "1 failed" in shown[PLAIN]
+    assert "(1 answer)" in result_table("x", ["a"], [answer("b")])[PLAIN]
+
+
+def test_the_bar_says_how_fast_and_how_long():
+    assert line(0, 8, 0, 0.0) == "░" * 24 + " 0 of 8 answered"
+    assert (
+        line(2, 8, 1, 4.0)
+        == "█" * 6 + "░" * 18 + " 2 of 8 answered · 1 failed · 0.5 a second · 12 s left"
+    )
+    assert line(0, 0, 0, 1.0).endswith("0 of 0 answered")
