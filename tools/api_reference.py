@@ -33,7 +33,7 @@ INTRODUCTION = """\
 ```python
 import llmkernel
 
-llm = llmkernel.start()                      # the embedded model; attaches where it runs
+llm = llmkernel.start()  # the embedded model; attaches where it runs
 print(llm.chat("How do I stop a running cell?", max_tokens=80))
 for delta in llm.stream("Once upon a time", max_tokens=40):
     print(delta, end="")
