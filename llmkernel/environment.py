@@ -70,8 +70,8 @@ def hf_offline() -> bool:
 
 
 def own_kernels() -> bool:
-    """Whether a GPU may use the project's own kernels; LLMKERNEL_KERNELS=1 says yes."""
-    return bool(_flag("LLMKERNEL_KERNELS"))
+    """Whether a GPU may use the project's own kernels; LLMKERNEL_KERNELS=0 says no."""
+    return _flag("LLMKERNEL_KERNELS") is not False
 
 
 def cuda_graphs() -> bool:
