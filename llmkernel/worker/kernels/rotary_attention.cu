@@ -3,9 +3,10 @@
 // One layer's attention of decode rows, from the merged projections on: queries and keys are rotated
 // (and RMS-normalised first, where there are norms), the new keys and values go to their places in the
 // pool, and each query attends to the tokens of its row. A block takes one row, one key head with its
-// GROUP query heads, and one of gridDim.y parts of the row's tokens; of the parts' blocks the one that is
-// done last joins them by their maxima (flash decoding, Dao et al. 2023). LANES lanes share a token, 8
-// dimensions each.
+// GROUP query heads, and one part of the row's tokens; of the parts' blocks the one that is done last
+// joins them by their maxima (flash decoding, Dao et al. 2023). There are as many parts as the row has
+// tokens for, gridDim.y at most; blocks beyond them have nothing to do. LANES lanes share a token, 8
+// dimensions each; keys and values of a turn are on their way while the turn before is computed.
 //
 // merged [rows][query heads, key heads, value heads][DIM]; cosines, sines [rows][DIM]; norms [DIM];
 // keys, values [slots of the pool][key heads][DIM]; tables [..][table_stride] of block ids, one for each
@@ -15,6 +16,9 @@
 #define WARPS 4
 #define GROUPS (WARPS * APART)
 #define AT_ONCE 4
+#define TURN (GROUPS * AT_ONCE)  // tokens
+#define LEAST_PART (2 * TURN)
+#define TABLE 256  // block ids that are held at a time
 
 __device__ __forceinline__ void widen8(float* to, const u16* from) {
   const uint4 v = *(const uint4*)from;
@@ -89,9 +93,11 @@ rotary_attention(const u16* merged, const u16* cosines, const u16* sines, const 
                  int table_stride, int key_heads, float scale, float softcap, int window) {
   let_next_start();
   wait_for_input();
-  const int row = blockIdx.x / key_heads, head = blockIdx.x % key_heads, part = blockIdx.y, parts = gridDim.y;
+  const int row = blockIdx.x / key_heads, head = blockIdx.x % key_heads, part = blockIdx.y;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, l = lane % LANES, apart = lane / LANES;
   const int length = (int)lengths[row], oldest = window > 0 ? max(length - window, 0) : 0;
+  const int parts = min((int)gridDim.y, (length - oldest + LEAST_PART - 1) / LEAST_PART);
+  if (part >= parts) return;
   const int per = (length - oldest + parts - 1) / parts, start = oldest + part * per, end = min(start + per, length);
   const bool has_new = start < length && end == length;
   const int stored = has_new ? length - 1 : end;
@@ -118,27 +124,44 @@ rotary_attention(const u16* merged, const u16* cosines, const u16* sines, const 
     return softcap > 0.f ? softcap * (1.f - 2.f / (__expf(2.f * score / softcap) + 1.f)) : score;
   };
 
-  for (int t0 = start + warp * APART; t0 < stored; t0 += GROUPS * AT_ONCE) {
-    uint4 k[AT_ONCE], v[AT_ONCE];
-#pragma unroll
-    for (int u = 0; u < AT_ONCE; u++) {
-      const int t = min(t0 + apart + u * GROUPS, stored - 1);
-      const size_t at = ((size_t)(table[t / BLOCK] * BLOCK + t % BLOCK) * key_heads + head) * DIM + l * 8;
-      k[u] = *(const uint4*)(keys + at);
-      v[u] = *(const uint4*)(values + at);
-    }
-#pragma unroll
-    for (int j = 0; j < GROUP; j++) {
-      float score[AT_ONCE], largest = sofar[j].largest;
+  __shared__ int ids[TABLE];
+  for (int chunk = start; chunk < stored; chunk = (chunk / BLOCK + TABLE) * BLOCK) {
+    const int first_block = chunk / BLOCK, chunk_end = min(stored, (first_block + TABLE) * BLOCK);
+    __syncthreads();
+    for (int i = threadIdx.x; first_block + i <= (chunk_end - 1) / BLOCK; i += WARPS * 32)
+      ids[i] = (int)table[first_block + i];
+    __syncthreads();
+    uint4 k[AT_ONCE], v[AT_ONCE], next_k[AT_ONCE], next_v[AT_ONCE];
+    auto fetch = [&](int t0) {
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++) {
-        score[u] = whole(part_of_dot(q[j], k[u]));
-        if (t0 + apart + u * GROUPS >= stored) score[u] = -2e30f;
-        largest = fmaxf(largest, score[u]);
+        const int t = min(t0 + u * GROUPS, chunk_end - 1);
+        const size_t place = (size_t)ids[t / BLOCK - first_block] * BLOCK + t % BLOCK;
+        const size_t at = (place * key_heads + head) * DIM + l * 8;
+        next_k[u] = *(const uint4*)(keys + at);
+        next_v[u] = *(const uint4*)(values + at);
       }
-      sofar[j].shrink(largest);
+    };
+    const int mine_at = chunk + warp * APART + apart;
+    fetch(mine_at);
+    for (int turn = 0; turn < chunk_end - chunk; turn += TURN) {
+      const int t0 = mine_at + turn;
 #pragma unroll
-      for (int u = 0; u < AT_ONCE; u++) sofar[j].add(score[u], v[u]);
+      for (int u = 0; u < AT_ONCE; u++) k[u] = next_k[u], v[u] = next_v[u];
+      if (turn + TURN < chunk_end - chunk) fetch(t0 + TURN);
+#pragma unroll
+      for (int j = 0; j < GROUP; j++) {
+        float score[AT_ONCE], largest = sofar[j].largest;
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+          score[u] = whole(part_of_dot(q[j], k[u]));
+          if (t0 + u * GROUPS >= chunk_end) score[u] = -2e30f;
+          largest = fmaxf(largest, score[u]);
+        }
+        sofar[j].shrink(largest);
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) sofar[j].add(score[u], v[u]);
+      }
     }
   }
   if (has_new && warp == 0) {

@@ -49,8 +49,7 @@ def rotary_attention(
     """Attention [rows, query_heads, head_dim] of a step of decode rows; its keys and values are written.
 
     `merged`, `rotary` and `norms` are those of `layer.rope_write`. The tokens of a row are in
-    `parts`, which are chosen by the number of rows where it is 0. Enqueues one kernel and
-    waits for nothing.
+    `parts` at most, by the number of rows where it is 0. Enqueues one kernel and waits for nothing.
     """
     rows = step.decode
     assert rows is not None, "`serves` says so"
@@ -58,11 +57,10 @@ def rotary_attention(
     count, group = merged.shape[0], merged.shape[1] // head_dim // kv_heads - 2
     parts = parts or min(_MOST_PARTS, max(1, _BLOCKS // (count * kv_heads)))
     output = merged.new_empty(count, kv_heads * group, head_dim)
-    wide = dict(dtype=torch.float32, device=merged.device)
     sums = marks = None
     if parts > 1:
-        sums = torch.empty(output.numel() * parts, **wide)
-        marks = torch.empty(count * kv_heads * group * parts * 2, **wide)
+        sums = merged.new_empty(output.numel() * parts, dtype=torch.float32)
+        marks = merged.new_empty(count * kv_heads * group * parts * 2, dtype=torch.float32)
     query_norm, key_norm, eps = norms or (None, None, 0.0)
     sinks = None if options.sinks is None else options.sinks.float()
     sizes = {"dim": head_dim, "group": group, "block": pool.block_size}
