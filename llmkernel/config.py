@@ -51,6 +51,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_batch_tokens: int = 512
     """Tokens computed in one step: bounds how long a prompt can hold up running streams."""
     prefix_cache: bool = True
+    weight_cache: bool = True
+    """Keep packed weights on disk for the next start."""
     idle_timeout: float | None = None
     """Seconds without work after which the worker leaves; None is never."""
     trust_remote_code: bool = False

@@ -29,6 +29,7 @@ HELP = {
     "queue": "Requests that may wait; more are refused at once.",
     "max_batch_tokens": "Tokens in one step: bounds how long a prompt can hold up running streams.",
     "prefix_cache": "Keep the keys and values of prompts for requests that begin the same.",
+    "weight_cache": "Keep packed 4-bit weights on disk, so that the next start is quick.",
     "idle_timeout": "Leave after this many seconds without work; never where it is left out.",
     "trust_remote_code": "Run Python code that the model's repository brings. It can do anything.",
     "transport": "Where clients connect: a socket file, or a port of this machine alone.",

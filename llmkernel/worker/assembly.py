@@ -118,9 +118,10 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
     import torch
 
     from llmkernel.worker import loader, memory
-    from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
 
     loaded = loader.load(config, report)
+    from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
+
     on_gpu = loaded.device.type == "cuda"
     block_bytes = kv_bytes_per_block(loaded, BLOCK_SIZE)
     free = memory.free_bytes(loaded.device)

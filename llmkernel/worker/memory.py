@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from torch import nn
 
-from llmkernel.worker.quantization import BLOCK, Quantized
+if TYPE_CHECKING:
+    from llmkernel.worker.quantization import Quantized
 
 _SCALE_BYTES = 4
 _CGROUPS = (
@@ -41,13 +42,13 @@ def free_bytes(device: torch.device) -> int:
     return max(min(left), 0)
 
 
-def empty_model(config: Any) -> nn.Module:
-    """The model of a configuration without memory for its weights."""
+def empty_model(config: Any, **options: Any) -> nn.Module:
+    """The model of a configuration without memory for its weights; `options` are from_config's."""
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return auto.from_config(copy.deepcopy(config), trust_remote_code=False)  # type: ignore[no-any-return]
+        return auto.from_config(copy.deepcopy(config), trust_remote_code=False, **options)  # type: ignore[no-any-return]
 
 
 def expected_bytes(model: nn.Module, quantized: Quantized, dtype: torch.dtype) -> int:
@@ -100,6 +101,8 @@ def _quantised_weights(model: nn.Module) -> set[torch.Tensor]:
 
 
 def _scales(weight: torch.Tensor, quantized: Quantized) -> int:
+    from llmkernel.worker.quantization import BLOCK
+
     return weight.numel() // BLOCK if quantized.bits == 4 else weight.shape[0]
 
 
