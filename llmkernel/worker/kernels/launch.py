@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkernel.worker.kernels import cubins
+
 _FOLDER = Path(__file__).parent
 _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
@@ -78,7 +80,7 @@ class Kernel:
 def kernel(source: str, name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
     """Kernel `name` of the file `source`, compiled for these sizes and `shared` bytes of memory.
 
-    Takes a second or so when it is first asked for. Raises RuntimeError where it cannot be built,
+    Takes a second or so when it was never asked for on this machine. Raises RuntimeError where it cannot be built,
     or needs more of the GPU than there is.
     """
     defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
@@ -86,7 +88,7 @@ def kernel(source: str, name: str, dtype: torch.dtype, shared: int = 0, **sizes:
     if dtype == torch.bfloat16:
         defines.append("#define BF16")
     parts = [*defines, (_FOLDER / "device.cuh").read_text(), (_FOLDER / source).read_text()]
-    compiled = torch.cuda._compile_kernel("\n".join(parts), name)
+    compiled = cubins.load("\n".join(parts), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
     return Kernel(compiled, torch.cuda.get_device_capability() >= _EARLY_START)
