@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from llmkernel.config import WorkerConfig
 from llmkernel.errors import BrokenCheckpoint, UnsafeCheckpoint, UnsupportedModel
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import (
+    budget,
     checkpoint,
     formats,
     memory,
@@ -23,10 +24,12 @@ from llmkernel.worker import (
     quantization,
     weights,
 )
+from llmkernel.worker.assembly import BLOCK_SIZE, LEAST_BLOCKS
 from llmkernel.worker.checkpoint import Checkpoint
 from llmkernel.worker.formats import StoredLayers
 from llmkernel.worker.loader import LoadedModel, Opened, quantization_of
 from llmkernel.worker.models import families, packed
+from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.quantization import Quantized
 from llmkernel.worker.tokenizer import HubTokenizer
 
@@ -41,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 def build(config: WorkerConfig, opened: Opened, report: Report) -> LoadedModel:
     """The model of what was found. Raises the classes below StartFailed."""
-    source, found, device, dtype, _ = opened
+    source, found, device, dtype = opened[:4]
     settings = _settings(found, config)
     models.check_supported(settings)
     families.check_values(settings)
@@ -54,11 +57,12 @@ def build(config: WorkerConfig, opened: Opened, report: Report) -> LoadedModel:
     empty = _empty_model(settings)
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     quantization.check_shapes(empty, quantized, device)
+    room = _room(config, opened, settings, empty)
     tokenizer = _tokenizer(found, config, settings)
     try:
-        model = _kept(opened, settings, quantized)
+        model = _kept(opened, settings, quantized, room)
         if model is None:
-            model = _read(opened, settings, quantized, empty, report)
+            model = _read(opened, settings, quantized, empty, room, report)
     except BaseException:
         tokenizer.close()
         raise
@@ -74,15 +78,37 @@ def build(config: WorkerConfig, opened: Opened, report: Report) -> LoadedModel:
         vocab_size=settings.vocab_size,
         parameters=parameters,
         weights_bytes=memory.taken_bytes(model),
+        gpu_memory=opened.allowed,
         has_chat_template=tokenizer.has_chat_template,
     )
-    return LoadedModel(model, tokenizer, device, dtype, context, info)
+    return LoadedModel(model, tokenizer, device, dtype, context, info, room.workspace)
 
 
-def _kept(opened: Opened, settings: Any, quantized: Quantized) -> nn.Module | None:
+class _Room(NamedTuple):
+    """What the weights must leave of the bound on the GPU's memory; zeros where there is none."""
+
+    workspace: int
+    cache: int
+
+    def check(self, allowed: int, weights: int) -> None:
+        """Raise NotEnoughMemory where they do not leave it."""
+        budget.check(allowed, weights, self.workspace + self.cache)
+
+
+def _room(config: WorkerConfig, opened: Opened, settings: Any, empty: nn.Module) -> _Room:
+    if not opened.allowed:
+        return _Room(0, 0)
+    rows, item = config.max_concurrent, opened.dtype.itemsize
+    widths = memory.widths(empty, settings.vocab_size)
+    workspace = budget.workspace(widths, config.max_batch_tokens + rows, rows, item)
+    return _Room(workspace, LEAST_BLOCKS * block_bytes(settings, BLOCK_SIZE, item))
+
+
+def _kept(opened: Opened, settings: Any, quantized: Quantized, room: _Room) -> nn.Module | None:
     """The model of an earlier start, where its weights were kept and are whole."""
     if opened.keeper is None:
         return None
+    room.check(opened.allowed, opened.keeper.bytes)
     try:
         return opened.keeper.model(_skeleton(settings, opened.dtype), opened.dtype)
     except torch.OutOfMemoryError:
@@ -97,13 +123,20 @@ def _skeleton(settings: Any, dtype: torch.dtype) -> nn.Module:
 
 
 def _read(
-    opened: Opened, settings: Any, quantized: Quantized, empty: nn.Module, report: Report
+    opened: Opened,
+    settings: Any,
+    quantized: Quantized,
+    empty: nn.Module,
+    room: _Room,
+    report: Report,
 ) -> nn.Module:
     """The model from the files, and kept for the next start where there is something to gain."""
     found, device, dtype = opened.found, opened.device, opened.dtype
     layers = formats.find(found, empty, quantized.format) if quantized.format else None
     needed = _needed(empty, found, quantized, dtype, layers)
     plan = weights.Plan(quantized, dtype, device, needed, layers)
+    # the most that they take while they are read is gone when the workspace is wanted
+    room.check(opened.allowed, needed if layers else memory.expected_bytes(empty, quantized, dtype))
     plan.check_room()
     skeleton = _skeleton(settings, dtype)  # before its reader changes the settings
     model = weights.read(opened.source.folder, settings, plan, report)

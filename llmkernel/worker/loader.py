@@ -21,7 +21,7 @@ import torch
 
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import checkpoint, hub, placement
+from llmkernel.worker import budget, checkpoint, hub, placement
 from llmkernel.worker.cache.keeper import Keeper, keeper_of
 from llmkernel.worker.checkpoint import Checkpoint
 from llmkernel.worker.hub import Source
@@ -45,6 +45,8 @@ class LoadedModel:
     dtype: torch.dtype
     context_length: int
     info: ModelInfo
+    workspace: int = 0
+    """Bytes of the device that keys and values leave to the steps, where there is a bound."""
 
 
 class Opened(NamedTuple):
@@ -55,6 +57,8 @@ class Opened(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     keeper: Keeper | None
+    allowed: int
+    """Bytes of the GPU that all of it may take; 0 for no bound."""
 
 
 def load(config: WorkerConfig, report: Report) -> LoadedModel:
@@ -78,6 +82,7 @@ def quantization_of(config: WorkerConfig) -> str:
 def _open(config: WorkerConfig, report: Report) -> Opened:
     device = placement.choose_device(config.device)
     dtype = placement.choose_dtype(config.dtype, device)
+    allowed = budget.impose(config.gpu_memory, device)
     source = hub.resolve(config.model, config.revision, report, code=config.trust_remote_code)
     found = checkpoint.inspect(source.folder, config.model)
     keeper = None
@@ -90,4 +95,4 @@ def _open(config: WorkerConfig, report: Report) -> Opened:
             dtype=dtype,
             report=report,
         )
-    return Opened(source, found, device, dtype, keeper)
+    return Opened(source, found, device, dtype, keeper, allowed)

@@ -11,6 +11,8 @@ import psutil
 import torch
 from torch import nn
 
+from llmkernel.worker.budget import Widths
+
 if TYPE_CHECKING:
     from llmkernel.worker.quantization import Quantized
 
@@ -28,12 +30,15 @@ _CGROUPS = (
 def free_bytes(device: torch.device) -> int:
     """Bytes that could be allocated on a device now: those of the driver, or of this machine.
 
-    On the CPU a limit of the container counts where it is tighter than the machine.
+    On a GPU not more than `budget.impose` has left to this process. On the CPU a limit of the container counts where it is tighter than the machine.
     """
     if device.type == "cuda":
+        allocated = torch.cuda.memory_allocated(device)
         # what torch keeps for later counts as free
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        kept = torch.cuda.memory_reserved(device) - allocated
+        free, total = torch.cuda.mem_get_info(device)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        return max(min(free + kept, allowed - allocated), 0)
     left = [psutil.virtual_memory().available]
     for limit, usage, stat in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
@@ -87,6 +92,13 @@ def taken_bytes(model: nn.Module) -> int:
         ]
     storages = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
     return sum(storages.values())
+
+
+def widths(model: nn.Module, vocabulary: int) -> Widths:
+    """Of an `empty_model`: twice its largest layer, since layers of one input may be merged."""
+    shapes = [tuple(weight.shape) for weight in _quantised_weights(model)] or [(0, 0)]
+    largest = max(rows * columns for rows, columns in shapes)
+    return Widths(2 * largest, 2 * max(map(max, shapes)), vocabulary)
 
 
 def _quantised_weights(model: nn.Module) -> set[torch.Tensor]:
