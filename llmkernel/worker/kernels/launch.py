@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkernel.worker.kernels import cubins
+
 _FOLDER = Path(__file__).parent
 _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
@@ -80,13 +82,13 @@ class Kernel:
 def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
     """The kernel of the file `name`.cu, compiled for these sizes and `shared` bytes of memory.
 
-    Takes a second or so when it is first asked for. Raises RuntimeError where it cannot be built,
-    or needs more of the GPU than there is.
+    Takes a second or so when it was never asked for on this machine. Raises RuntimeError where it
+    cannot be built, or needs more of the GPU than there is.
     """
     defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
     if dtype == torch.bfloat16:
         defines.append("#define BF16")
-    compiled = torch.cuda._compile_kernel("\n".join([*defines, source(f"{name}.cu")]), name)
+    compiled = cubins.load("\n".join([*defines, source(f"{name}.cu")]), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
     return Kernel(compiled, torch.cuda.get_device_capability() >= _EARLY_START)
