@@ -72,7 +72,7 @@ class FusedLayer(nn.Module):
         assert options is not None, "transformers' layer has run"
         merged = self.qkv.product(hidden, norm=self._input_norm)
         query = layer.rope_write(merged, rotary, pool, state.step.slot_mapping, self._head_norms)
-        seen = attend(query, pool, state.step, options, state.decode)
+        seen = attend(query, pool, state.step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
