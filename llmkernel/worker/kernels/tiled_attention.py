@@ -16,6 +16,7 @@ The plain reference is `paged_attention.prefill_attention`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,11 +49,14 @@ class Tiles(NamedTuple):
     stages: int
 
     def shared_bytes(self, head: int, itemsize: int) -> int:
-        """Shared memory for queries and for keys and values on their way, at most."""
-        return (self.queries + 2 * self.stages * self.keys) * head * itemsize
+        """Shared memory for queries, for keys and values on their way, and a little, at most."""
+        ahead = max(self.stages - 1, 1)
+        return (self.queries + 2 * ahead * self.keys) * head * itemsize + 1024
 
 
-_WIDE = (Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(32, 32, 4, 2))
+_WIDE = (Tiles(128, 64, 8, 3), Tiles(128, 32, 8, 3), Tiles(64, 32, 4, 3), Tiles(32, 32, 4, 2))
+_WIDE_256 = (Tiles(128, 32, 8, 3), Tiles(64, 32, 8, 3), Tiles(32, 32, 4, 2))
+"""Whatever fits keeps its sums in registers, as ptxas says for 8.0 and 9.0."""
 _FLOAT32 = (Tiles(32, 32, 4, 1), Tiles(16, 16, 4, 1))
 """Without tensor cores, as float32 is to be exact: small tiles, since products are unrolled."""
 
@@ -136,7 +140,9 @@ def tiled_prefill_attention(
 @functools.cache
 def _tiles(head: int, itemsize: int, shared: int) -> Tiles:
     """The largest tiles that fit into `shared` bytes of a program."""
-    choices = _FLOAT32 if itemsize == torch.float32.itemsize else _WIDE
+    choices: Sequence[Tiles] = _WIDE if head <= 128 else _WIDE_256
+    if itemsize == torch.float32.itemsize:
+        choices = _FLOAT32 if head <= 64 else _FLOAT32[1:]
     fitting = (tiles for tiles in choices if tiles.shared_bytes(head, itemsize) <= shared)
     return next(fitting, choices[-1])
 
