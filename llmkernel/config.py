@@ -52,7 +52,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     queue: int = 512
     """Requests that may wait; more are refused at once."""
     max_batch_tokens: int = 512
-    """Tokens computed in one step: bounds how long a prompt can hold up running streams."""
+    """Tokens of prompts in one step: bounds how long a prompt can hold up running streams."""
+    max_prefill_tokens: int | None = None
+    """The same while no stream runs; None is 2048 on a GPU where it has the memory, no more on the CPU."""
     prefix_cache: bool = True
     weight_cache: bool = True
     """Keep packed weights on disk for the next start."""
@@ -106,6 +108,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "max_concurrent": 1,
             "queue": 1,
             "max_batch_tokens": 16,
+            "max_prefill_tokens": self.max_batch_tokens,
             "idle_timeout": 1,
         }
         for name, low in least.items():

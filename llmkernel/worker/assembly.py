@@ -20,6 +20,9 @@ BLOCK_SIZE = 16
 """Tokens whose keys and values share a block."""
 MODEST_SHARE = 0.2
 """Part of the free memory that the cache takes where no size is asked for."""
+GPU_PREFILL = 2048
+"""Tokens of prompts in a step of a GPU while nothing decodes: expanding 4-bit weights, which each
+step does, is little beside multiplying them then."""
 MODEST_TOKENS = 2048
 """Tokens for each sequence that decodes at once; more is not taken unasked."""
 
@@ -39,6 +42,8 @@ class Parts(NamedTuple):
     info: ModelInfo
     config: WorkerConfig
     depth: int
+    prefill_tokens: int
+    """Tokens of prompts that fit into a step in which nothing decodes."""
     device_bytes: Callable[[], int]
 
     def engine(
@@ -53,6 +58,7 @@ class Parts(NamedTuple):
             block_size=self.info.block_size,
             max_concurrent=self.config.max_concurrent,
             max_batch_tokens=self.config.max_batch_tokens,
+            max_prefill_tokens=self.prefill_tokens,
             context_length=self.info.context_length,
             prefix_cache=self.config.prefix_cache,
             depth=self.depth,
@@ -124,6 +130,13 @@ def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
     )
 
 
+def largest_step(config: WorkerConfig, on_gpu: bool) -> int:
+    """Tokens of prompts that a step may have at most, as far as memory allows."""
+    if config.max_prefill_tokens is not None:
+        return config.max_prefill_tokens
+    return max(config.max_batch_tokens, GPU_PREFILL if on_gpu else 0)
+
+
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
     import torch
 
@@ -142,11 +155,12 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
         num_blocks=blocks,
         block_size=BLOCK_SIZE,
         max_concurrent=config.max_concurrent,
-        max_batch_tokens=config.max_batch_tokens,
+        max_batch_tokens=largest_step(config, on_gpu),
         copies=depth + 1,
     )
     report(Progress(stage="warm_up", done=0, total=1, unit="steps"))
-    runner.warm_up()
+    # what was asked for has to fit; what was not is taken where it does
+    tokens = runner.warm_up(config.max_prefill_tokens or config.max_batch_tokens)
     report(Progress(stage="warm_up", done=1, total=1, unit="steps"))
     info = msgspec.structs.replace(loaded.info, kernels=runner.kernels)
     info = _with_cache(info, config, blocks, (blocks + 1) * block_bytes)
@@ -156,6 +170,7 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
         info,
         config,
         depth=depth,
+        prefill_tokens=tokens,
         device_bytes=lambda: torch.cuda.memory_reserved(loaded.device) if on_gpu else 0,
     )
 
@@ -169,6 +184,7 @@ def _scripted(config: WorkerConfig, report: Report) -> Parts:
         info=_with_cache(loaded.info, config, blocks, size=blocks * BLOCK_SIZE),
         config=config,
         depth=loaded.script.depth,
+        prefill_tokens=largest_step(config, on_gpu=False),
         device_bytes=lambda: 0,
     )
 

@@ -1,8 +1,7 @@
 """The decode loop: plan a step, launch it, deliver what came back.
 
-One thread owns everything here. Other threads leave orders; events leave in one
-list per step. With `depth` 1 a step is planned and launched before the tokens of
-the one before it are known; with 0 each step is waited for.
+One thread owns everything here. Other threads leave orders; events leave in one list per step.
+With `depth` 1 a step is planned and launched before the last tokens are known; with 0 it waits.
 """
 
 from __future__ import annotations
@@ -79,12 +78,14 @@ class Engine:
         on_events: Callable[[list[EngineEvent]], None],
         on_death: Callable[[BaseException], None],
         depth: int = 0,
+        max_prefill_tokens: int | None = None,
     ) -> None:
         self.blocks = BlockPool(num_blocks, block_size, prefix_cache)
         self.scheduler = Scheduler(
             self.blocks,
             max_concurrent=max_concurrent,
             max_batch_tokens=max_batch_tokens,
+            max_prefill_tokens=max_prefill_tokens,
             on_release=runner.release,
         )
         self._runner = runner
@@ -341,8 +342,8 @@ class Engine:
     def _make_room(self, batch: StepBatch, failure: LLMKernelError) -> None:
         """The step was too large: make it smaller and try again, at the cost of few.
 
-        The largest prefill fails. Without one the youngest is computed again later; where
-        that does not help, the younger half. What does not even fit alone fails.
+        A large step of prompts is cut. Else the largest prefill fails. Without one the youngest, or
+        then the younger half, is computed again later. What does not even fit alone fails.
         """
         once_more = self._failures.without_memory > 1
         while self._launched:  # what was computed before it holds
@@ -350,7 +351,9 @@ class Engine:
         rows = [row for row in batch.rows if row.sequence.slot >= 0]
         largest = max(rows, key=lambda row: row.count, default=None)
         self.scheduler.calm_down()
-        if largest is not None and (largest.count > 1 or len(rows) == 1):
+        if self.scheduler.give_up_large_steps(batch):
+            _log.warning("from now on steps of prompts are small")
+        elif largest is not None and (largest.count > 1 or len(rows) == 1):
             self._fail(largest.sequence.request, failure)
         else:
             away = len(rows) // 2 if once_more else 1

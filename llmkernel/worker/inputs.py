@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow
+from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, PagedStep, PrefillRow
 from llmkernel.worker.sequence import Row, Sequence, StepBatch
 
 _IN_FLIGHT = -1
@@ -89,6 +89,7 @@ class _Layout:
             "sampled": max_rows,
             "slots": max_rows,
             "rows": max_rows,
+            "begins": max_rows + 1,
             "changes": 2 * max_rows * max_blocks,
         }
         self.sections: dict[str, slice] = {}
@@ -158,10 +159,7 @@ class StepInputs:
             self.tables.follow(row.sequence, changes)
         decoding = leading_decode_rows(batch)
         self._fill_decode(host.views, batch.rows[:decoding])
-        first = decoding
-        for row in batch.rows[decoding:]:
-            self._fill_chunk(host.views, row, first)
-            first += row.count
+        self._fill_chunks(host.views, batch.rows, decoding)
         _fill_samples(host.views, batch.rows)
         self._fill_padding(host.views, len(batch.rows), bucket)
         self._send(host, changes)
@@ -231,6 +229,20 @@ class StepInputs:
         views["rows"][:count] = slots
         np.add(views["positions"][:count], 1, out=views["lengths"][:count])
 
+    def _fill_chunks(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> None:
+        """Fill what comes after the rows with one token each: each row's tokens, and of the rows
+        what attention takes them by."""
+        chunks, first = rows[decoding:], decoding
+        if not chunks:
+            return
+        for row in chunks:
+            self._fill_chunk(views, row, first)
+            first += row.count
+        views["rows"][decoding : len(rows)] = [row.sequence.slot for row in chunks]
+        views["lengths"][decoding : len(rows)] = [row.start + row.count for row in chunks]
+        begins = itertools.accumulate((row.count for row in chunks), initial=0)
+        views["begins"][: len(chunks) + 1] = list(begins)
+
     def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> None:
         """Fill the tokens of a row with several, packed from `first` on."""
         sequence, packed = row.sequence, slice(first, first + row.count)
@@ -274,7 +286,21 @@ class StepInputs:
                 self._section("mapping", tokens),
                 decode,
                 self._prefill_rows(batch.rows[decoding:], decoding),
+                self._chunks(batch.rows, decoding),
             ),
+        )
+
+    def _chunks(self, rows: list[Row], decoding: int) -> Chunks | None:
+        chunks = rows[decoding:]
+        if not chunks:
+            return None
+        return Chunks(
+            self.tables.ids,
+            self._section("rows", len(chunks), decoding),
+            self._section("lengths", len(chunks), decoding),
+            self._section("begins", len(chunks) + 1),
+            longest=max(row.count for row in chunks),
+            furthest=max(row.start + row.count for row in chunks),
         )
 
     def _prefill_rows(self, rows: list[Row], first: int) -> list[PrefillRow]:

@@ -159,17 +159,40 @@ class ModelRunner:
         self._disown(slot)
         self._sampler.release(slot)
 
-    def warm_up(self) -> None:
+    def warm_up(self, least: int | None = None) -> int:
         """Run the largest steps once, so that the first request does not pay for set-up.
 
-        Shows too whether they fit: raises NotEnoughMemory if not. On the CPU, where
+        Shows too whether they fit; how many tokens of prompts do is returned, `least` or more
+        (None is all of them). Raises NotEnoughMemory where they do not. On the CPU, where
         nothing is set up and memory is not claimed, the steps are small.
         """
-        large = self._device.type == "cuda"
-        longest = min(self._max_batch_tokens, self._loaded.context_length - 1)
+        large, tokens = self._device.type == "cuda", self._max_batch_tokens
+        if large:
+            tokens = self.largest_prefill(tokens if least is None else least)
         with _start_memory("for the largest step"):
-            self._try_out(1, longest if large else 2)
+            if not large:
+                self._try_out(1, 2)
             self._try_out(len(self._owners) if large else 1, 1)
+        return tokens
+
+    def largest_prefill(self, least: int) -> int:
+        """Tokens of prompts that fit into a step: all there may be, or half, ..., or `least`.
+
+        Found by running such steps. Raises NotEnoughMemory where `least` do not fit.
+        """
+        tokens = self._max_batch_tokens
+        while True:
+            longest = min(tokens, self._loaded.context_length - 1)
+            rows = min(-(-tokens // longest), len(self._owners))
+            try:
+                with _start_memory("for the largest step"):
+                    self._try_out(rows, min(-(-tokens // rows), longest))
+            except NotEnoughMemory:
+                if tokens <= least:
+                    raise
+                tokens = max(tokens // 2, least)
+            else:
+                return tokens
 
     def _try_out(self, width: int, count: int) -> None:
         """Run one step of `width` rows with `count` tokens each, in the block of the padding."""

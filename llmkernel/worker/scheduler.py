@@ -2,8 +2,8 @@
 
 Every running decode row comes first. Then sequences are admitted from the queues,
 round robin between clients; each is given the blocks of all its tokens at once, so
-that a prompt that was begun gets on. The token budget is for prefill chunks: half of
-it for the oldest prompt, so that a long one gets on; the rest for the others, those
+that a prompt that was begun gets on. The token budget is for prefill chunks, and is
+larger where no decode row would have to wait for them: half of it for the oldest prompt, so that a long one gets on; the rest for the others, those
 that were passed over `AGED` times first, else the shortest remainder, so that a
 short one need not wait for a long one. Out of blocks, the youngest running
 sequence gives its blocks back and recomputes later; the oldest is never
@@ -35,6 +35,8 @@ CALM_STEPS = 8
 class Scheduler:
     """Queues, slots and blocks. Not thread-safe: the engine's thread owns it.
 
+    Chunks have at most `max_batch_tokens` tokens together in a step with decode rows,
+    `max_prefill_tokens` (None is the same) in one without.
     `on_release(slot)` is called when a slot becomes free. `running` is in the order of
     admission; `waiting` counts the sequences that are not running,
     `step` the plans made so far.
@@ -46,6 +48,7 @@ class Scheduler:
         *,
         max_concurrent: int,
         max_batch_tokens: int,
+        max_prefill_tokens: int | None = None,
         on_release: Callable[[int], None] = lambda _slot: None,
     ) -> None:
         self.blocks = blocks
@@ -58,6 +61,7 @@ class Scheduler:
         self._calm = 0
         self.free_slots = list(reversed(range(max_concurrent)))
         self._max_batch_tokens = max_batch_tokens
+        self._max_prefill_tokens = max_prefill_tokens or max_batch_tokens
         self._on_release = on_release
 
     # What the engine tells -----------------------------------------------------------
@@ -111,6 +115,13 @@ class Scheduler:
     def calm_down(self) -> None:
         """Admit nothing for some steps, unless nothing else could run."""
         self._calm = CALM_STEPS
+
+    def give_up_large_steps(self, batch: StepBatch) -> bool:
+        """Whether a step was larger than steps with decode rows may be; none will be any more."""
+        large = sum(row.count for row in batch.rows if _is_chunk(row)) > self._max_batch_tokens
+        if large:
+            self._max_prefill_tokens = self._max_batch_tokens
+        return large
 
     def youngest(self, sequences: list[Sequence], count: int) -> list[Sequence]:
         """The `count` of these running sequences that were admitted last, youngest first."""
@@ -183,7 +194,7 @@ class Scheduler:
             return
         oldest, others = pending[0], pending[1:]
         others.sort(key=self._urgency)
-        budget = self._max_batch_tokens
+        budget = self._max_batch_tokens if rows else self._max_prefill_tokens
         kept = min(oldest.remaining, budget // 2)
         for sequence in others:
             budget -= self._row(rows, sequence, budget - kept)

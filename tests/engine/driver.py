@@ -57,7 +57,8 @@ class Watched:
         self.widest = 0
         self.at_launch: Misfortune = lambda number, batch: None
         self.at_collect: Misfortune = lambda number, batch: None
-        self._taken: set[int] = set()
+        self._begun: set[int] = set()
+        """Slots that had a row since they were given to somebody."""
 
     def launch(self, batch: StepBatch) -> Any:
         """Check the batch and compute it."""
@@ -81,13 +82,21 @@ class Watched:
 
     def release(self, slot: int) -> None:
         """The slot is free; its last token is gone."""
+        self._begun.discard(slot)
         self.scripted.release(slot)
 
     def _check(self, batch: StepBatch) -> None:
         counts = [row.count for row in batch.rows]
         assert counts == sorted(counts, key=lambda count: count > 1), "decode rows come first"
-        assert sum(count for count in counts if count > 1) <= self.driver.max_batch_tokens
         slots = [row.sequence.slot for row in batch.rows]
+        decoding = (row.samples and row.count == 1 for row in batch.rows)
+        budget = self.driver.max_batch_tokens
+        if not any(
+            decodes and slot in self._begun for decodes, slot in zip(decoding, slots, strict=True)
+        ):
+            budget = self.driver.max_prefill_tokens or budget
+        assert sum(count for count in counts if count > 1) <= budget
+        self._begun.update(slots)
         assert len(set(slots)) == len(slots), "a slot is twice in a step"
         assert all(0 <= slot < self.driver.max_concurrent for slot in slots)
         blocks = self.driver.engine.blocks
@@ -109,6 +118,7 @@ class Driver:
     num_blocks: int = 2000
     max_concurrent: int = 32
     max_batch_tokens: int = 256
+    max_prefill_tokens: int | None = None
     prefix_cache: bool = True
     depth: int = 0
 
@@ -123,6 +133,7 @@ class Driver:
             block_size=BLOCK_SIZE,
             max_concurrent=self.max_concurrent,
             max_batch_tokens=self.max_batch_tokens,
+            max_prefill_tokens=self.max_prefill_tokens,
             context_length=2048,
             prefix_cache=self.prefix_cache,
             depth=self.depth,

@@ -15,6 +15,7 @@ WAYS = {
     "one_step_behind": {"depth": 1},
     "no_prefix_cache": {"prefix_cache": False},
     "chunked": {"max_batch_tokens": 16},
+    "chunked_while_others_decode": {"max_batch_tokens": 16, "max_prefill_tokens": 200, "depth": 1},
     "a_quarter_of_the_blocks": {"num_blocks": 60},
     "a_quarter_of_the_blocks_one_step_behind": {"num_blocks": 60, "depth": 1},
     "few_slots": {"max_concurrent": 3},

@@ -14,13 +14,19 @@ LONGEST_WAIT = 64
 @given(
     seed=st.integers(0, 10**6),
     max_batch_tokens=st.integers(2, 64),
+    times=st.sampled_from([1, 4]),
     depth=st.integers(0, 1),
     num_blocks=st.sampled_from([50, 100, 2000]),
 )
 def test_nothing_that_can_run_waits_more_than_64_steps(
-    seed: int, max_batch_tokens: int, depth: int, num_blocks: int
+    seed: int, max_batch_tokens: int, times: int, depth: int, num_blocks: int
 ) -> None:
-    driver = Driver(max_batch_tokens=max_batch_tokens, depth=depth, num_blocks=num_blocks)
+    driver = Driver(
+        max_batch_tokens=max_batch_tokens,
+        max_prefill_tokens=times * max_batch_tokens,
+        depth=depth,
+        num_blocks=num_blocks,
+    )
     driver.submit(*workload(seed, 30))
     while not driver.engine.idle:
         driver.step()
@@ -78,6 +84,31 @@ def test_a_long_prompt_does_not_stop_running_streams() -> None:
     driver.step(20)
     assert len(driver.tokens[0, 0]) == before + 20
     assert (1, 0) not in driver.tokens
+
+
+def test_steps_are_larger_while_nobody_decodes() -> None:
+    driver = Driver(max_batch_tokens=64, max_prefill_tokens=512, prefix_cache=False)
+    driver.submit(request(0, "l" * 1500, max_tokens=200, ignore_eos=True))
+    driver.step(3)
+    assert len(driver.tokens[0, 0]) == 1
+    driver.submit(request(1, "k" * 1500))
+    driver.step(23)
+    assert (1, 0) not in driver.tokens, "64 tokens a step beside a stream"
+    driver.step()
+    assert (1, 0) in driver.tokens
+    assert len(driver.tokens[0, 0]) == 25
+
+
+def test_a_stream_that_is_not_read_makes_no_step_smaller() -> None:
+    driver = Driver(max_batch_tokens=64, max_prefill_tokens=512, prefix_cache=False)
+    driver.submit(request(0, "stream", max_tokens=200, ignore_eos=True))
+    driver.step(2)
+    driver.engine.pause(0)
+    driver.submit(request(1, "k" * 1500))
+    driver.step(3)
+    assert (1, 0) in driver.tokens
+    driver.engine.resume(0)
+    driver.run()
 
 
 def test_clients_take_turns() -> None:

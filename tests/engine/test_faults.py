@@ -130,6 +130,22 @@ def test_failed_steps_with_good_ones_between_do_not() -> None:
 # Without memory --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_large_steps_that_do_not_fit_are_given_up_and_cost_nobody_anything(depth: int) -> None:
+    driver = Driver(max_batch_tokens=64, max_prefill_tokens=512, depth=depth)
+    tried = []
+
+    def fail(number: int, batch: StepBatch) -> Exception | None:
+        tried.append(batch.tokens)
+        return DeviceOutOfMemory("no room") if batch.tokens > 100 else None
+
+    driver.runner.at_launch = fail
+    driver.submit(*(request(key, chr(97 + key) * 600, max_tokens=5) for key in range(3)))
+    driver.run()
+    assert driver.failed() == set()
+    assert [tokens for tokens in tried if tokens > 100] == [512]
+
+
 @pytest.mark.parametrize("error", [DeviceOutOfMemory, OutOfMemoryError, MemoryError])
 @pytest.mark.parametrize("depth", [0, 1])
 @pytest.mark.parametrize("at", [7, 12, 50])

@@ -219,6 +219,23 @@ def test_a_step_that_does_not_fit_while_warming_up_is_a_failed_start():
         runner.warm_up()
 
 
+def test_the_largest_step_that_is_tried_is_one_that_fits():
+    runner = make_runner(max_batch_tokens=400, loaded={"context_length": 100})
+    seen = []
+
+    def fail(_module, inputs, _keywords):
+        seen.append(inputs[0].shape[1])
+        if seen[-1] > 120:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runner._loaded.model.model.layers[1].register_forward_pre_hook(fail, with_kwargs=True)
+    assert runner.largest_prefill(least=30) == 100
+    assert seen == [400, 201, 100], "several rows, since none is longer than the context"
+    with pytest.raises(NotEnoughMemory, match="max_batch_tokens"):
+        runner.largest_prefill(least=130)
+    assert seen[3:] == [400, 201, 130]
+
+
 def test_warming_up_leaves_no_trace(llama):
     runner = make_runner()
     runner.warm_up()

@@ -10,7 +10,7 @@ Three functions make the interface that another kernel has to serve:
 
     write_kv(key, value, pool, slot_mapping)
     decode_attention(query, pool, rows, options)    one query per row, shapes fixed by the bucket
-    prefill_attention(query, pool, row, options)    many queries of one row
+    prefill_attention(query, pool, row, options)    many queries of one row, or of all `Chunks`
 
 Nothing here asks the device for a value, and everything that `decode_attention` reads
 from the step is a tensor whose shape depends on the batch and on the width of the
@@ -160,19 +160,40 @@ class PrefillRow:
 
 
 @dataclass(slots=True, eq=False)
+class Chunks:
+    """All prefill rows of a step as tensors, for a kernel that takes them together.
+
+    `tables` [slots, columns] int64 and `slots` [rows] int64 as in `DecodeRows`. `lengths` [rows]
+    int64: tokens from the beginning of the sequence to the end of the chunk. `begins`
+    [rows + 1] int64: where each chunk's queries begin among those of all chunks, and where the
+    last ones end. The host knows the most tokens of a chunk, `longest`, and the largest of the
+    lengths, `furthest`.
+    """
+
+    tables: Tensor
+    slots: Tensor
+    lengths: Tensor
+    begins: Tensor
+    longest: int
+    furthest: int
+
+
+@dataclass(slots=True, eq=False)
 class PagedStep:
     """What attention has to know about a step; one object for all layers.
 
     The packed step holds the decode rows' tokens first. `slot_mapping` [tokens] int64
-    says where each token's key and value go.
+    says where each token's key and value go. `chunks` is `prefill` once more, for kernels.
     """
 
     slot_mapping: Tensor
     decode: DecodeRows | None
     prefill: list[PrefillRow]
+    chunks: Chunks | None = None
 
 
 DecodeAttention = Callable[[Tensor, Pool, DecodeRows, Options], Tensor]
+PrefillAttention = Callable[[Tensor, Pool, Chunks, Options], Tensor]
 
 
 def slots_of(block_tables: Tensor, positions: Tensor, block_size: int) -> Tensor:
@@ -199,14 +220,16 @@ def paged_attention(
     step: PagedStep,
     options: Options,
     decode: DecodeAttention | None = None,
+    prefill: PrefillAttention | None = None,
 ) -> Tensor:
     """One layer's attention for a packed step: write, then attend row by row.
 
     `query` [tokens, query_heads, head_dim], `key` and `value` [tokens, kv_heads, head_dim];
-    returns the shape and dtype of `query`. `decode` stands in for `decode_attention`.
+    returns the shape and dtype of `query`. `decode` stands in for `decode_attention`, and
+    `prefill` for `prefill_attention` of row after row where the step has its `chunks`.
     """
     write_kv(key, value, pool, step.slot_mapping)
-    return attend(query, pool, step, options, decode)
+    return attend(query, pool, step, options, decode, prefill)
 
 
 def attend(
@@ -215,16 +238,21 @@ def attend(
     step: PagedStep,
     options: Options,
     decode: DecodeAttention | None = None,
+    prefill: PrefillAttention | None = None,
 ) -> Tensor:
     """`paged_attention` of a step whose keys and values are written."""
     decode = decode or decode_attention
     parts = []
+    rows = 0
     if step.decode is not None:
         rows = step.decode.context_lens.shape[0]
         parts.append(decode(query[:rows], pool, step.decode, options))
-    for row in step.prefill:
-        chunk = query[row.first : row.first + row.count]
-        parts.append(prefill_attention(chunk, pool, row, options))
+    if prefill is not None and step.chunks is not None:
+        parts.append(prefill(query[rows:], pool, step.chunks, options))
+    else:
+        for row in step.prefill:
+            chunk = query[row.first : row.first + row.count]
+            parts.append(prefill_attention(chunk, pool, row, options))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -20,6 +20,7 @@ from llmkernel.worker.kernels.paged_attention import (
     Options,
     PagedStep,
     Pool,
+    PrefillAttention,
     decode_attention,
     paged_attention,
 )
@@ -59,6 +60,7 @@ class PagedState:
         self.context_length = context_length
         self.step: PagedStep | None = None
         self.decode = decode_attention_for(device)
+        self.prefill = prefill_attention_for(device)
 
 
 def decode_attention_for(device: torch.device) -> DecodeAttention:
@@ -71,6 +73,15 @@ def decode_attention_for(device: torch.device) -> DecodeAttention:
         _log.warning("decode attention is torch's, since Triton is missing: %s", error)
         return decode_attention
     return split_decode_attention
+
+
+def prefill_attention_for(device: torch.device) -> PrefillAttention | None:
+    """The kernel for prefill rows, where `decode_attention_for` has one; None is the reference."""
+    if decode_attention_for(device) is decode_attention:
+        return None
+    from llmkernel.worker.kernels.tiled_attention import tiled_prefill_attention
+
+    return tiled_prefill_attention
 
 
 class PagedLayer:
@@ -90,8 +101,8 @@ class PagedLayer:
         assert step is not None, "the runner sets the step before the forward pass"
         self.options = options
         query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        decode = self.state.decode
-        return paged_attention(query, key, value, self.pool, step, options, decode)[None]
+        decode, prefill = self.state.decode, self.state.prefill
+        return paged_attention(query, key, value, self.pool, step, options, decode, prefill)[None]
 
 
 def paged_attention_forward(

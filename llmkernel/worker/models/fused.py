@@ -77,7 +77,7 @@ class FusedLayer(nn.Module):
             seen = rotary_attention(merged, rotary, pool, step, options, norms)
         else:
             query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-            seen = attend(query, pool, step, options, state.decode)
+            seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
