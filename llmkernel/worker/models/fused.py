@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from llmkernel.worker.kernels import four_bit, layer
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
-from llmkernel.worker.kernels.rotary_attention import rotary_attention, serves
 from llmkernel.worker.models.attention import PagedLayer, PagedState
 from llmkernel.worker.models.packed import PackedLinear, Part
 
@@ -73,11 +72,8 @@ class FusedLayer(nn.Module):
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
         merged = self.qkv.product(hidden, norm=self._input_norm)
-        if serves(merged, pool, step):
-            seen = rotary_attention(merged, rotary, pool, step, options, norms)
-        else:
-            query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-            seen = attend(query, pool, step, options, state.decode, state.prefill)
+        query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
+        seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
