@@ -266,9 +266,7 @@ def few_product(
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
-    sizes = plan._asdict() | options
-    kernel = launch.kernel("four_bit_few", x.dtype, _TABLE_END, **sizes)
+    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
@@ -301,15 +299,12 @@ def many_product(
     room = (processors(device), shared_memory(device))
     plan = plan or many_plan(rows, packed.columns, count, *room, gated)
     tokens, parts = token_tiles(count), plan.parts
-    warps, shared = plan.row_warps * plan.k_warps, plan.shared(tokens)
-    sizes = {**plan._asdict(), "tokens": tokens, "columns": packed.columns}
-    del sizes["parts"]
-    kernel = launch.kernel("four_bit_many", x.dtype, shared, **sizes, **_options(packed, gated))
+    kernel, shared = _many_kernel(plan, x.dtype, _kind(packed, gated), tokens, packed.columns)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     sums = output.new_empty(parts * count * rows, dtype=torch.float32) if parts > 1 else None
     kernel(
         (math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), parts),
-        32 * warps,
+        32 * plan.row_warps * plan.k_warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
             _counters(device) if parts > 1 else None, rows, count,
@@ -329,6 +324,7 @@ def expand_on_gpu(packed: Packed, dtype: torch.dtype) -> Tensor:
     return output
 
 
+@functools.cache
 def token_tiles(count: int) -> int:
     """Tiles of 8 tokens that `count` takes, rounded up so that few kernels are compiled."""
     return next(tiles for tiles in (1, 2, 3, 4, 6, 8) if count <= 8 * tiles)
@@ -383,10 +379,36 @@ def shared_memory(device: torch.device) -> int:
     return int(properties.shared_memory_per_block_optin)
 
 
-def _options(packed: Packed, gated: bool) -> dict[str, int]:
-    """What of the kernels' source is compiled for this matrix."""
-    offsets = {} if packed.offsets is None else {"offsets": 1}
-    return {"groups": COLUMNS // packed.group, **offsets, **({"gated": 1} if gated else {})}
+class _Kind(NamedTuple):
+    """What of the kernels' source is compiled for a matrix."""
+
+    groups: int
+    offsets: bool
+    gated: bool
+
+    def defines(self) -> dict[str, int]:
+        return {name: int(value) for name, value in self._asdict().items() if value}
+
+
+def _kind(packed: Packed, gated: bool) -> _Kind:
+    return _Kind(COLUMNS // packed.group, packed.offsets is not None, gated)
+
+
+@functools.cache
+def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
+    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+    return launch.kernel("four_bit_few", dtype, _TABLE_END, **sizes)
+
+
+@functools.cache
+def _many_kernel(
+    plan: ManyPlan, dtype: torch.dtype, kind: _Kind, tokens: int, columns: int
+) -> tuple[launch.Kernel, int]:
+    """The kernel and the bytes of shared memory that it is launched with."""
+    shared = plan.shared(tokens)
+    sizes = plan._asdict() | kind.defines() | {"tokens": tokens, "columns": columns}
+    del sizes["parts"]
+    return launch.kernel("four_bit_many", dtype, shared, **sizes), shared
 
 
 def _matrix(packed: Packed) -> list[Tensor | None]:

@@ -48,11 +48,25 @@ class _Config(ctypes.Structure):
 
 
 class Kernel:
-    """A compiled kernel; called with tensors (their addresses), None (null), ints and floats."""
+    """A compiled kernel; called with tensors (their addresses), None (null), ints and floats.
 
-    def __init__(self, compiled: Any, early: bool) -> None:
-        self._compiled = compiled
+    A launch costs as much as many kernels take, so what the driver is given is made at the first
+    one and filled in again at each: the kinds of the arguments stay the same, and one thread
+    calls at a time.
+    """
+
+    def __init__(self, compiled: Any, early: bool, device: int) -> None:
+        self._function = compiled.func
         self._early = early
+        self._device = device
+        self._slots: list[Any] = []
+        self._pointers: Any = None
+        self._attribute = _Attribute(_STREAM_SERIALIZATION, 0, (ctypes.c_int * 16)(1))
+        self._config = _Config(
+            attributes=ctypes.pointer(self._attribute), attribute_count=int(early)
+        )
+        self._config_at = ctypes.byref(self._config)
+        self._launch = _driver().cuLaunchKernelEx
 
     def __call__(
         self,
@@ -62,18 +76,19 @@ class Kernel:
         shared: int = 0,
     ) -> None:
         """Enqueue it on the current stream. Raises RuntimeError where the driver refuses."""
-        values = [_value(argument) for argument in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        attribute = _Attribute(_STREAM_SERIALIZATION, 0, (ctypes.c_int * 16)(1))
-        config = _Config(
-            (ctypes.c_uint * 3)(*grid, 1),
-            (ctypes.c_uint * 3)(threads, 1, 1),
-            shared,
-            torch.cuda.current_stream().cuda_stream,
-            ctypes.pointer(attribute),
-            int(self._early),
-        )
-        code = _driver().cuLaunchKernelEx(ctypes.byref(config), self._compiled.func, pointers, None)
+        if not self._slots:
+            self._slots = [_slot(argument) for argument in arguments]
+            self._pointers = (ctypes.c_void_p * len(self._slots))(
+                *map(ctypes.addressof, self._slots)
+            )
+        for slot, argument in zip(self._slots, arguments, strict=True):
+            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        config = self._config
+        config.grid[:] = (*grid, 1)
+        config.block[:] = (threads, 1, 1)
+        config.shared = shared
+        config.stream = _current_stream(self._device)
+        code = self._launch(self._config_at, self._function, self._pointers, None)
         if code:
             raise RuntimeError(f"The driver refused a kernel: {_reason(code)}.")
 
@@ -91,7 +106,8 @@ def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kern
     compiled = cubins.load("\n".join([*defines, source(f"{name}.cu")]), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
-    return Kernel(compiled, torch.cuda.get_device_capability() >= _EARLY_START)
+    early = torch.cuda.get_device_capability() >= _EARLY_START
+    return Kernel(compiled, early, torch.cuda.current_device())
 
 
 def source(file: str) -> str:
@@ -99,12 +115,16 @@ def source(file: str) -> str:
     return _INCLUDE.sub(lambda found: source(found[1]), (_FOLDER / file).read_text())
 
 
-def _value(argument: Tensor | float | None) -> Any:
-    if argument is None:
-        return ctypes.c_void_p(0)
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int(argument)
+def _slot(argument: Tensor | float | None) -> Any:
+    """Where an argument of this kind is put for the driver."""
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p()
+    return ctypes.c_float() if isinstance(argument, float) else ctypes.c_int()
+
+
+def _current_stream(device: int) -> int:
+    raw: Any = torch._C
+    return int(raw._cuda_getCurrentRawStream(device))
 
 
 @functools.cache

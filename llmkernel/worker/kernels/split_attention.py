@@ -22,7 +22,7 @@ _TILE = 32
 """Tokens that a program reads at a time."""
 _PROGRAMS = 512
 """Programs that keep a large GPU busy."""
-_MOST_PARTS = 64
+_MOST_PARTS = 32
 _LEAST_DOT = 16
 """The smallest side of a matrix product in Triton."""
 

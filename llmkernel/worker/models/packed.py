@@ -48,12 +48,21 @@ class PackedLinear(nn.Module):
         self.register_buffer("offsets", packed.offsets)
         self.register_buffer("order", packed.order)
         self.register_buffer("bias", bias)
+        self._matrix: Packed | None = None
 
     @property
     def packed(self) -> Packed:
-        """Its matrix."""
-        sizes = (self.out_features, self.in_features)
-        return Packed(self.weights, self.scales, self.code, *sizes, self.offsets, self.order)
+        """Its matrix. Looking five buffers up costs more than launching a kernel, so it is kept."""
+        if self._matrix is None:
+            sizes = (self.out_features, self.in_features)
+            tensors = (self.weights, self.scales, self.code)
+            self._matrix = Packed(*tensors, *sizes, self.offsets, self.order)
+        return self._matrix
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """The buffers become others."""
+        self._matrix = None
+        return super()._apply(fn, recurse)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
