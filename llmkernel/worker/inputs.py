@@ -255,7 +255,7 @@ class StepInputs:
 
     def _fill_samples(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> int:
         """Fill where the sampled rows end and their slots; how many there are."""
-        if decoding == len(rows) and all([row.samples for row in rows]):
+        if decoding == len(rows) and all(row.samples for row in rows):
             views["sampled"][:decoding] = self._order[:decoding]
             views["slots"][:decoding] = views["rows"][:decoding]
             return decoding

@@ -41,7 +41,7 @@ def score_prompts(
 
     Stays on the device; None where nobody asked.
     """
-    if all([row.sequence.request.params.prompt_logprobs is None for row in rows]):
+    if all(row.sequence.request.params.prompt_logprobs is None for row in rows):
         return None
     wanted = [_scored_positions(row) for row in rows]
     if not any(wanted):
