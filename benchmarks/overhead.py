@@ -45,6 +45,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Model → what is asked of it."""
+ABANDONED_SECONDS = 120.0
+"""Without work for so long a worker leaves: the benchmark that started it was killed."""
 CLOCK_FOLDER = Path(__file__).parent / "forward_clock"
 
 
@@ -71,7 +73,11 @@ def timed_worker(model: str) -> Iterator[tuple[Client, Watch]]:
         with environment(
             PYTHONPATH=str(CLOCK_FOLDER), FORWARD_CLOCK=str(path), OMP_NUM_THREADS="1"
         ):
-            connection = launcher.start(WorkerConfig.build(name="bench-overhead", model=model))
+            connection = launcher.start(
+                WorkerConfig.build(
+                    name="bench-overhead", model=model, idle_timeout=ABANDONED_SECONDS
+                )
+            )
         try:
             with (
                 path.open("r+b") as file,

@@ -16,6 +16,9 @@ from benchmarks.shapes import SHAPES, Shape
 from llmkernel import launcher
 from llmkernel.client import Client
 
+ABANDONED_SECONDS = 900.0
+"""Without work for so long a worker leaves: the benchmark that started it was killed."""
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that say what is served and what becomes of the figures."""
@@ -69,6 +72,7 @@ def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
 def worker(folder: Path, asked: dict[str, Any]) -> Iterator[Client]:
     """A worker with these settings, and a client of it."""
     name = f"bench-{os.getpid()}"
+    asked = {"idle_timeout": ABANDONED_SECONDS, **asked}
     client = llmkernel.start(folder, name=name, progress=False, **asked)
     try:
         with client:

@@ -290,7 +290,7 @@ TABLE: dict[str, Outcome] = {
         Outcome(
             NotReady, 503, "Wait until the model is loaded; `%llm status` shows how far it is."
         ),
-        Outcome(ConnectionProblem, 502, _LOGS),
+        Outcome(ConnectionProblem, 502, "`llmkernel doctor` checks the runtime folder. " + _LOGS),
         Outcome(
             WorkerNotFound,
             404,

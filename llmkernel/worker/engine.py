@@ -254,7 +254,8 @@ class Engine:
         if scores and sequence.index == 0:
             # after a preemption the same positions may come again
             request.prompt_logprobs += scores[max(0, len(request.prompt_logprobs) - row.start) :]
-        if (sampled is not None and sampled.token_id == NO_TOKEN) or any(map(_broken, scores)):
+        broken = bool(scores) and any(map(_broken, scores))
+        if broken or (sampled is not None and sampled.token_id == NO_TOKEN):
             self._fail(request, NumericalError("The model gave no finite number for this request."))
             return
         if sequence.slot >= 0:  # before it may end: a prompt with a short answer is worth keeping

@@ -102,12 +102,13 @@ class Front:
         """Serve until `close` or cancellation; then say goodbye."""
         self._loop = asyncio.get_running_loop()
         self._exchange.start(self._loop)
+        closed = asyncio.ensure_future(self._closed.wait())
         try:
-            while not self._closed.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closed.wait(), _TICK_SECONDS)
+            while not closed.done():
+                await asyncio.wait((closed,), timeout=_TICK_SECONDS)
                 self._tick()
         finally:
+            closed.cancel()
             self._shut()
 
     def close(self) -> None:

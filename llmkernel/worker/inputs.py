@@ -54,15 +54,18 @@ class BlockTables:
         """The slot has a new owner, or none."""
         self._filled[slot] = 0
 
-    def follow(self, sequence: Sequence, changes: _Changes) -> None:
-        """Note the blocks that the sequence has gained."""
-        slot, blocks = sequence.slot, sequence.blocks
-        filled = self._filled[slot]
-        if len(blocks) > filled:
-            start = slot * self.ids.shape[1]
-            changes.places.extend(range(start + filled, start + len(blocks)))
-            changes.blocks.extend(blocks[filled:])
-            self._filled[slot] = len(blocks)
+    def follow(self, rows: list[Row]) -> _Changes:
+        """The blocks that the sequences have gained."""
+        changes = _Changes([], [])
+        for row in rows:
+            slot, blocks = row.sequence.slot, row.sequence.blocks
+            filled = self._filled[slot]
+            if len(blocks) > filled:
+                start = slot * self.ids.shape[1]
+                changes.places.extend(range(start + filled, start + len(blocks)))
+                changes.blocks.extend(blocks[filled:])
+                self._filled[slot] = len(blocks)
+        return changes
 
     def apply(self, places: Tensor, blocks: Tensor) -> None:
         """Write `blocks` at `places` of the flattened tables."""
@@ -136,7 +139,11 @@ class StepInputs:
         self._max_tokens = max_tokens
         self._layout = _Layout(max_tokens, max_rows, max_blocks)
         self._hosts = [_HostBuffer(self._layout, device) for _ in range(copies)]
-        self._device = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
+        self._order = np.arange(max_rows)
+        if copies == 1 and device.type == "cpu":
+            self._device = self._hosts[0].flat  # a step is over before the next is filled
+        else:
+            self._device = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
         self._views: dict[tuple[str, int, int], Tensor] = {}
         """Sections of the sizes that decode steps have, which come again and again."""
         self._turn = 0
@@ -148,23 +155,21 @@ class StepInputs:
         too: rows beyond the batch are nobody's. Raises ValueError for a step with more
         tokens than there is room for.
         """
-        if batch.tokens > self._max_tokens:
-            raise ValueError(f"A step of {batch.tokens} tokens is larger than {self._max_tokens}.")
+        rows, tokens = batch.rows, batch.tokens
+        if tokens > self._max_tokens:
+            raise ValueError(f"A step of {tokens} tokens is larger than {self._max_tokens}.")
         host = self._hosts[self._turn]
         self._turn = (self._turn + 1) % len(self._hosts)
         if host.sent is not None:
             host.sent.synchronize()  # this buffer's last copy, `copies` steps ago
-        changes = _Changes([], [])
-        for row in batch.rows:
-            self.tables.follow(row.sequence, changes)
+        changes = self.tables.follow(rows)
         decoding = leading_decode_rows(batch)
-        self._fill_decode(host.views, batch.rows[:decoding])
-        self._fill_chunks(host.views, batch.rows, decoding)
-        _fill_samples(host.views, batch.rows)
-        self._fill_padding(host.views, len(batch.rows), bucket)
+        known = self._fill_decode(host.views, rows[:decoding])
+        known &= self._fill_chunks(host.views, rows, decoding)
+        samples = self._fill_samples(host.views, rows, decoding)
+        self._fill_padding(host.views, len(rows), bucket)
         self._send(host, changes)
-        known = int(host.views["sources"][: batch.tokens].max(initial=-1)) < 0
-        return self._tensors(batch, decoding)._replace(known=known)
+        return self._tensors(rows, decoding, tokens, samples, known)
 
     def padded(self, bucket: int) -> StepTensors:
         """The tensors of a decode step of `bucket` rows, which lie at the same place in each step."""
@@ -190,7 +195,8 @@ class StepInputs:
             flat = host.views["changes"]
             flat[:count] = changes.places
             flat[count : 2 * count] = changes.blocks
-        self._device[:used].copy_(host.flat[:used], non_blocking=True)
+        if host.flat is not self._device:
+            self._device[:used].copy_(host.flat[:used], non_blocking=True)
         if host.sent is not None:
             host.sent.record()
         if count:
@@ -208,54 +214,69 @@ class StepInputs:
         views["lengths"][some] = 1
         views["rows"][some] = self._nobody
 
-    def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> None:
-        """Fill the tokens of the rows with one token each, all at once."""
+    def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> bool:
+        """Fill the tokens of the rows with one token each; whether all ids are known."""
         size, count = self._block_size, len(rows)
-        ids, sources, positions, mapping, slots = [], [], [], [], []
+        ids, positions, mapping, slots = [], [], [], []
         for row in rows:  # numbers and lists: arrays of this length cost more than they save
             sequence, position = row.sequence, row.start
-            known = sequence.token_ids
-            token = known[position] if position < len(known) else _IN_FLIGHT
-            ids.append(token)
-            # a broken row's NO_TOKEN is no id either
-            sources.append(sequence.slot if token < 0 else -1)
+            tokens = sequence.token_ids
+            ids.append(tokens[position] if position < len(tokens) else _IN_FLIGHT)
             positions.append(position)
             slots.append(sequence.slot)
             mapping.append(sequence.blocks[position // size] * size + position % size)
+        # a broken row's NO_TOKEN is no id either
+        known = min(ids, default=0) >= 0
         views["ids"][:count] = ids
-        views["sources"][:count] = sources
+        views["sources"][:count] = -1 if known else _sources(ids, slots)
         views["positions"][:count] = positions
         views["mapping"][:count] = mapping
         views["rows"][:count] = slots
         np.add(views["positions"][:count], 1, out=views["lengths"][:count])
+        return known
 
-    def _fill_chunks(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> None:
+    def _fill_chunks(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> bool:
         """Fill what comes after the rows with one token each: each row's tokens, and of the rows
-        what attention takes them by."""
-        chunks, first = rows[decoding:], decoding
+        what attention takes them by. Whether all tokens are known."""
+        chunks, first, known = rows[decoding:], decoding, True
         if not chunks:
-            return
+            return known
         for row in chunks:
-            self._fill_chunk(views, row, first)
+            known &= self._fill_chunk(views, row, first)
             first += row.count
         views["rows"][decoding : len(rows)] = [row.sequence.slot for row in chunks]
         views["lengths"][decoding : len(rows)] = [row.start + row.count for row in chunks]
         begins = itertools.accumulate((row.count for row in chunks), initial=0)
         views["begins"][: len(chunks) + 1] = list(begins)
+        return known
 
-    def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> None:
-        """Fill the tokens of a row with several, packed from `first` on."""
+    def _fill_chunk(self, views: dict[str, np.ndarray], row: Row, first: int) -> bool:
+        """Fill the tokens of a row with several, packed from `first` on; whether all are known."""
         sequence, packed = row.sequence, slice(first, first + row.count)
         positions = np.arange(row.start, row.start + row.count)
         ids = sequence.token_ids[row.start : row.start + row.count]
         views["sources"][packed] = -1
-        if len(ids) < row.count:
+        known = len(ids) == row.count
+        if not known:
             assert len(ids) == row.count - 1, "only the newest token can be in flight"
             ids.append(_IN_FLIGHT)
             views["sources"][packed.stop - 1] = sequence.slot
         views["ids"][packed] = ids
         views["positions"][packed] = positions
         views["mapping"][packed] = self._pool_slots(sequence, positions)
+        return known
+
+    def _fill_samples(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> int:
+        """Fill where the sampled rows end and their slots; how many there are."""
+        if decoding == len(rows) and all(row.samples for row in rows):
+            views["sampled"][:decoding] = self._order[:decoding]
+            views["slots"][:decoding] = views["rows"][:decoding]
+            return decoding
+        ends = itertools.accumulate(row.count for row in rows)
+        sampled = [(end - 1, row) for end, row in zip(ends, rows, strict=True) if row.samples]
+        views["sampled"][: len(sampled)] = [last for last, _ in sampled]
+        views["slots"][: len(sampled)] = [row.sequence.slot for _, row in sampled]
+        return len(sampled)
 
     def _pool_slots(self, sequence: Sequence, positions: np.ndarray) -> np.ndarray:
         """Where in the pool the tokens at `positions` go."""
@@ -265,16 +286,16 @@ class StepInputs:
         result: np.ndarray = blocks[positions // size - first] * size + positions % size
         return result
 
-    def _tensors(self, batch: StepBatch, decoding: int) -> StepTensors:
-        tokens = batch.tokens
-        samples = sum(row.samples for row in batch.rows)
+    def _tensors(
+        self, rows: list[Row], decoding: int, tokens: int, samples: int, known: bool
+    ) -> StepTensors:
         decode = None
         if decoding:
             decode = DecodeRows(
                 self.tables.ids,
                 self._section("rows", decoding),
                 self._section("lengths", decoding),
-                max(self._width(row) for row in batch.rows[:decoding]),
+                self._width(max([row.start for row in rows[:decoding]]) + 1),
             )
         return StepTensors(
             ids=self._section("ids", tokens),
@@ -285,9 +306,10 @@ class StepInputs:
             paged=PagedStep(
                 self._section("mapping", tokens),
                 decode,
-                self._prefill_rows(batch.rows[decoding:], decoding),
-                self._chunks(batch.rows, decoding),
+                self._prefill_rows(rows[decoding:], decoding),
+                self._chunks(rows, decoding),
             ),
+            known=known,
         )
 
     def _chunks(self, rows: list[Row], decoding: int) -> Chunks | None:
@@ -306,14 +328,14 @@ class StepInputs:
     def _prefill_rows(self, rows: list[Row], first: int) -> list[PrefillRow]:
         result = []
         for row in rows:
-            table = self.tables.ids[row.sequence.slot, : self._width(row)]
+            table = self.tables.ids[row.sequence.slot, : self._width(row.start + row.count)]
             result.append(PrefillRow(first, row.count, row.start, table))
             first += row.count
         return result
 
-    def _width(self, row: Row) -> int:
-        """Blocks that the row's tokens reach into."""
-        return -(-(row.start + row.count) // self._block_size)
+    def _width(self, tokens: int) -> int:
+        """Blocks that so many tokens reach into."""
+        return -(-tokens // self._block_size)
 
     def _section(self, name: str, size: int, offset: int = 0) -> Tensor:
         view = self._views.get((name, size, offset))
@@ -333,10 +355,6 @@ def leading_decode_rows(batch: StepBatch) -> int:
     return len(batch.rows)
 
 
-def _fill_samples(views: dict[str, np.ndarray], rows: list[Row]) -> None:
-    ends = itertools.accumulate(row.count for row in rows)
-    sampled = [
-        (end - 1, row.sequence.slot) for end, row in zip(ends, rows, strict=True) if row.samples
-    ]
-    for name, values in zip(("sampled", "slots"), zip(*sampled, strict=True), strict=False):
-        views[name][: len(values)] = values
+def _sources(ids: list[int], slots: list[int]) -> list[int]:
+    """The slot that an id is to be taken from, or -1 where it is known."""
+    return [slot if token < 0 else -1 for token, slot in zip(ids, slots, strict=True)]

@@ -41,6 +41,8 @@ def score_prompts(
 
     Stays on the device; None where nobody asked.
     """
+    if all(row.sequence.request.params.prompt_logprobs is None for row in rows):
+        return None
     wanted = [_scored_positions(row) for row in rows]
     if not any(wanted):
         return None

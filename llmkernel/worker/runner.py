@@ -148,10 +148,8 @@ class ModelRunner:
         rows = launched.batch.rows
         sampled: list[Sampled | None] = [None] * len(rows)
         if launched.output is not None:
-            indices = [index for index, row in enumerate(rows) if row.samples]
-            drawn = to_sampled(launched.output, [rows[index] for index in indices])
-            for index, one in zip(indices, drawn, strict=True):
-                sampled[index] = one
+            drawn = iter(to_sampled(launched.output, [row for row in rows if row.samples]))
+            sampled = [next(drawn) if row.samples else None for row in rows]
         return StepResult(sampled, prompt_logprobs(rows, launched.scores))
 
     def release(self, slot: int) -> None:
@@ -215,7 +213,8 @@ class ModelRunner:
                 self._device.index
             )  # each thread starts with the first
         for row in batch.rows:
-            self._own(row.sequence)
+            if self._owners[row.sequence.slot] is not row.sequence:
+                self._own(row.sequence)
         hidden, logits, tensors = self._compute(batch)
         output = self._sample(logits, tensors, [row for row in batch.rows if row.samples])
         scores = score_prompts(hidden, self._head, batch.rows)
@@ -227,10 +226,9 @@ class ModelRunner:
         return Launched(batch, output, scores, done)
 
     def _own(self, sequence: Sequence) -> None:
-        if self._owners[sequence.slot] is not sequence:
-            self._disown(sequence.slot)
-            self._sampler.attach(sequence.slot, sequence)
-            self._owners[sequence.slot] = sequence
+        self._disown(sequence.slot)
+        self._sampler.attach(sequence.slot, sequence)
+        self._owners[sequence.slot] = sequence
 
     def _disown(self, slot: int) -> None:
         self._owners[slot] = None

@@ -148,16 +148,19 @@ class Scheduler:
         self.step += 1
         rows: list[Row] = []
         self._decode(rows)
+        decoding = len(rows)
         if self.waiting:
             self._admit(rows)
         self._prefill(rows)
-        rows.sort(key=_is_chunk)
+        if len(rows) > decoding:
+            rows.sort(key=_is_chunk)
         return StepBatch(rows) if rows else None
 
     def can_run(self, sequence: Sequence) -> bool:
         """Whether it has tokens to compute and all it needs for the next of them."""
         return (
-            self._wants(sequence)
+            sequence.remaining > 0
+            and self._wants(sequence)
             and len(sequence.blocks) * self.blocks.block_size > sequence.computed
         )
 
@@ -166,7 +169,6 @@ class Scheduler:
         return (
             sequence.slot >= 0
             and not sequence.paused
-            and sequence.remaining > 0
             and sequence.generated < max(sequence.request.max_tokens, 1)
         )
 
@@ -206,15 +208,16 @@ class Scheduler:
 
     def _row(self, rows: list[Row], sequence: Sequence, budget: int) -> int:
         """Add a row of at most `budget` tokens; how many it took."""
-        count = min(sequence.remaining, budget)
-        if sequence.request.params.prompt_logprobs is not None:
+        request, start, remaining = sequence.request, sequence.computed, sequence.remaining
+        count = min(remaining, budget)
+        if request.params.prompt_logprobs is not None:
             count = min(count, SCORED_CHUNK)
-        if count <= 0 or not self._reserve(sequence, sequence.computed + count):
+        if count <= 0 or not self._reserve(sequence, start + count):
             return 0
-        samples = count == sequence.remaining and sequence.request.max_tokens > 0
-        rows.append(Row(sequence, sequence.computed, count, samples))
+        samples = count == remaining and request.max_tokens > 0
+        rows.append(Row(sequence, start, count, samples))
         sequence.last_step = self.step
-        sequence.computed += count
+        sequence.computed = start + count
         sequence.in_flight += samples
         sequence.rows_in_flight += 1
         return count
@@ -223,7 +226,8 @@ class Scheduler:
 
     def _reserve(self, sequence: Sequence, tokens: int) -> bool:
         """Own the blocks for `tokens` tokens, at the cost of younger sequences if need be."""
-        while (missing := self.blocks.blocks_for(tokens) - len(sequence.blocks)) > 0:
+        needed = self.blocks.blocks_for(tokens)
+        while (missing := needed - len(sequence.blocks)) > 0:
             if (taken := self.blocks.allocate(missing)) is not None:
                 sequence.blocks += taken
             elif (victim := self._victim(sequence)) is not None:

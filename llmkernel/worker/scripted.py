@@ -21,6 +21,7 @@ from llmkernel.config import WorkerConfig
 from llmkernel.errors import TABLE, DeviceOutOfMemory, EngineDied, InvalidRequest, from_code
 from llmkernel.params import unknown_name
 from llmkernel.protocol import ModelInfo, Progress
+from llmkernel.worker.pieces import Pieces
 from llmkernel.worker.sequence import NO_TOKEN, Candidate, Row, Sampled, StepBatch, StepResult
 
 EOS, BOS, USER, ASSISTANT, SYSTEM = range(256, 261)
@@ -98,6 +99,7 @@ class ByteTokenizer:
     special_ids = frozenset(_SPECIAL)
     vocab_size = 256 + len(_SPECIAL)
     has_chat_template = True
+    pieces = Pieces(lambda token: bytes((token,)) if token < 256 else _SPECIAL[token].encode())
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Bytes of `text`, after a BOS where special tokens are asked for."""
@@ -105,15 +107,7 @@ class ByteTokenizer:
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool) -> str:
         """Text of bytes and, unless skipped, names of special tokens."""
-        parts = [
-            bytes((token,))
-            if token < 256
-            else b""
-            if skip_special_tokens
-            else _SPECIAL[token].encode()
-            for token in token_ids
-        ]
-        return b"".join(parts).decode(errors="replace")
+        return self.pieces.text([t for t in token_ids if t < 256 or not skip_special_tokens])
 
     def token_text(self, token_id: int) -> str:
         """Text of one byte by itself."""

@@ -104,12 +104,12 @@ class Sequence:
     @property
     def generated(self) -> int:
         """Generated tokens known or in flight."""
-        return self.length - self.output_start
+        return len(self.token_ids) + self.in_flight - self.output_start
 
     @property
     def remaining(self) -> int:
         """Tokens to compute before the next one can be sampled."""
-        return self.length - self.computed
+        return len(self.token_ids) + self.in_flight - self.computed
 
     @property
     def longest(self) -> int:

@@ -8,7 +8,6 @@ with every call.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -16,8 +15,7 @@ from typing import Any
 
 from llmkernel.errors import BrokenCheckpoint, InvalidRequest, UnsupportedModel
 from llmkernel.worker.chat import ChatTemplate
-
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+from llmkernel.worker.pieces import BYTE_TOKEN, pieces_of
 
 
 class HubTokenizer:
@@ -51,6 +49,7 @@ class HubTokenizer:
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
         self._added = frozenset(added)
+        self.pieces = pieces_of(backend, size)
         self._bytes = self._byte_tokens()
         self._texts: dict[int, str] = {}
         self._neighbour = self._plain_tokens()
@@ -137,7 +136,7 @@ class HubTokenizer:
         if decoder is None or decoder.decode(["<0x41>"]) != "A":
             return {}
         vocabulary = self._backend.get_vocab(with_added_tokens=False)
-        found = ((token, _BYTE_TOKEN.fullmatch(text)) for text, token in vocabulary.items())
+        found = ((token, BYTE_TOKEN.fullmatch(text)) for text, token in vocabulary.items())
         return {token: int(match[1], 16) for token, match in found if match}
 
     def _plain_tokens(self) -> list[int]:

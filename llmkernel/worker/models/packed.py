@@ -62,7 +62,7 @@ class PackedLinear(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """The buffers become others."""
         self._matrix = None
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
