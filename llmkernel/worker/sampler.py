@@ -110,6 +110,9 @@ class _Plan:
     groups: dict[str, _Group]
 
 
+_NOBODY = "sampled from a slot that no sequence is attached to"
+
+
 class Sampler:
     """Picks the next token of each row. Owned by the runner; not thread-safe.
 
@@ -168,6 +171,7 @@ class Sampler:
         attached. Enqueues device work and returns without waiting. `logits` are left
         as they are.
         """
+        assert all(self._needs[row.sequence.slot] for row in rows), _NOBODY
         plan = self._plan(rows) if self._asking else None
         if plan is None and _is_numpys(logits):
             return SamplerOutput(_likeliest(logits))
@@ -208,7 +212,7 @@ class Sampler:
 
     def _attached(self, slot: int) -> _Needs:
         needs = self._needs[slot]
-        assert needs is not None, "sampled from a slot that no sequence is attached to"
+        assert needs is not None, _NOBODY
         return needs
 
     def _adjust(self, logits: torch.Tensor, plan: _Plan) -> torch.Tensor:
