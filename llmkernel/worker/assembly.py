@@ -10,7 +10,7 @@ import msgspec
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import hub
+from llmkernel.worker import driver, hub
 from llmkernel.worker.engine import Engine, Runner
 from llmkernel.worker.scripted import load_scripted
 from llmkernel.worker.sequence import EngineEvent
@@ -125,6 +125,7 @@ def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
 
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
+    driver.begin(config.device)
     import torch
 
     from llmkernel.worker import loader, memory
