@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import llmkernel
 from benchmarks import apart, random_model, results
@@ -50,11 +51,15 @@ def shape(arguments: argparse.Namespace) -> Shape:
 
 @contextmanager
 def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
-    """A random checkpoint of a shape: in `folder`, which stays, or in a temporary one."""
+    """A random checkpoint of a shape: in `folder`, which stays, or in a temporary one.
+
+    What its workers keep for their next start goes with the temporary one.
+    """
     with tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)
-        yield path
+        with mock.patch.dict(os.environ, LLMKERNEL_CACHE=str(Path(temporary) / "cache")):
+            yield path
 
 
 def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
@@ -64,6 +69,7 @@ def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
         "quantization": "nf4",
         "dtype": "bfloat16",
         "kv_cache": arguments.kv_cache or default,
+        "weight_cache": False,  # one start each: gigabytes would be written for nobody
         **more,
     }
 

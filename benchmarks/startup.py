@@ -6,7 +6,8 @@ A random checkpoint of the shape is served in NF4, as in benchmarks.decode. Each
 attachment is a Python process of its own; its clock runs from its first line, so importing
 llmkernel is in it, and starting the interpreter is not ("process" has that too). Before
 the first start the files of the checkpoint are dropped from the page cache (`--warm` leaves them);
-the second start finds them there, and whatever the first one may have kept.
+the second start finds them there, and what the first one has kept: packed weights and compiled
+kernels (stage "keep"; before the first start nothing is kept).
 
 On a GPU the memory is what the driver says, less what was in use before: after the first token,
 and after streams at several widths.
@@ -170,7 +171,7 @@ def main(given: list[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     shape = serving.shape(arguments)
     prompts = Prompts(shape.vocabulary)
-    asked = serving.settings(arguments, context_length=8192)
+    asked = serving.settings(arguments, context_length=8192, weight_cache=True)
     with serving.checkpoint(shape, arguments.folder) as folder:
         settings = {**asked, "model": str(folder), "name": f"bench-{os.getpid()}"}
         figures = measure(folder, settings, prompts, arguments)

@@ -10,7 +10,7 @@ import msgspec
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import hub
+from llmkernel.worker import driver, hub
 from llmkernel.worker.engine import Engine, Runner
 from llmkernel.worker.scripted import load_scripted
 from llmkernel.worker.sequence import EngineEvent
@@ -138,6 +138,7 @@ def largest_step(config: WorkerConfig, on_gpu: bool) -> int:
 
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
+    driver.begin(config.device)
     import torch
 
     from llmkernel.worker import loader, memory

@@ -57,12 +57,13 @@ def build(config: WorkerConfig, opened: Opened, report: Report) -> LoadedModel:
     empty = _empty_model(settings)
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     quantization.check_shapes(empty, quantized, device)
+    layers = formats.find(found, empty, quantized.format) if quantized.format else None
     room = _room(config, opened, settings, empty)
     tokenizer = _tokenizer(found, config, settings)
     try:
         model = _kept(opened, settings, quantized, room)
         if model is None:
-            model = _read(opened, settings, quantized, empty, room, report)
+            model = _read(opened, settings, quantized, empty, layers, room, report)
     except BaseException:
         tokenizer.close()
         raise
@@ -127,12 +128,12 @@ def _read(
     settings: Any,
     quantized: Quantized,
     empty: nn.Module,
+    layers: StoredLayers | None,
     room: _Room,
     report: Report,
 ) -> nn.Module:
     """The model from the files, and kept for the next start where there is something to gain."""
     found, device, dtype = opened.found, opened.device, opened.dtype
-    layers = formats.find(found, empty, quantized.format) if quantized.format else None
     needed = _needed(empty, found, quantized, dtype, layers)
     plan = weights.Plan(quantized, dtype, device, needed, layers)
     # the most that they take while they are read is gone when the workspace is wanted

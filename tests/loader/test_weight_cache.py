@@ -186,6 +186,10 @@ def test_a_model_of_other_modules_is_not_kept() -> None:
     with pytest.raises(Unkept, match=r"layers\.0\.self_attn\.o_proj is another module"):
         take(model, empty(model))
     model = merged_model("llama", tied=False)
+    model.model.norm.to(torch.float8_e4m3fn)
+    with pytest.raises(Unkept, match=r"model\.norm\.weight is torch.float8_e4m3fn"):
+        take(model, empty(model))
+    model = merged_model("llama", tied=False)
     model.model.norm.secret = torch.ones(1)
     with pytest.raises(Unkept, match=r"model\.norm\.secret is a tensor"):
         take(model, empty(model))
@@ -332,6 +336,21 @@ def test_a_full_disk_is_no_failed_start(
     assert entries(cache) == []
 
 
+def test_no_memory_for_a_copy_is_no_failed_start(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = quantised(tmp_path)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(transfer, "write", full)
+    with caplog.at_level(logging.WARNING, "llmkernel"):
+        load_quietly(folder)
+    assert "could not be kept" in caplog.text
+    assert entries(cache) == []
+
+
 def test_the_folder_is_private(tmp_path: Path, cache: Path) -> None:
     load_quietly(quantised(tmp_path))
     (entry,) = entries(cache)
@@ -354,6 +373,17 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "w").iterdir()} == {"a", "c", "d"}
     assert not shelf.add("e", 1001, filled(1001))
     assert {path.name for path in (tmp_path / "w").iterdir()} == {"a", "c", "d"}
+
+
+def test_what_is_found_was_used(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "w", 1000)
+    made = Manifest({"a": "b"}, 0, {}, {}, {}, [])
+    for key in ("a", "b"):
+        assert shelf.add(key, 10, lambda folder: manifest.write(folder, made))
+        os.utime(tmp_path / "w" / key, (1, 1))
+    assert shelf.find("a", {"a": "b"}) is not None
+    assert shelf.find("none", {}) is None
+    assert (tmp_path / "w" / "a").stat().st_mtime > (tmp_path / "w" / "b").stat().st_mtime
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:

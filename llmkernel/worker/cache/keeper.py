@@ -7,6 +7,7 @@ bitsandbytes nor accelerate has anything to do.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 import threading
 import time
@@ -105,6 +106,8 @@ class Keeper:
             _log.info("the weights are not kept: %s", error)
         except OSError as error:
             _log.warning("the weights could not be kept: %s", error)
+        except RuntimeError:  # no memory for a copy or a buffer: the model is there without it
+            _log.exception("the weights could not be kept")
 
     def _read(self, entry: Entry) -> dict[str, Tensor]:
         found = entry.manifest
@@ -151,7 +154,7 @@ def keeper_of(
         )
         shelf = Shelf(paths.cache_folder() / "weights", environment.cache_bytes())
         return Keeper(shelf, facts, device, report)
-    except OSError as error:
+    except (OSError, importlib.metadata.PackageNotFoundError) as error:
         _log.warning("weights are not kept: %s", error)
         return None
 

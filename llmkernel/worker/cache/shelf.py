@@ -9,7 +9,6 @@ import secrets
 import shutil
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -65,12 +64,12 @@ class Shelf:
         The folder gets its name when it is complete. Raises OSError as `write` does.
         """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._sweep()
-        if not self._make_room(needed):
-            return False
         folder = self._root / f".{key}.{secrets.token_hex(4)}"
         folder.mkdir(mode=0o700)
         try:
+            self._sweep(folder.stat().st_mtime)
+            if not self._make_room(needed):
+                return False
             write(folder)
             self._remove(self._root / key)
             folder.rename(self._root / key)
@@ -107,11 +106,11 @@ class Shelf:
     def _free(self) -> int:
         return shutil.disk_usage(self._root).free
 
-    def _sweep(self) -> None:
-        """Remove what processes have left that ended while they wrote."""
+    def _sweep(self, now: float) -> None:
+        """Remove what processes have left that ended while they wrote; `now` is the disk's time."""
         for folder in self._root.glob(".*"):
             with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                if now - folder.stat().st_mtime > _STALE_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _remove(self, folder: Path) -> None:

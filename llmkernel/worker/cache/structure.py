@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from llmkernel.worker.cache import transfer
 from llmkernel.worker.cache.manifest import Layer, Part, Torn
 from llmkernel.worker.kernels.four_bit import Packed
 from llmkernel.worker.models import packed
@@ -39,6 +40,8 @@ def take(model: nn.Module, empty: nn.Module) -> Taken:
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
     for name, tensor in _named(model, layers):
+        if not transfer.holds(tensor):
+            raise Unkept(f"{name} is {tensor.dtype}")
         known = first.setdefault(id(tensor), name)
         if known == name:
             tensors[name] = tensor

@@ -59,7 +59,7 @@ class _Job(NamedTuple):
 def write(tensors: Mapping[str, Tensor], folder: Path, count: Count) -> dict[str, int]:
     """Write tensors into safetensors files of an empty `folder`; their names and sizes.
 
-    Raises OSError where there is no room, and KeyError for a dtype that is not kept.
+    Raises OSError where there is no room. The dtypes are those of `holds`.
     """
     groups = list(_groups(tensors))
     paths = [folder / f"weights-{index + 1:03}.safetensors" for index in range(len(groups))]
@@ -73,6 +73,11 @@ def write(tensors: Mapping[str, Tensor], folder: Path, count: Count) -> dict[str
         finally:
             for job in jobs:
                 job.cancel()
+
+
+def holds(tensor: Tensor) -> bool:
+    """Whether a tensor can be written as it is."""
+    return tensor.dtype in _DTYPES and tensor.layout is torch.strided
 
 
 def sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
