@@ -29,17 +29,42 @@ from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
 LAYERS = 32
 _PAST_L2 = 250e6
-MANY_PLANS = [
-    ManyPlan(tiles, row_warps, k_warps, ahead, parts)
-    for (tiles, row_warps, k_warps, ahead), parts in itertools.product(
-        [
-            (2, 1, 8, 1), (2, 1, 8, 2), (2, 1, 4, 2), (4, 1, 8, 1), (1, 1, 8, 4), (2, 1, 16, 1),
-            (2, 2, 4, 1), (2, 4, 2, 1), (2, 4, 4, 1), (4, 2, 4, 1), (4, 2, 2, 1), (2, 2, 8, 1),
-            (2, 8, 1, 1), (2, 8, 2, 1),
-        ],
-        (1, 2, 4, 8),
-    )
-]  # fmt: skip
+_WARPS = [
+    (8, 2),
+    (7, 2),
+    (6, 2),
+    (4, 4),
+    (3, 4),
+    (5, 3),
+    (2, 8),
+    (16, 1),
+    (8, 1),
+    (7, 1),
+    (4, 2),
+    (2, 4),
+]
+"""Warps of a block along the rows and along the columns."""
+
+
+def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
+    """Plans that fill the multiprocessors once or twice."""
+    processors = four_bit.processors(torch.device("cuda"))
+    tokens, found = four_bit.token_tiles(count), []
+    for (row_warps, k_warps), (tiles, depth, stages), together in itertools.product(
+        _WARPS, [(2, 1, 4), (2, 2, 3), (2, 2, 4), (4, 1, 4), (1, 2, 4)], (1, 2)
+    ):
+        registers = 8 * tokens * (tiles + 1) + 8 * tiles * depth
+        most_warps = 16 if registers < 130 else 12 if registers < 170 else 8
+        if row_warps * k_warps * together > most_warps or rows // 16 % tiles:
+            continue
+        blocks = -(-rows // 16 // (tiles * row_warps))
+        most, room = columns // 64 // k_warps, together * processors
+        for share in sorted({room // blocks, -(-room // blocks)}):
+            parts = max(1, min(share, most))
+            plan = ManyPlan(row_warps, k_warps, tiles, depth, stages, together, parts)
+            if plan.shared(tokens) < 226 * 1024 // together and plan not in found:
+                found.append(plan)
+    return found
 
 
 def few_plans(columns: int) -> list[FewPlan]:
@@ -111,10 +136,12 @@ def main() -> None:
             count = max(2, int(_PAST_L2 / (rows * columns / 2)) + 1)
             matrices = [random_matrix(rows, columns) for _ in range(count)]
             x = torch.randn(tokens, columns, dtype=torch.bfloat16, device="cuda")
+            taken, plan = best_plan(
+                matrices, x, many_plans(rows, columns, tokens), four_bit.many_product
+            )
             if tokens <= four_bit.FEW_TOKENS:
-                taken, plan = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
-            else:
-                taken, plan = best_plan(matrices, x, MANY_PLANS, four_bit.many_product)
+                few = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
+                taken, plan = min((taken, plan), few)
             chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
             size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
             row = {

@@ -20,6 +20,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
+_SHARE = re.compile(r"\s*(\d*\.\d+|[01]|\d+(?=\s*%))\s*(%?)\s*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -44,6 +45,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Tokens of prompt and answer together; None is what the model was made for."""
     kv_cache: int | None = None
     """Bytes for keys and values; None takes a modest share of what is free."""
+    gpu_memory: int | float | None = None
+    """The most that all of the worker takes on its GPU: bytes, or as a float a share of the GPU."""
     max_concurrent: int = 64
     """Sequences that decode in one batch."""
     queue: int = 512
@@ -53,6 +56,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_prefill_tokens: int | None = None
     """The same while no stream runs; None is 2048 on a GPU where it has the memory, no more on the CPU."""
     prefix_cache: bool = True
+    weight_cache: bool = True
+    """Keep packed weights on disk for the next start."""
     idle_timeout: float | None = None
     """Seconds without work after which the worker leaves; None is never."""
     trust_remote_code: bool = False
@@ -72,6 +77,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         plain = {name: value for name, value in values.items() if value is not None}
         if isinstance(plain.get("kv_cache"), str):
             plain["kv_cache"] = parse_size(plain["kv_cache"])
+        if "gpu_memory" in plain:
+            plain["gpu_memory"] = parse_share(plain["gpu_memory"])
         plain["model"] = str(plain.get("model", DEMO_MODEL))
         plain["name"] = plain.get("name") or default_name(plain["model"])
         try:
@@ -97,6 +104,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         least = {
             "context_length": 16,
             "kv_cache": 1,
+            "gpu_memory": 0,
             "max_concurrent": 1,
             "queue": 1,
             "max_batch_tokens": 16,
@@ -109,18 +117,40 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise InvalidRequest(f"{name} must be at least {low}, and was {value}.", field=name)
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, field: str = "kv_cache") -> int:
     """Bytes from text such as "512MB" (10^6) or "2GiB" (2^30); a bare number is bytes.
 
-    Raises InvalidRequest for anything else.
+    Raises InvalidRequest, naming the setting `field`, for anything else.
     """
     match = _SIZE.fullmatch(text)
     size = float(match[1]) * _UNITS[match[2].lower()] if match else math.inf
     if size == math.inf:  # also for more digits than a float can hold
-        raise InvalidRequest(
-            f"{text!r} is no size. Write for example 512MB or 2GiB.", field="kv_cache"
-        )
+        raise InvalidRequest(f"{text!r} is no size. Write for example 512MB or 2GiB.", field=field)
     return int(size)
+
+
+def parse_share(given: Any) -> Any:
+    """Bytes as an int, or a share of something as a float: from "20GiB", "40%", 0.4 or "0.4".
+
+    A number up to 1 without a unit is a share. Raises InvalidRequest for text that is neither,
+    and for a share that is none; what is no text and no number comes back as it is.
+    """
+    if isinstance(given, str):
+        found = _SHARE.fullmatch(given)
+        if found is None:
+            return parse_size(given, "gpu_memory")
+        given = float(found[1]) / (100 if found[2] else 1)
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        return given
+    if isinstance(given, int) and given > 1:
+        return given
+    if not 0 < given <= 1:
+        raise InvalidRequest(
+            f"gpu_memory={given} is neither a share above 0 and up to 1 nor a size. Write for "
+            "example 0.4, 40% or 20GiB.",
+            field="gpu_memory",
+        )
+    return float(given)
 
 
 def default_name(model: str) -> str:

@@ -8,6 +8,8 @@ names the variable and the value.
 |---|---|
 | `LLMKERNEL_LOG_LEVEL` | how much a worker writes: debug, info (default), warning, error |
 | `LLMKERNEL_STREAM` | 1 or 0: update notebook output while text arrives, or once at the end |
+| `LLMKERNEL_CACHE` | the folder of what a second start finds ready; else llmkernel in XDG_CACHE_HOME, else in ~/.cache |
+| `LLMKERNEL_CACHE_SIZE` | how much weights may take there, such as 20GB (default: 100GB) |
 | `LLMKERNEL_WATCHDOG` | seconds that one engine step may take before the worker gives up; 0 is never |
 | `HF_TOKEN` | the hub's access token |
 | `HF_HUB_OFFLINE` | 1: use the hub's cache only |
@@ -20,10 +22,12 @@ import math
 import os
 from pathlib import Path
 
+from llmkernel.config import parse_size
 from llmkernel.errors import InvalidRequest
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_CACHE_SIZE = "100GB"
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -70,8 +74,8 @@ def hf_offline() -> bool:
 
 
 def own_kernels() -> bool:
-    """Whether a GPU may use the project's own kernels; LLMKERNEL_KERNELS=1 says yes."""
-    return bool(_flag("LLMKERNEL_KERNELS"))
+    """Whether a GPU may use the project's own kernels; LLMKERNEL_KERNELS=0 says no."""
+    return _flag("LLMKERNEL_KERNELS") is not False
 
 
 def cuda_graphs() -> bool:
@@ -85,6 +89,23 @@ def user_runtime_dir() -> Path | None:
     return Path(text) if text else None
 
 
+def cache_dir() -> Path:
+    """The folder for what can be made again; it may not be there."""
+    if text := _text("LLMKERNEL_CACHE"):
+        return Path(text).expanduser()
+    home = _text("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "llmkernel"
+
+
+def cache_bytes() -> int:
+    """How much kept weights may take."""
+    text = _text("LLMKERNEL_CACHE_SIZE", _CACHE_SIZE)
+    try:
+        return parse_size(text)
+    except InvalidRequest:
+        raise _bad("LLMKERNEL_CACHE_SIZE", text, "a size such as 20GB") from None
+
+
 def for_worker() -> dict[str, str]:
     """The environment that a worker is started with: this process's own.
 
@@ -93,6 +114,7 @@ def for_worker() -> dict[str, str]:
     after it has loaded its model.
     """
     watchdog()
+    cache_bytes()
     unwanted = ("MPLBACKEND", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYDEVD_USE_FRAME_EVAL")
     return {key: value for key, value in os.environ.items() if key not in unwanted}
 

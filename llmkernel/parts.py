@@ -102,6 +102,8 @@ class ModelInfo(_Part, frozen=True):
     weights_bytes: int = 0
     kernels: str = ""
     """Whose code computes it."""
+    gpu_memory: int = 0
+    """The most that all of it may take on its GPU, in bytes; 0 is no bound."""
     kv_cache_bytes: int = 0
     kv_blocks: int = 0
     block_size: int = 0

@@ -72,6 +72,16 @@ def log_path(name: str) -> Path:
     return _beside(name, "log")
 
 
+def cache_folder() -> Path:
+    """Where what a second start finds ready is kept, made 0700 where it is missing.
+
+    Raises OSError where it cannot be made.
+    """
+    folder = environment.cache_dir()
+    _make_private(folder)
+    return folder
+
+
 def bind_address(transport: Literal["ipc", "tcp"], name: str) -> str:
     """What the worker `name` binds: a fresh path in a folder of this user, or any loopback port.
 

@@ -19,6 +19,7 @@ TITLES = {
     "download": "downloading",
     "read": "reading",
     "quantise": "quantising",
+    "keep": "keeping for the next start",
     "warm_up": "warming up",
 }
 

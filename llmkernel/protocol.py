@@ -178,7 +178,7 @@ class Goodbye(_Message, frozen=True):
 class Progress(_Message, frozen=True):
     """How far loading is. `total` 0 means unknown."""
 
-    stage: Literal["resolve", "download", "read", "quantise", "warm_up"]
+    stage: Literal["resolve", "download", "read", "quantise", "keep", "warm_up"]
     done: int = 0
     total: int = 0
     unit: Literal["bytes", "tensors", "steps", ""] = ""

@@ -49,7 +49,7 @@ def details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
         ("memory", size(report.rss_bytes)),
     ]
     if report.device_bytes:
-        rows.append(("on the device", size(report.device_bytes)))
+        rows.append(("on the device", _taken(report)))
     if report.progress is not None and report.state == "loading":
         rows.append(("loading", f"{report.progress.stage} {report.progress.detail}".strip()))
     if report.model is not None:
@@ -61,6 +61,11 @@ def details(worker: Connection, report: StatusReport) -> list[tuple[str, str]]:
 def hit_rate(load: Load) -> float | None:
     """The share of prompt tokens that were in the prefix cache; None before the first prompt."""
     return load.cached_tokens / load.prompt_tokens if load.prompt_tokens else None
+
+
+def _taken(report: StatusReport) -> str:
+    most = report.model.gpu_memory if report.model is not None else 0
+    return size(report.device_bytes) + (f" of {size(most)} at most" if most else "")
 
 
 def _model(model: ModelInfo) -> list[tuple[str, str]]:

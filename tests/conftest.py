@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -19,6 +21,9 @@ from llmkernel.connection import Connection
 # Without a GPU Triton's kernels are interpreted; it must know before anything imports it.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Tests keep weights for themselves, and so do the workers that they start.
+os.environ["LLMKERNEL_CACHE"] = tempfile.mkdtemp(prefix="lk-cache-")
+atexit.register(shutil.rmtree, os.environ["LLMKERNEL_CACHE"], ignore_errors=True)
 # A busy machine, or the first use of Hypothesis's tables of characters, is no fault of a test;
 # each test has a time limit of its own.
 settings.register_profile(

@@ -86,8 +86,28 @@ def test_what_is_no_size_is_refused_with_an_example(text):
 
 
 @pytest.mark.parametrize(
+    ("given_", "meant"),
+    [
+        ("20GiB", 20 * 2**30),
+        ("0.4", 0.4),
+        ("40%", 0.4),
+        (0.4, 0.4),
+        ("1", 1.0),
+        (1, 1.0),
+        (2**31, 2**31),
+    ],
+)
+def test_gpu_memory_is_a_size_or_a_share(given_, meant):
+    found = WorkerConfig.build(gpu_memory=given_)
+    assert (found.gpu_memory, type(found.gpu_memory)) == (meant, type(meant))
+    again = msgspec.json.decode(msgspec.json.encode(found))
+    assert WorkerConfig.build(**again) == found
+
+
+@pytest.mark.parametrize(
     ("setting", "value"),
     [
+        *(("gpu_memory", value) for value in ("0", "150%", "1.5", -1, 0.0, math.nan, True)),
         ("name", "No Such Name"),
         ("name", "../x"),
         ("quantization", "nf5"),
@@ -153,16 +173,19 @@ def test_options_become_settings():
     assert parse(
         *("Qwen/Qwen3-4B", "--name", "q", "--revision", "v1", "--quantization", "nf4"),
         *("--dtype", "float16", "--device", "cuda:1", "--context-length", "4096"),
-        *("--kv-cache", "2GiB", "--max-concurrent", "8", "--queue", "9"),
         *(
-            "--max-batch-tokens",
-            "64",
-            "--max-prefill-tokens",
-            "96",
-            "--no-prefix-cache",
-            "--idle-timeout",
-            "60",
+            "--kv-cache",
+            "2GiB",
+            "--gpu-memory",
+            "50%",
+            "--no-weight-cache",
+            "--max-concurrent",
+            "8",
+            "--queue",
+            "9",
         ),
+        *("--max-batch-tokens", "64", "--max-prefill-tokens", "96"),
+        *("--no-prefix-cache", "--idle-timeout", "60"),
         *("--trust-remote-code", "--transport", "tcp"),
     ) == WorkerConfig(
         name="q",
@@ -173,6 +196,8 @@ def test_options_become_settings():
         device="cuda:1",
         context_length=4096,
         kv_cache=2 * 2**30,
+        gpu_memory=0.5,
+        weight_cache=False,
         max_concurrent=8,
         queue=9,
         max_batch_tokens=64,

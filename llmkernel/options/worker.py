@@ -25,16 +25,23 @@ HELP = {
     "device": "auto, cpu, cuda or cuda:N.",
     "context_length": "Tokens of prompt and answer together; as long as the model allows.",
     "kv_cache": "Memory for keys and values, such as 512MB or 2GiB; a modest share of what is free.",
+    "gpu_memory": "The most that all of it takes on the GPU, such as 20GiB, or 0.4 of what it has.",
     "max_concurrent": "Sequences that decode in one batch.",
     "queue": "Requests that may wait; more are refused at once.",
     "max_batch_tokens": "Prompt tokens in a step: bounds how long a prompt holds up running streams.",
     "max_prefill_tokens": "The same while no stream runs; 2048 on a GPU, as max_batch_tokens elsewhere.",
     "prefix_cache": "Keep the keys and values of prompts for requests that begin the same.",
+    "weight_cache": "Keep packed 4-bit weights on disk, so that the next start is quick.",
     "idle_timeout": "Leave after this many seconds without work; never where it is left out.",
     "trust_remote_code": "Run Python code that the model's repository brings. It can do anything.",
     "transport": "Where clients connect: a socket file, or a port of this machine alone.",
 }
-_METAVAR = {"kv_cache": "SIZE", "idle_timeout": "SECONDS", "device": "DEVICE"}
+_METAVAR = {
+    "kv_cache": "SIZE",
+    "gpu_memory": "SIZE|SHARE",
+    "idle_timeout": "SECONDS",
+    "device": "DEVICE",
+}
 _KIND = {int: ("N", int), float: ("X", float), str: ("TEXT", str)}
 
 
@@ -69,7 +76,7 @@ def _option(name: str, hint: Any) -> Callable[[Command], Command]:
     if typing.get_origin(kind) is typing.Literal:
         return click.option(flag, name, type=click.Choice(typing.get_args(kind)), help=text)
     # a size may be text with a unit, whatever type the field has
-    metavar, made = ("SIZE", str) if name == "kv_cache" else _KIND[kind]
+    metavar, made = ("SIZE", str) if name in ("kv_cache", "gpu_memory") else _KIND[kind]
     return click.option(flag, name, type=made, metavar=_METAVAR.get(name, metavar), help=text)
 
 

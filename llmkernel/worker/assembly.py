@@ -28,6 +28,8 @@ MODEST_TOKENS = 2048
 
 _ASIDE = 2
 """Blocks of the pools that hold no sequence's tokens."""
+LEAST_BLOCKS = _ASIDE + 1
+"""Blocks without which nothing can be computed."""
 
 Report = Callable[[Progress], None]
 
@@ -86,35 +88,34 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
 
     The modest share is 20 % of what is free, but not more than 2048 tokens for each
     sequence that may decode at once, and not less than one whole context where half
-    of what is free is enough for it. What is taken holds two blocks that are never given
+    of what is free is enough for it. With a bound on all that is taken (gpu_memory) `free` is
+    what is left of it, and given: all of it may be taken as far as there is use for it, and
+    kv_cache is a bound as well. What is taken holds two blocks that are never given
     out: block 0, which is counted in the result, and the one that stays zero, which is not.
 
     Raises NotEnoughMemory if the blocks do not fit, or if what was asked for is too
     small for anything.
     """
+    bounded = config.gpu_memory is not None
     if config.kv_cache is not None:
-        count = config.kv_cache // block_bytes
-        needed = config.kv_cache
+        needed = min(config.kv_cache, free) if bounded else config.kv_cache
+        count = needed // block_bytes
     else:
         whole = -(-context_length // BLOCK_SIZE) + _ASIDE
         most = config.max_concurrent * min(context_length, MODEST_TOKENS) // BLOCK_SIZE + _ASIDE
-        count = min(int(free * MODEST_SHARE) // block_bytes, most)
-        if whole * block_bytes <= free // 2:
+        share, half = (1, 1) if bounded else (MODEST_SHARE, 2)
+        count = min(int(free * share) // block_bytes, most)
+        if whole * block_bytes <= free // half:
             count = max(count, whole)
-        count = max(count, _ASIDE + 1)
+        count = max(count, LEAST_BLOCKS)
         needed = count * block_bytes
-    if needed > free:
-        raise NotEnoughMemory(
-            f"The cache for keys and values needs {_gib(needed)}, and {_gib(free)} are free. "
-            "Ask for a smaller one with kv_cache.",
-            needed=needed,
-            free=free,
-        )
+    if needed > free or (bounded and free < LEAST_BLOCKS * block_bytes):
+        raise _no_room(max(needed, LEAST_BLOCKS * block_bytes), max(free, 0), bounded)
     if count <= _ASIDE:
         raise NotEnoughMemory(
             f"A cache of {config.kv_cache} bytes holds nothing: {BLOCK_SIZE} tokens of this "
             f"model take {block_bytes} bytes, and two such blocks are kept aside.",
-            needed=(_ASIDE + 1) * block_bytes,
+            needed=LEAST_BLOCKS * block_bytes,
             free=needed,
         )
     return count - 1
@@ -127,16 +128,26 @@ def largest_step(config: WorkerConfig, on_gpu: bool) -> int:
     return max(config.max_batch_tokens, GPU_PREFILL if on_gpu else 0)
 
 
+def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
+    cure = "Allow more with gpu_memory." if bounded else "Ask for a smaller one with kv_cache."
+    return NotEnoughMemory(
+        f"The cache for keys and values needs {_gib(needed)}, and {_gib(free)} are free. {cure}",
+        needed=needed,
+        free=free,
+    )
+
+
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
     import torch
 
     from llmkernel.worker import loader, memory
-    from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
 
     loaded = loader.load(config, report)
+    from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block
+
     on_gpu = loaded.device.type == "cuda"
     block_bytes = kv_bytes_per_block(loaded, BLOCK_SIZE)
-    free = memory.free_bytes(loaded.device)
+    free = memory.free_bytes(loaded.device) - loaded.workspace
     blocks = blocks_for(config, loaded.context_length, block_bytes, free)
     depth = int(on_gpu)
     runner = ModelRunner(

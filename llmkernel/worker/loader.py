@@ -1,50 +1,35 @@
 """From settings to a model on its device, with its tokenizer.
 
-    resolve → download → look at the files → decide → read (and quantise) → check
+    resolve → download → look at the files → kept weights? → decide → read (and quantise) → check
 
 Everything that can be known before the weights are read is decided before: what
 the files are, whether the family is supported, what the weights become and whether
 they fit. Nothing is executed that came with a model but its chat template, which
 has a process of its own.
+
+Importing transformers takes seconds. So what is here does without: the kept weights of an
+earlier start are on their way to the device while `construction` is imported.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
 
-from llmkernel import environment
 from llmkernel.config import DEMO_MODEL, WorkerConfig
-from llmkernel.errors import BrokenCheckpoint, UnsafeCheckpoint, UnsupportedModel
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import (
-    checkpoint,
-    formats,
-    hub,
-    memory,
-    models,
-    placement,
-    quantization,
-    weights,
-)
+from llmkernel.worker import budget, checkpoint, hub, placement
+from llmkernel.worker.cache.keeper import Keeper, keeper_of
 from llmkernel.worker.checkpoint import Checkpoint
-from llmkernel.worker.formats import StoredLayers
-from llmkernel.worker.models import families, packed
-from llmkernel.worker.quantization import Quantized
-from llmkernel.worker.tokenizer import HubTokenizer
+from llmkernel.worker.hub import Source
 
-_LEAST_CAPABILITY = (8, 0)
-"""Of a GPU for the 4-bit kernels: bfloat16 on tensor cores."""
-_HALVES = (torch.float16, torch.bfloat16)
-"""What the 4-bit kernels compute in."""
+if TYPE_CHECKING:
+    from llmkernel.worker.tokenizer import HubTokenizer
 
 Report = Callable[[Progress], None]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,171 +45,54 @@ class LoadedModel:
     dtype: torch.dtype
     context_length: int
     info: ModelInfo
+    workspace: int = 0
+    """Bytes of the device that keys and values leave to the steps, where there is a bound."""
+
+
+class Opened(NamedTuple):
+    """A model that was found, and where it goes; `keeper` has its packed weights, where any are."""
+
+    source: Source
+    found: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    keeper: Keeper | None
+    allowed: int
+    """Bytes of the GPU that all of it may take; 0 for no bound."""
 
 
 def load(config: WorkerConfig, report: Report) -> LoadedModel:
-    """Load what `config` names; `report` is called from this thread and a helper's.
+    """Load what `config` names; `report` is called from this thread and helpers'.
 
     Takes as long as it takes. Raises the classes below StartFailed.
     """
-    device = placement.choose_device(config.device)
-    dtype = placement.choose_dtype(config.dtype, device)
-    source = hub.resolve(config.model, config.revision, report, code=config.trust_remote_code)
-    found = checkpoint.inspect(source.folder, config.model)
-    settings = _settings(found, config)
-    models.check_supported(settings)
-    families.check_values(settings)
-    weights.check_sizes(found.tensors, settings)
-    context = placement.choose_context(config.context_length, settings)
-    quantized = quantization.decide(_quantization(config), found, device)
-    quantization.compute_in(settings, dtype)
-    if quantized.format is not None:
-        del settings.quantization_config  # transformers would ask for the libraries that wrote it
-    empty = _empty_model(settings)
-    quantization.check_shapes(empty, quantized, device)
-    layers = formats.find(found, empty, quantized.format) if quantized.format else None
-    needed = _needed(empty, found, quantized, dtype, layers)
-    plan = weights.Plan(quantized, dtype, device, needed, layers)
-    plan.check_room()
-    tokenizer = _tokenizer(found, config, settings)
-    try:
-        model = weights.read(source.folder, settings, plan, report)
-        _use_own_kernels(model, quantized, device, dtype)
-    except BaseException:
-        tokenizer.close()
-        raise
-    info = ModelInfo(
-        model=config.model,
-        revision=source.revision,
-        architecture=type(model).__name__,
-        quantization=quantized.name,
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        context_length=context,
-        max_prompt_tokens=context - 1,
-        vocab_size=settings.vocab_size,
-        parameters=sum(parameter.numel() for parameter in empty.parameters()),
-        weights_bytes=memory.taken_bytes(model),
-        has_chat_template=tokenizer.has_chat_template,
-    )
-    return LoadedModel(model, tokenizer, device, dtype, context, info)
+    opened = _open(config, report)
+    from llmkernel.worker import construction
+
+    return construction.build(config, opened, report)
 
 
-def _use_own_kernels(
-    model: nn.Module, quantized: Quantized, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Put 4-bit layers on this project's kernels, where the GPU has what they need."""
-    if device.type != "cuda" or not environment.own_kernels():
-        return
-    if quantized.format is None and quantized.bits != 4:
-        return
-    if quantized.format is not None and dtype not in _HALVES:
-        return
-    if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
-        _log.info("the GPU is older than the 4-bit kernels; others serve")
-        return
-    try:
-        with torch.cuda.device(device), torch.inference_mode():
-            ours = quantized.format is not None
-            count = packed.use_kernels(model, dtype) if ours else packed.pack_layers(model)
-    except Exception:  # noqa: BLE001 - of NVRTC or the driver; the layers work as they are
-        _log.exception("the 4-bit kernels cannot be used; others serve")
-    else:
-        _log.info("%d layers on the project's own 4-bit kernels", count)
-    torch.cuda.empty_cache()
-
-
-def _quantization(config: WorkerConfig) -> str:
+def quantization_of(config: WorkerConfig) -> str:
+    """The setting, as it is meant for the model."""
     if config.quantization == "auto" and config.model == DEMO_MODEL:
         return "none"  # 4 bits of so few weights lose answers and save nothing
     return config.quantization
 
 
-def _needed(
-    empty: nn.Module,
-    found: Checkpoint,
-    quantized: Quantized,
-    dtype: torch.dtype,
-    layers: StoredLayers | None,
-) -> int:
-    if layers is not None:
-        return layers.peak_bytes(empty, dtype)
-    return found.stored_bytes if quantized.stored else memory.peak_bytes(empty, quantized, dtype)
-
-
-def _settings(found: Checkpoint, config: WorkerConfig) -> Any:
-    """transformers' configuration of a checkpoint."""
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    kind = str(found.config.get("model_type"))
-    if kind not in CONFIG_MAPPING and not (found.brings_code and config.trust_remote_code):
-        if found.brings_code:
-            raise UnsafeCheckpoint(
-                f"{config.model} needs code of its own (auto_map in config.json), which is not run. "
-                f"Supported are {models.supported_names()}."
-            )
-        raise UnsupportedModel(
-            f"The architecture {_architecture(found)} is not supported. "
-            f"Supported are {models.supported_names()}."
+def _open(config: WorkerConfig, report: Report) -> Opened:
+    device = placement.choose_device(config.device)
+    dtype = placement.choose_dtype(config.dtype, device)
+    allowed = budget.impose(config.gpu_memory, device)
+    source = hub.resolve(config.model, config.revision, report, code=config.trust_remote_code)
+    found = checkpoint.inspect(source.folder, config.model)
+    keeper = None
+    if config.weight_cache:
+        keeper = keeper_of(
+            found,
+            source.revision,
+            quantization=quantization_of(config),
+            device=device,
+            dtype=dtype,
+            report=report,
         )
-    auto: Any = AutoConfig
-    try:
-        settings = auto.from_pretrained(
-            found.folder, trust_remote_code=config.trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # each family's own checks, each with its own exception
-        raise _broken_settings(error) from error
-    # it may name other weight files than the ones that were looked at
-    settings.transformers_weights = None
-    if not found.quantization and hasattr(settings, "quantization_config"):
-        del settings.quantization_config  # to transformers an empty one is not none
-    return settings
-
-
-def _empty_model(settings: Any) -> nn.Module:
-    try:
-        return memory.empty_model(settings)
-    except Exception as error:  # whatever a family's code makes of impossible values
-        raise _broken_settings(error) from error
-
-
-def _broken_settings(error: Exception) -> BrokenCheckpoint:
-    text = " ".join(str(error).split())
-    return BrokenCheckpoint(f"config.json does not hold together: {type(error).__name__}: {text}")
-
-
-def _architecture(found: Checkpoint) -> str:
-    names = found.config.get("architectures")
-    if isinstance(names, list) and names:
-        return str(names[0])
-    return str(found.config.get("model_type", "without a model_type"))
-
-
-def _tokenizer(found: Checkpoint, config: WorkerConfig, settings: Any) -> HubTokenizer:
-    from transformers import AutoTokenizer
-
-    auto: Any = AutoTokenizer
-    try:
-        fast = auto.from_pretrained(
-            found.folder, trust_remote_code=config.trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # of any tokenizer class and of the tokenizers library
-        if "trust_remote_code" in str(error):
-            raise UnsafeCheckpoint(
-                f"The tokenizer of {config.model} needs code of its own, which is not run."
-            ) from None
-        if not (found.folder / "tokenizer.json").exists():
-            raise UnsupportedModel(
-                f"{config.model} has no tokenizer.json, which llmkernel needs."
-            ) from error
-        raise BrokenCheckpoint(f"The tokenizer cannot be read: {error}") from error
-    return HubTokenizer(fast, _end_tokens(found, settings), settings.vocab_size)
-
-
-def _end_tokens(found: Checkpoint, settings: Any) -> set[int]:
-    """Ids that end an answer, by generation_config.json or else config.json."""
-    path = found.folder / "generation_config.json"
-    generation = checkpoint.read_json(path) if path.exists() else {}
-    stored = generation.get("eos_token_id", getattr(settings, "eos_token_id", None))
-    ids = stored if isinstance(stored, list) else [stored]
-    return {token for token in ids if isinstance(token, int)}
+    return Opened(source, found, device, dtype, keeper, allowed)

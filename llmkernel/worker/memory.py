@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from torch import nn
 
-from llmkernel.worker.quantization import BLOCK, Quantized
+from llmkernel.worker.budget import Widths
+
+if TYPE_CHECKING:
+    from llmkernel.worker.quantization import Quantized
 
 _SCALE_BYTES = 4
 _CGROUPS = (
@@ -27,12 +30,15 @@ _CGROUPS = (
 def free_bytes(device: torch.device) -> int:
     """Bytes that could be allocated on a device now: those of the driver, or of this machine.
 
-    On the CPU a limit of the container counts where it is tighter than the machine.
+    On a GPU not more than `budget.impose` has left to this process. On the CPU a limit of the container counts where it is tighter than the machine.
     """
     if device.type == "cuda":
+        allocated = torch.cuda.memory_allocated(device)
         # what torch keeps for later counts as free
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        kept = torch.cuda.memory_reserved(device) - allocated
+        free, total = torch.cuda.mem_get_info(device)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        return max(min(free + kept, allowed - allocated), 0)
     left = [psutil.virtual_memory().available]
     for limit, usage, stat in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
@@ -41,13 +47,13 @@ def free_bytes(device: torch.device) -> int:
     return max(min(left), 0)
 
 
-def empty_model(config: Any) -> nn.Module:
-    """The model of a configuration without memory for its weights."""
+def empty_model(config: Any, **options: Any) -> nn.Module:
+    """The model of a configuration without memory for its weights; `options` are from_config's."""
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return auto.from_config(copy.deepcopy(config), trust_remote_code=False)  # type: ignore[no-any-return]
+        return auto.from_config(copy.deepcopy(config), trust_remote_code=False, **options)  # type: ignore[no-any-return]
 
 
 def expected_bytes(model: nn.Module, quantized: Quantized, dtype: torch.dtype) -> int:
@@ -88,6 +94,13 @@ def taken_bytes(model: nn.Module) -> int:
     return sum(storages.values())
 
 
+def widths(model: nn.Module, vocabulary: int) -> Widths:
+    """Of an `empty_model`: twice its largest layer, since layers of one input may be merged."""
+    shapes = [tuple(weight.shape) for weight in _quantised_weights(model)] or [(0, 0)]
+    largest = max(rows * columns for rows, columns in shapes)
+    return Widths(2 * largest, 2 * max(map(max, shapes)), vocabulary)
+
+
 def _quantised_weights(model: nn.Module) -> set[torch.Tensor]:
     from transformers.pytorch_utils import Conv1D
 
@@ -100,6 +113,8 @@ def _quantised_weights(model: nn.Module) -> set[torch.Tensor]:
 
 
 def _scales(weight: torch.Tensor, quantized: Quantized) -> int:
+    from llmkernel.worker.quantization import BLOCK
+
     return weight.numel() // BLOCK if quantized.bits == 4 else weight.shape[0]
 
 

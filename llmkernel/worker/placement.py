@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from llmkernel.errors import StartFailed, UnsupportedModel
-from llmkernel.worker import models
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,6 +48,8 @@ def choose_context(asked: int | None, settings: Any) -> int:
 
     Raises UnsupportedModel above the positions that the model, with its rope scaling, has.
     """
+    from llmkernel.worker import models  # imports transformers, and the device is chosen before
+
     if asked is None:
         return models.natural_context(settings)
     most = longest_context(settings)

@@ -25,10 +25,10 @@ from llmkernel.worker.models import (
     PagedState,
     check_supported,
     fused,
-    kv_shape,
     make_paged,
     split_model,
 )
+from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
@@ -290,8 +290,7 @@ class ModelRunner:
 
 def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:
     """Bytes that one block of `block_size` tokens takes over all layers, keys and values."""
-    layers, heads, head_dim = kv_shape(loaded.model.config)
-    return 2 * layers * heads * head_dim * block_size * loaded.dtype.itemsize
+    return block_bytes(loaded.model.config, block_size, loaded.dtype.itemsize)
 
 
 def _sent_to_host(

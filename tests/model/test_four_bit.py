@@ -74,16 +74,20 @@ def test_sizes_that_are_no_whole_tiles_are_refused():
 @pytest.mark.parametrize("columns", [64, 896, 2560, 4096, 9728, 14336])
 def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
     few = four_bit.few_plan(columns)
-    assert (few is None) == (columns > 4096)
-    if few is not None:
-        assert few.warps <= 16
-        assert few.warps * few.tiles * 64 >= columns
-        assert few.tiles % few.ahead == 0
+    assert few.warps <= 16
+    assert few.warps * few.tiles * few.parts * 64 >= columns
+    assert few.tiles % few.ahead == 0
+    assert (few.parts == 1) == (columns <= 4096)
     for processors in (20, 132):
         for count in (1, 8, 9, 32, 64):
-            matrix = four_bit.many_plan(rows, columns, count, processors)
+            matrix = four_bit.many_plan(rows, columns, count, processors, 99 * 1024, gated=True)
             assert matrix.parts <= columns // 64
-            assert matrix.tiles % 2 == 0, "gate and up of a pair are one warp's"
+            assert matrix.row_warps * matrix.k_warps <= 16
+            assert rows // 16 % matrix.tiles == 0
+            assert matrix.shared(four_bit.token_tiles(count)) <= 99 * 1024, (
+                "a small GPU has no more"
+            )
+            assert matrix.tiles * matrix.row_warps % 2 == 0, "gate and up are one block's"
             assert four_bit.token_tiles(count) * 8 >= count
 
 
@@ -228,10 +232,10 @@ def test_every_few_plan_is_right(plan, count):
 @pytest.mark.parametrize(
     "plan",
     [
-        ManyPlan(1, 1, 8, 1, 1),
-        ManyPlan(2, 1, 4, 2, 3),
-        ManyPlan(4, 2, 4, 1, 2),
-        ManyPlan(2, 4, 2, 2, 4),
+        ManyPlan(2, 8, 1, 1, 4, 1, 1),
+        ManyPlan(2, 4, 1, 2, 2, 2, 3),
+        ManyPlan(4, 2, 1, 3, 3, 1, 2),
+        ManyPlan(7, 2, 1, 2, 3, 1, 4),
     ],
 )
 @pytest.mark.parametrize("count", [3, 12, 32])

@@ -52,3 +52,18 @@ __device__ __forceinline__ float low_of(u32 pair) { return widen((u16)(pair & 0x
 __device__ __forceinline__ float high_of(u32 pair) { return widen((u16)(pair >> 16)); }
 
 __device__ __forceinline__ float silu(float x) { return x / (1.f + __expf(-x)); }
+
+// True for the last block that comes here, whose reads then see what the others wrote before.
+// The counter is zero again afterwards. All threads of the block call it.
+__device__ __forceinline__ bool last_to_arrive(u32* counter, u32 many) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(counter, 1u) == many - 1;
+    if (last) *counter = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}

@@ -1,6 +1,6 @@
 """Products with 4-bit weights: the packed layout, its plain reference, and kernels for a GPU.
 
-The layout is described in four_bit.cu, beside the kernels that read it. It holds any format
+The layout is described in four_bit.cuh. It holds any format
 with a table of 16 values and a scale, or a scale and an offset, for groups of a row's weights:
 bitsandbytes' NF4 and FP4, GPTQ and AWQ.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +23,18 @@ LEAST_GROUP = 32
 """Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
-_SHARED = 4096 + 256 * 256
-"""Bytes of shared memory up to the end of the table."""
+_TABLE_END = 4096 + 256 * 256
+"""Bytes of shared memory up to the end of the table of pairs."""
+_STATIC = 1024
+"""More bytes of shared memory than the compiler places itself."""
 FEW_TOKENS = 8
 """Activations that `four_bit_few` keeps in registers."""
+_LONG = 128
+"""k-tiles of a matrix whose columns are in parts where it has few rows."""
+_WIDE = 7
+"""Row tiles of a block from which on a warp has two of them, and long turns."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
-_SOURCE = "four_bit.cu"
 
 
 class Packed(NamedTuple):
@@ -176,7 +181,8 @@ def product(
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    if on_gpu and count <= FEW_TOKENS and (plan := few_plan(packed.columns)):
+    plan = few_plan(packed.columns)
+    if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
         return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
@@ -219,15 +225,33 @@ class FewPlan(NamedTuple):
 class ManyPlan(NamedTuple):
     """How `four_bit_many` is launched.
 
-    A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, fetched `ahead` k-tiles
-    early; the columns are in `parts`.
+    A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, which divide those of the
+    matrix. A turn is `depth` k-tiles of a warp; activations of `stages` turns are in memory. `blocks`
+    share a multiprocessor; the columns are in `parts`.
     """
 
-    tiles: int
     row_warps: int
     k_warps: int
-    ahead: int
+    tiles: int
+    depth: int
+    stages: int
+    blocks: int
     parts: int
+
+    def shared(self, tokens: int) -> int:
+        """Bytes of shared memory for `tokens` tiles of tokens: the table, and activations or sums."""
+        stages = self.stages * self.depth * self.k_warps * tokens * 1024
+        rows = self.tiles * self.row_warps * ROWS
+        sums = self.k_warps * tokens * 8 * (rows + 4) * 4
+        return max(_TABLE_END + stages, _STATIC + sums)
+
+    def smaller(self) -> ManyPlan:
+        """One that takes less shared memory."""
+        if self.stages > 2:
+            return self._replace(stages=self.stages - 1)
+        if self.depth > 1:
+            return self._replace(depth=1)
+        return self._replace(k_warps=self.k_warps // 2)
 
 
 def few_product(
@@ -244,7 +268,7 @@ def few_product(
     count, device, rows = x.shape[0], x.device, packed.rows
     options = _options(packed, gated) | ({"norm": 1} if norm is not None else {})
     sizes = plan._asdict() | options
-    kernel = launch.kernel(_SOURCE, "four_bit_few", x.dtype, _SHARED, **sizes)
+    kernel = launch.kernel("four_bit_few", x.dtype, _TABLE_END, **sizes)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
@@ -258,7 +282,7 @@ def few_product(
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
             _counters(device) if split else None, rows, packed.columns, count,
         ],
-        _SHARED,
+        _TABLE_END,
     )  # fmt: skip
     return output
 
@@ -272,25 +296,23 @@ def many_product(
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
-    """1 to 64 tokens by one kernel; a gated matrix is taken in one part."""
+    """1 to 64 tokens by one kernel."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    plan = plan or many_plan(rows, packed.columns, count, processors(device))
-    parts = 1 if gated else plan.parts
-    tokens = token_tiles(count)
-    warps = plan.row_warps * plan.k_warps
-    shared = max(_SHARED, warps * tokens * 512)
-    sizes = {**plan._asdict(), "tokens": tokens, **_options(packed, gated)}
+    room = (processors(device), shared_memory(device))
+    plan = plan or many_plan(rows, packed.columns, count, *room, gated)
+    tokens, parts = token_tiles(count), plan.parts
+    warps, shared = plan.row_warps * plan.k_warps, plan.shared(tokens)
+    sizes = {**plan._asdict(), "tokens": tokens, "columns": packed.columns}
     del sizes["parts"]
-    kernel = launch.kernel(_SOURCE, "four_bit_many", x.dtype, shared, **sizes)
+    kernel = launch.kernel("four_bit_many", x.dtype, shared, **sizes, **_options(packed, gated))
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
-    sums = output.new_empty(parts * output.numel(), dtype=torch.float32) if parts > 1 else None
-    blocks = math.ceil(rows // ROWS / (plan.tiles * plan.row_warps))
+    sums = output.new_empty(parts * count * rows, dtype=torch.float32) if parts > 1 else None
     kernel(
-        (blocks, parts),
+        (math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), parts),
         32 * warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
-            _counters(device) if parts > 1 else None, rows, packed.columns, count,
+            _counters(device) if parts > 1 else None, rows, count,
         ],
         shared,
     )  # fmt: skip
@@ -301,52 +323,64 @@ def expand_on_gpu(packed: Packed, dtype: torch.dtype) -> Tensor:
     """`expand` by a kernel, for products of many tokens."""
     output = torch.empty(packed.rows, packed.columns, dtype=dtype, device=packed.weights.device)
     tiles = (packed.rows // ROWS) * (packed.columns // COLUMNS)
-    kernel = launch.kernel(_SOURCE, "four_bit_expand", dtype, groups=COLUMNS // packed.group)
+    kernel = launch.kernel("four_bit_expand", dtype, groups=COLUMNS // packed.group)
     arguments = [*_matrix(packed), output, packed.rows, packed.columns]
     kernel((math.ceil(tiles / 8), 1), 256, arguments)
     return output
 
 
 def token_tiles(count: int) -> int:
-    """Tiles of 8 tokens that `count` takes: 1, 2, 4 or 8, so that few kernels are compiled."""
-    return next(tiles for tiles in (1, 2, 4, 8) if count <= 8 * tiles)
+    """Tiles of 8 tokens that `count` takes, rounded up so that few kernels are compiled."""
+    return next(tiles for tiles in (1, 2, 3, 4, 6, 8) if count <= 8 * tiles)
 
 
 @functools.cache
-def few_plan(columns: int) -> FewPlan | None:
-    """Up to 16 warps with 4 k-tiles each; None for more columns than those hold."""
-    warps = math.ceil(columns // COLUMNS / 4)
-    return FewPlan(max(4, warps), 4, 4, 1, 1) if warps <= 16 else None
+def few_plan(columns: int) -> FewPlan:
+    """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them."""
+    across = columns // COLUMNS
+    if across <= 64:
+        return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
+    return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
 
 
 @functools.cache
-def many_plan(rows: int, columns: int, count: int, processors: int) -> ManyPlan:
-    """What was quickest for a matrix of about as many blocks (`benchmarks.kernels` on an H200).
+def many_plan(
+    rows: int,
+    columns: int,
+    count: int,
+    processors: int,
+    shared: int = 227 * 1024,
+    gated: bool = False,
+) -> ManyPlan:
+    """One block for each multiprocessor where that goes: rows first, then parts of long columns.
 
-    The more rows there are, the more of them share a block and its activations.
+    Where the matrix is `gated`, gate and up of a pair are one block's. No block has more than `shared` bytes of shared memory, of which there are 99 KiB at least.
     """
-    blocks = math.ceil(rows // ROWS / 2)
-    share = blocks / processors
-    if count <= 8:
-        plan, enough = ManyPlan(2, 1, 8, 1, 1), 2.5
-    elif count <= 32:
-        plan, enough = ManyPlan(2, 1, 16 if share <= 1.1 else 8, 1, 1), 0.75
-        if share > 3:
-            plan = ManyPlan(4, 2, 4, 1, 1) if count <= 16 else ManyPlan(2, 4, 2, 1, 1)
-    else:
-        plan, enough = ManyPlan(2, 1, 8, 1, 1), 0.75
-        if share > 1.1:
-            plan = ManyPlan(2, 2, 4, 1, 1) if share <= 3 else ManyPlan(2, 8, 1, 1, 1)
-    parts = 1
-    while share * parts < enough and columns // COLUMNS // (2 * parts) >= plan.k_warps:
-        parts *= 2
-    return plan._replace(parts=parts)
+    down, across, warps = rows // ROWS, columns // COLUMNS, 16 if count <= 32 else 8
+    parts = 4 if across >= _LONG and down <= 4 * processors else 1
+    mine = math.ceil(down * parts / processors)
+    tiles = 2 if down % 2 == 0 and (mine >= _WIDE or count > 32) else 1
+    row_warps = min(8, math.ceil(mine / tiles))
+    row_warps += gated and row_warps * tiles % 2
+    most = min(warps // row_warps, 8 if count <= 16 else 4, math.ceil(across / parts))
+    k_warps = 2 ** int(math.log2(max(1, most)))
+    plan = ManyPlan(row_warps, k_warps, tiles, 2 if mine >= _WIDE or tiles == 1 else 1, 4, 1, parts)
+    while plan.shared(token_tiles(count)) > shared:
+        plan = plan.smaller()
+    return plan
 
 
 @functools.cache
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes that a block may have on a GPU."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)
 
 
 def _options(packed: Packed, gated: bool) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmkernel.worker.kernels import cubins
+
 _FOLDER = Path(__file__).parent
 _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
 _EARLY_START = (9, 0)
 _MOST_PLAIN_SHARED = 48 * 1024
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
 class _Attribute(ctypes.Structure):
@@ -75,21 +79,24 @@ class Kernel:
 
 
 @functools.cache
-def kernel(source: str, name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
-    """Kernel `name` of the file `source`, compiled for these sizes and `shared` bytes of memory.
+def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
+    """The kernel of the file `name`.cu, compiled for these sizes and `shared` bytes of memory.
 
-    Takes a second or so when it is first asked for. Raises RuntimeError where it cannot be built,
-    or needs more of the GPU than there is.
+    Takes a second or so when it was never asked for on this machine. Raises RuntimeError where it
+    cannot be built, or needs more of the GPU than there is.
     """
     defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
-    defines.append(f"#define ONLY_{name}")
     if dtype == torch.bfloat16:
         defines.append("#define BF16")
-    parts = [*defines, (_FOLDER / "device.cuh").read_text(), (_FOLDER / source).read_text()]
-    compiled = torch.cuda._compile_kernel("\n".join(parts), name)
+    compiled = cubins.load("\n".join([*defines, source(f"{name}.cu")]), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
     return Kernel(compiled, torch.cuda.get_device_capability() >= _EARLY_START)
+
+
+def source(file: str) -> str:
+    """A source of this folder with the files that it includes, each once."""
+    return _INCLUDE.sub(lambda found: source(found[1]), (_FOLDER / file).read_text())
 
 
 def _value(argument: Tensor | float | None) -> Any:

@@ -13,7 +13,6 @@ from torch import Tensor
 from llmkernel.worker.kernels import launch
 from llmkernel.worker.kernels.paged_attention import Pool, write_kv
 
-_SOURCE = "layer.cu"
 _HEADS_A_BLOCK = 8
 _WIDTH_STEP = 8
 
@@ -25,9 +24,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return _normalised(x, weight, eps)
     output = torch.empty_like(x)
     threads = min(512, 32 * math.ceil(width / _WIDTH_STEP / 32))
-    launch.kernel(_SOURCE, "rms_norm", x.dtype)(
-        (count, 1), threads, [x, weight, output, width, eps]
-    )
+    launch.kernel("rms_norm", x.dtype)((count, 1), threads, [x, weight, output, width, eps])
     return output
 
 
@@ -53,7 +50,7 @@ def rope_write(
         return _roped(merged.view(count, heads, head_dim), rotary, pool, slots, norms)
     query = torch.empty(count, query_heads, head_dim, dtype=merged.dtype, device=merged.device)
     query_norm, key_norm, eps = norms or (None, None, 0.0)
-    launch.kernel(_SOURCE, "rope_write", merged.dtype, dim=head_dim)(
+    launch.kernel("rope_write", merged.dtype, dim=head_dim)(
         (math.ceil(count * heads / _HEADS_A_BLOCK), 1),
         32 * _HEADS_A_BLOCK,
         [

@@ -198,3 +198,9 @@ def kv_shape(config: Any) -> KVShape:
         heads = getattr(config, "num_key_value_heads", None) or queries
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
     return KVShape(config.num_hidden_layers, int(heads), int(head_dim))
+
+
+def block_bytes(config: Any, tokens: int, itemsize: int) -> int:
+    """Bytes of a block of `tokens` over all layers, keys and values of numbers of `itemsize` bytes."""
+    layers, heads, head_dim = kv_shape(config)
+    return 2 * layers * heads * head_dim * tokens * itemsize

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from llmkernel.worker.kernels import four_bit, layer
 from llmkernel.worker.kernels.four_bit import Norm
-from llmkernel.worker.kernels.paged_attention import PagedStep, PrefillRow, attend
+from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
+from llmkernel.worker.kernels.rotary_attention import rotary_attention, serves
 from llmkernel.worker.models.attention import PagedLayer, PagedState
 from llmkernel.worker.models.packed import PackedLinear, Part
 
@@ -27,7 +28,7 @@ _SILU = {"SiLU", "SiLUActivation"}
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
 _PROBES = (1, 9)
-"""Tokens of the steps that are compared: a product of vectors, and one of matrices."""
+"""Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
 _log = logging.getLogger(__name__)
 
 
@@ -70,9 +71,13 @@ class FusedLayer(nn.Module):
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
         assert state.step is not None, "the runner sets the step before the forward pass"
         assert options is not None, "transformers' layer has run"
+        step, norms = state.step, self._head_norms
         merged = self.qkv.product(hidden, norm=self._input_norm)
-        query = layer.rope_write(merged, rotary, pool, state.step.slot_mapping, self._head_norms)
-        seen = attend(query, pool, state.step, options, state.decode, state.prefill)
+        if serves(merged, pool, step):
+            seen = rotary_attention(merged, rotary, pool, step, options, norms)
+        else:
+            query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
+            seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
@@ -188,6 +193,8 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
     positions = torch.arange(count, device=weight.device)
     table = torch.zeros(1, dtype=torch.int64, device=weight.device)
     state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
+    if count == 1:
+        state.step = PagedStep(positions, DecodeRows(table[None], table, table + 1, 1), [])
     embeddings = rotary(hidden[None], position_ids=7 * positions[None])
     seen = original.self_attn(
         hidden_states=original.input_layernorm(hidden[None]),

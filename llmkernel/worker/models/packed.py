@@ -98,9 +98,14 @@ class Part(nn.Module):
         if index == 0:
             self.linear = merged.linear
 
+    @property
+    def merged(self) -> Merged:
+        """What computes it."""
+        return self._merged[0]
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        return self._merged[0].output(self._index, x)
+        return self.merged.output(self._index, x)
 
 
 def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
@@ -125,6 +130,13 @@ def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
         for names in GROUPS:
             _merge_packed(parent, names)
     return replaced
+
+
+def agrees(layer: PackedLinear, dtype: torch.dtype) -> bool:
+    """Whether the kernels make of a layer what torch does, for activations of `dtype`."""
+    x = _random(layer.in_features, layer.weights.device, dtype)
+    expected = four_bit.plain_product(x.float(), layer.packed)
+    return _error(four_bit.product(x, layer.packed), expected) < _TOLERANCE
 
 
 def _merge_packed(parent: nn.Module, names: tuple[str, ...]) -> None:
