@@ -128,8 +128,6 @@ class Sampler:
         self._bias = SparseTable(max_concurrent, self.device)
         self._enders = SparseTable(max_concurrent, self.device)
         self._seen: SeenTokens | None = None
-        nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._nothing = _Plan(slots=nobody, keys=nobody, largest_k=0, groups={})
 
     def attach(self, slot: int, sequence: Sequence) -> None:
         """Give `slot` to a sequence whose tokens are all read back (`in_flight` 0).
@@ -155,20 +153,27 @@ class Sampler:
         """The slot is free; what it held is overwritten by the next `attach`."""
         self._needs[slot] = None
 
-    def sample(self, logits: torch.Tensor, rows: AbstractSequence[Row]) -> SamplerOutput:
+    def sample(
+        self,
+        logits: torch.Tensor,
+        rows: AbstractSequence[Row],
+        greedy: torch.Tensor | None = None,
+    ) -> SamplerOutput:
         """Draw one token a row from `logits` [R, vocab_size], any floating dtype.
 
         `rows[i]` is the row whose last position gave `logits[i]`; its sequence is
         attached. Enqueues device work and returns without waiting. `logits` are left
-        as they are.
+        as they are. `greedy` are their `greedy_tokens` where they are known; they are what
+        comes back where no row asks for more.
         """
-        plan = self._plan(rows) or self._nothing
-        largest, likeliest = _largest(logits)  # which hands NaN on
-        sound = largest.isfinite()
+        if greedy is None:
+            greedy = greedy_tokens(logits)
+        plan = self._plan(rows)
+        if plan is None:
+            return SamplerOutput(greedy)
         scores = self._adjust(logits, plan)
-        if scores is not logits:
-            largest, likeliest = _largest(scores)
-            sound &= largest.isfinite()
+        likeliest = greedy if scores is logits else greedy_tokens(scores)
+        sound = (greedy >= 0) & (likeliest >= 0)
         tokens = torch.where(sound, self._pick(scores, likeliest, plan), NO_TOKEN)
         if self._seen is not None and (group := plan.groups.get("penalties")) is not None:
             self._seen.add(plan.slots[group], tokens[group])
@@ -228,8 +233,7 @@ class Sampler:
             return likeliest
         if isinstance(drawing, slice):
             return self._draw(scores, plan, drawing)
-        likeliest[drawing] = self._draw(scores[drawing], plan, drawing)
-        return likeliest
+        return likeliest.index_copy(0, drawing, self._draw(scores[drawing], plan, drawing))
 
     def _draw(self, logits: torch.Tensor, plan: _Plan, drawing: _Group) -> torch.Tensor:
         slots = plan.slots[drawing]
@@ -260,6 +264,15 @@ class Sampler:
 
     def _known(self, pairs: Mapping[int, float]) -> dict[int, float]:
         return {token: value for token, value in pairs.items() if token < self.vocab_size}
+
+
+def greedy_tokens(logits: torch.Tensor) -> torch.Tensor:
+    """The likeliest token of each row of `logits` [R, V], int64 [R]; NO_TOKEN for a broken row.
+
+    Waits for nothing and depends on no parameter, so that a graph may end with it.
+    """
+    largest, places = _largest(logits)  # which hands NaN on
+    return torch.where(largest.isfinite(), places, NO_TOKEN)
 
 
 def score(
