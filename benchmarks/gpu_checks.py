@@ -1,27 +1,41 @@
-"""What only a GPU can show: the 8B shape in NF4 through the real path, and equality with the CPU.
+"""What only a GPU can show, by one command, on the project's own kernels.
 
-    python -m benchmarks.gpu_checks [--save FILE] [--layers N] [--skip-large] [--skip-demo]
+    python -m benchmarks.gpu_checks [--save [FOLDER]] [--layers N] [--skip PART]...
 
-Needs a CUDA device and about 40 GB of disk for the large part: a Llama-3.1-8B
-shaped checkpoint with random bfloat16 weights is built in a temporary folder, a
-worker loads it with nf4, and the client measures it. Random weights answer
-nonsense at the speed of real ones. Prints one JSON object at the end.
+Needs a CUDA device. In turn:
+
+- tests: those marked `gpu`, and those that take a GPU where there is one: kernels, graphs, merged
+  weights, fused layers, the engine over a real runner.
+- accuracy: 4-bit logits against float32, answers against transformers with bitsandbytes
+  (benchmarks/gpu_accuracy.py).
+- demo: the embedded model's answers in float32 are those of the CPU.
+- large: the 8B shape in NF4 through the real path. Takes about 40 GB of disk: a checkpoint of
+  random bfloat16 weights is built in a temporary folder, a worker loads it, and the client
+  measures it. Random weights answer nonsense at the speed of real ones.
+
+Prints one JSON object; the exit code is 1 where a test failed, an error was large or an answer
+was another.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import msgspec
 
 import llmkernel
-from benchmarks import apart, gpu, random_model, streams
+from benchmarks import apart, gpu, random_model, results, streams
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.client import Client
@@ -30,6 +44,62 @@ SHAPE = SHAPES["llama-3.1-8b"]
 PROMPT_TOKENS = 128
 NEW_TOKENS = 256
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+TESTS = (
+    "tests/model/test_cuda.py",
+    "tests/model/test_four_bit.py",
+    "tests/model/test_fused.py",
+    "tests/model/test_split_attention.py",
+    "tests/model/test_tiled_attention.py",
+    "tests/sampler",
+    "tests/engine/test_with_a_model.py",
+    "tests/loader/test_loader.py",
+)
+"""What runs on a GPU, in whole or in part."""
+PARTS = ("tests", "accuracy", "demo", "large")
+_ROOT = Path(__file__).parent.parent
+
+
+def check_tests(paths: Sequence[str] = TESTS) -> dict[str, Any]:
+    """Run tests in a process of their own; how many ran, and the names of those that failed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "tests.xml"
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *paths],
+            cwd=_ROOT,
+            check=False,
+        )  # fmt: skip
+        return {"tests": counted(report.read_text())}
+
+
+def counted(report: str) -> dict[str, Any]:
+    """The figures of a JUnit report: tests, those that were skipped, names of those that failed."""
+    cases = list(ElementTree.fromstring(report).iter("testcase"))
+    failed = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    return {"run": len(cases) - skipped, "skipped": skipped, "failed": failed}
+
+
+def check_accuracy() -> dict[str, Any]:
+    """Figures of benchmarks.gpu_accuracy, in a process whose memory is given back."""
+    found: dict[str, Any] = apart.call(_accuracy)
+    return {"accuracy": found}
+
+
+def _accuracy() -> dict[str, Any]:
+    import torch
+
+    from benchmarks import gpu_accuracy, tiny_models
+
+    found = [
+        gpu_accuracy.measure(case, torch.device("cuda:0"), torch.bfloat16)
+        for case in gpu_accuracy.cases(list(tiny_models.VARIANTS), gpu_accuracy.LARGE_LAYERS)
+    ]
+    print(*gpu_accuracy.table(found), sep="\n", flush=True)
+    return gpu_accuracy.figures(found, torch.bfloat16)
 
 
 def check_cancel(llm: Client, prompt: list[int]) -> dict[str, Any]:
@@ -116,37 +186,50 @@ def check_demo() -> dict[str, Any]:
         finally:
             llm.stop()
     same = sum(a == b for a, b in zip(*answers, strict=True))
-    return {"demo_cpu_equals_gpu": f"{same} of {len(answers[0])}", "answers": answers[1]}
+    return {"demo_equal": [same, len(answers[0])], "answers": answers[1]}
 
 
-def main() -> None:
-    """Run the checks and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--save", type=Path)
-    parser.add_argument("--layers", type=int)
-    parser.add_argument("--skip-large", action="store_true")
-    parser.add_argument("--skip-demo", action="store_true")
-    arguments = parser.parse_args()
-    import bitsandbytes
-    import torch
-    import transformers
+def problems(report: dict[str, Any]) -> list[str]:
+    """What of the figures is not as it has to be."""
+    found = [f"failed: {name}" for name in report.get("tests", {}).get("failed", [])]
+    if report.get("tests", {}).get("run") == 0:
+        found.append("no test ran")
+    found += [f"inexact: {name}" for name in report.get("accuracy", {}).get("inexact", [])]
+    same, count = report.get("demo_equal", (0, 0))
+    if same != count:
+        found.append(
+            f"the embedded model answers otherwise on the GPU: {same} of {count} are equal"
+        )
+    return found
 
-    report: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name(),
-        "versions": {
-            m.__name__: m.__version__ for m in (torch, transformers, bitsandbytes, llmkernel)
-        },
+
+def main(given: list[str] | None = None) -> int:
+    """Run the checks, print one JSON object and what is wrong; 0 where nothing is."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--layers", type=int, help="fewer layers of the 8B shape")
+    parser.add_argument("--skip", action="append", choices=PARTS, default=[])
+    parser.add_argument(
+        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        help="write a JSON file, into benchmarks/results/ where no folder is named",
+    )  # fmt: skip
+    arguments = parser.parse_args(given)
+    os.environ.setdefault("LLMKERNEL_KERNELS", "1")
+    checks = {
+        "tests": check_tests,
+        "accuracy": check_accuracy,
+        "demo": check_demo,
+        "large": lambda: check_large(arguments.layers),
     }
-    if not arguments.skip_demo:
-        report |= check_demo()
-    if not arguments.skip_large:
-        report |= check_large(arguments.layers)
-    text = json.dumps(report, indent=2)
-    print(text)
+    report: dict[str, Any] = {}
+    for name, check in checks.items():
+        if name not in arguments.skip:
+            report |= check()
+    report["problems"] = problems(report)
+    print(json.dumps(report, indent=2))
     if arguments.save:
-        arguments.save.write_text(text + "\n")
+        print(results.save("gpu_checks", report, "", arguments.save))
+    return 1 if report["problems"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -184,15 +184,8 @@ def test_options_become_settings():
             "--queue",
             "9",
         ),
-        *(
-            "--max-batch-tokens",
-            "64",
-            "--max-prefill-tokens",
-            "96",
-            "--no-prefix-cache",
-            "--idle-timeout",
-            "60",
-        ),
+        *("--max-batch-tokens", "64", "--max-prefill-tokens", "96"),
+        *("--no-prefix-cache", "--idle-timeout", "60"),
         *("--trust-remote-code", "--transport", "tcp"),
     ) == WorkerConfig(
         name="q",

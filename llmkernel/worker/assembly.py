@@ -121,6 +121,13 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
     return count - 1
 
 
+def largest_step(config: WorkerConfig, on_gpu: bool) -> int:
+    """Tokens of prompts that a step may have at most, as far as memory allows."""
+    if config.max_prefill_tokens is not None:
+        return config.max_prefill_tokens
+    return max(config.max_batch_tokens, GPU_PREFILL if on_gpu else 0)
+
+
 def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
     cure = "Allow more with gpu_memory." if bounded else "Ask for a smaller one with kv_cache."
     return NotEnoughMemory(
@@ -128,13 +135,6 @@ def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
         needed=needed,
         free=free,
     )
-
-
-def largest_step(config: WorkerConfig, on_gpu: bool) -> int:
-    """Tokens of prompts that a step may have at most, as far as memory allows."""
-    if config.max_prefill_tokens is not None:
-        return config.max_prefill_tokens
-    return max(config.max_batch_tokens, GPU_PREFILL if on_gpu else 0)
 
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:

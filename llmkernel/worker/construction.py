@@ -101,7 +101,9 @@ def _room(config: WorkerConfig, opened: Opened, settings: Any, empty: nn.Module)
         return _Room(0, 0)
     rows, item = config.max_concurrent, opened.dtype.itemsize
     widths = memory.widths(empty, settings.vocab_size)
-    workspace = budget.workspace(widths, config.max_batch_tokens + rows, rows, item)
+    workspace = budget.workspace(
+        widths, (config.max_prefill_tokens or config.max_batch_tokens) + rows, rows, item
+    )
     return _Room(workspace, LEAST_BLOCKS * block_bytes(settings, BLOCK_SIZE, item))
 
 

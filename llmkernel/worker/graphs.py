@@ -25,10 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 class Decoded(NamedTuple):
-    """What a decode step computes: `hidden` [rows, hidden_size] and `logits` [rows, vocab_size]."""
+    """What a decode step computes: `hidden` [rows, hidden_size], `logits` [rows, vocab_size] and
+    their `greedy_tokens` [rows]."""
 
     hidden: Tensor
     logits: Tensor
+    greedy: Tensor
+
+    def first(self, count: int) -> Decoded:
+        """Of so many rows, without those of padding."""
+        return Decoded(*(tensor[:count] for tensor in self))
 
 
 class DecodeGraphs:
@@ -64,24 +70,30 @@ class DecodeGraphs:
         """Replay the step that lies in the buffers, which `bucket` gave the size of.
 
         What comes back is overwritten by the next replay of the bucket. None where there is
-        no memory to capture it: then this bucket and larger ones are not tried again.
+        no memory to compute it. Where there is none to capture it either, this bucket and
+        larger ones are not tried again.
         """
         if bucket not in self._captured:
-            try:
-                self._captured[bucket] = self._capture(bucket)
-            except torch.OutOfMemoryError:
-                self._buckets = [size for size in self._buckets if size < bucket]
-                _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
-                return None
+            return self._first(bucket)
         graph, decoded = self._captured[bucket]
         graph.replay()
         return decoded
 
-    def _capture(self, bucket: int) -> tuple[torch.cuda.CUDAGraph, Decoded]:
-        tensors = self._padded(bucket)
-        # kernels are compiled and libraries set up outside of the capture; what this writes is
-        # what the replay writes again
-        self._compute(tensors)
+    def _first(self, bucket: int) -> Decoded | None:
+        """Launch the step, which compiles kernels and sets libraries up, then capture it.
+
+        It is not replayed: a step writes what it begins from, the newest tokens.
+        """
+        tensors, decoded = self._padded(bucket), None
+        try:
+            decoded = self._compute(tensors)
+            self._captured[bucket] = self._capture(tensors)
+        except torch.OutOfMemoryError:
+            self._buckets = [size for size in self._buckets if size < bucket]
+            _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
+        return decoded
+
+    def _capture(self, tensors: StepTensors) -> tuple[torch.cuda.CUDAGraph, Decoded]:
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from llmkernel.worker.models import (
 from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
-from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
+from llmkernel.worker.sampler import Sampler, SamplerOutput, greedy_tokens, to_sampled
 from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
 
 _CPU_MEMORY = "can't allocate memory"
@@ -66,6 +66,16 @@ class Launched:
     output: SamplerOutput | None
     scores: PromptScores | None
     done: torch.Event | None
+
+
+class _Computed(NamedTuple):
+    """A step before its draw: hidden states [tokens, hidden], and of its samples the logits
+    [samples, vocab] and, out of a graph, which has kept them as newest, the greedy tokens."""
+
+    hidden: Tensor
+    logits: Tensor | None
+    tensors: StepTensors
+    greedy: Tensor | None = None
 
 
 class ModelRunner:
@@ -115,7 +125,10 @@ class ModelRunner:
             )
             self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
             self._owners: list[Sequence | None] = [None] * max_concurrent
-            self._last_token = torch.zeros(max_concurrent, dtype=torch.int64, device=self._device)
+            # one more for the rows of padding, which are nobody's
+            self._last_token = torch.zeros(
+                max_concurrent + 1, dtype=torch.int64, device=self._device
+            )
         self._graphs = self._make_graphs(max_concurrent)
 
     @property
@@ -215,9 +228,9 @@ class ModelRunner:
         for row in batch.rows:
             if self._owners[row.sequence.slot] is not row.sequence:
                 self._own(row.sequence)
-        hidden, logits, tensors = self._compute(batch)
-        output = self._sample(logits, tensors, [row for row in batch.rows if row.samples])
-        scores = score_prompts(hidden, self._head, batch.rows)
+        computed = self._compute(batch)
+        output = self._sample(computed, [row for row in batch.rows if row.samples])
+        scores = score_prompts(computed.hidden, self._head, batch.rows)
         done = None
         if self._device.type == "cuda":
             output, scores = _sent_to_host(output, scores)
@@ -242,24 +255,27 @@ class ModelRunner:
             return None
         return DecodeGraphs(self._decode, self._inputs.padded, max_rows)
 
-    def _compute(self, batch: StepBatch) -> tuple[Tensor, Tensor | None, StepTensors]:
-        """Hidden states [tokens, hidden] and the logits [samples, vocab] of a step, and its tensors."""
+    def _compute(self, batch: StepBatch) -> _Computed:
         bucket = self._graphs.bucket(batch) if self._graphs else 0
         tensors = self._inputs.fill(batch, bucket)
         if self._graphs and bucket and (decoded := self._graphs.run(bucket)):
-            count = len(batch.rows)
-            return decoded.hidden[:count], decoded.logits[:count], tensors
+            hidden, logits, greedy = decoded.first(len(batch.rows))
+            return _Computed(hidden, logits, tensors, greedy)
         hidden = self._forward(tensors)
         if not len(tensors.sampled):
-            return hidden, None, tensors
+            return _Computed(hidden, None, tensors)
         if len(tensors.sampled) == len(hidden):  # each of them, in order
-            return hidden, self._head(hidden), tensors
-        return hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors
+            return _Computed(hidden, self._head(hidden), tensors)
+        return _Computed(hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors)
 
     def _decode(self, tensors: StepTensors) -> Decoded:
-        """A step in which every row has one token and is sampled."""
+        """A step in which every row has one token and is sampled, as if all of them were greedy."""
         hidden = self._forward(tensors)
-        return Decoded(hidden, self._head(hidden))
+        logits = self._head(hidden)
+        greedy = greedy_tokens(logits)
+        assert tensors.paged.decode is not None, "it has decode rows only"
+        self._keep_newest(tensors.paged.decode.slots, greedy)
+        return Decoded(hidden, logits, greedy)
 
     def _forward(self, tensors: StepTensors) -> Tensor:
         """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
@@ -274,16 +290,19 @@ class ModelRunner:
         hidden: Tensor = output[0][0]
         return hidden
 
-    def _sample(
-        self, logits: Tensor | None, tensors: StepTensors, rows: list[Row]
-    ) -> SamplerOutput | None:
-        if logits is None:
+    def _sample(self, computed: _Computed, rows: list[Row]) -> SamplerOutput | None:
+        if computed.logits is None:
             return None
-        output = self._sampler.sample(logits, rows)
+        output = self._sampler.sample(computed.logits, rows, computed.greedy)
+        if output.tokens is not computed.greedy:
+            self._keep_newest(computed.tensors.slots, output.tokens)
+        return output
+
+    def _keep_newest(self, slots: Tensor, tokens: Tensor) -> None:
+        """Let a next step that is launched before these tokens are read back begin from them."""
         if self._ahead:
             # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
-            self._last_token.index_copy_(0, tensors.slots, output.tokens.clamp_min(0))
-        return output
+            self._last_token.index_copy_(0, slots, tokens.clamp_min(0))
 
 
 def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:

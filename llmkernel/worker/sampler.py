@@ -134,8 +134,6 @@ class Sampler:
         self._bias = SparseTable(max_concurrent, self.device)
         self._enders = SparseTable(max_concurrent, self.device)
         self._seen: SeenTokens | None = None
-        nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._nothing = _Plan(slots=nobody, keys=nobody, largest_k=0, groups={})
 
     def attach(self, slot: int, sequence: Sequence) -> None:
         """Give `slot` to a sequence whose tokens are all read back (`in_flight` 0).
@@ -164,24 +162,28 @@ class Sampler:
         self._needs[slot] = None
         self._asking.discard(slot)
 
-    def sample(self, logits: torch.Tensor, rows: AbstractSequence[Row]) -> SamplerOutput:
+    def sample(
+        self,
+        logits: torch.Tensor,
+        rows: AbstractSequence[Row],
+        greedy: torch.Tensor | None = None,
+    ) -> SamplerOutput:
         """Draw one token a row from `logits` [R, vocab_size], any floating dtype.
 
         `rows[i]` is the row whose last position gave `logits[i]`; its sequence is
         attached. Enqueues device work and returns without waiting. `logits` are left
-        as they are.
+        as they are. `greedy` are their `greedy_tokens` where they are known; they are what
+        comes back where no row asks for more.
         """
         assert all(self._needs[row.sequence.slot] for row in rows), _NOBODY
+        if greedy is None:
+            greedy = greedy_tokens(logits)
         plan = self._plan(rows) if self._asking else None
-        if plan is None and _is_numpys(logits):
-            return SamplerOutput(_likeliest(logits))
-        plan = plan or self._nothing
-        largest, likeliest = _largest(logits)  # which hands NaN on
-        sound = largest.isfinite()
+        if plan is None:
+            return SamplerOutput(greedy)
         scores = self._adjust(logits, plan)
-        if scores is not logits:
-            largest, likeliest = _largest(scores)
-            sound &= largest.isfinite()
+        likeliest = greedy if scores is logits else greedy_tokens(scores)
+        sound = (greedy >= 0) & (likeliest >= 0)
         tokens = torch.where(sound, self._pick(scores, likeliest, plan), NO_TOKEN)
         if self._seen is not None and (group := plan.groups.get("penalties")) is not None:
             self._seen.add(plan.slots[group], tokens[group])
@@ -241,8 +243,7 @@ class Sampler:
             return likeliest
         if isinstance(drawing, slice):
             return self._draw(scores, plan, drawing)
-        likeliest[drawing] = self._draw(scores[drawing], plan, drawing)
-        return likeliest
+        return likeliest.index_copy(0, drawing, self._draw(scores[drawing], plan, drawing))
 
     def _draw(self, logits: torch.Tensor, plan: _Plan, drawing: _Group) -> torch.Tensor:
         slots = plan.slots[drawing]
@@ -273,6 +274,17 @@ class Sampler:
 
     def _known(self, pairs: Mapping[int, float]) -> dict[int, float]:
         return {token: value for token, value in pairs.items() if token < self.vocab_size}
+
+
+def greedy_tokens(logits: torch.Tensor) -> torch.Tensor:
+    """The likeliest token of each row of `logits` [R, V], int64 [R]; NO_TOKEN for a broken row.
+
+    Waits for nothing and depends on no parameter, so that a graph may end with it.
+    """
+    if _is_numpys(logits):
+        return _likeliest(logits)
+    largest, places = _largest(logits)  # which hands NaN on
+    return torch.where(largest.isfinite(), places, NO_TOKEN)
 
 
 def score(
@@ -330,7 +342,7 @@ def _largest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """What `sample` makes of greedy rows that numpy can read: few calls, since each is cold by then."""
+    """`greedy_tokens` of what numpy can read: few calls, since each is cold by then."""
     scores = logits.numpy()
     found = scores.argmax(-1)
     sound = np.isfinite(scores[np.arange(len(found)), found])

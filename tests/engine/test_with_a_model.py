@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -49,10 +50,13 @@ def requests() -> list[Request]:
     return result
 
 
-def answers(depth: int, short: tuple[int, ...] = ()) -> dict[tuple[int, int], list[int]]:
+def answers(
+    device: str, depth: int, short: tuple[int, ...] = ()
+) -> dict[tuple[int, int], list[int]]:
     """The tokens of each answer."""
     sizes = {"num_blocks": 100, "block_size": BLOCK_SIZE, "max_concurrent": 8}
-    loaded = LoadedForTest(tiny_models.build("llama"), context_length=CONTEXT)
+    model = tiny_models.build("llama").to(device)
+    loaded = LoadedForTest(model, context_length=CONTEXT, device=torch.device(device))
     tokens: dict[tuple[int, int], list[int]] = {}
 
     def take(events: list[EngineEvent]) -> None:
@@ -64,7 +68,7 @@ def answers(depth: int, short: tuple[int, ...] = ()) -> dict[tuple[int, int], li
                 assert event.error is None
 
     engine = Engine(
-        Short(ModelRunner(loaded, max_batch_tokens=64, **sizes), short),
+        Short(ModelRunner(loaded, max_batch_tokens=64, copies=depth + 1, **sizes), short),
         **sizes,
         max_batch_tokens=64,
         context_length=CONTEXT,
@@ -81,15 +85,33 @@ def answers(depth: int, short: tuple[int, ...] = ()) -> dict[tuple[int, int], li
     return tokens
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> dict[tuple[int, int], list[int]]:
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the model is; on a GPU with the project's own kernels and graphs."""
+    monkeypatch.setenv("LLMKERNEL_KERNELS", "1")
+    return str(request.param)
+
+
+@functools.cache
+def undisturbed(device: str) -> dict[tuple[int, int], list[int]]:
     """What comes where nothing happens."""
-    return answers(depth=0)
+    return answers(device, depth=0)
 
 
 @pytest.mark.parametrize("short", [(12,), (13, 14, 15)])
 @pytest.mark.parametrize("depth", [0, 1])
 def test_a_step_that_was_half_done_counts_for_nothing(
-    depth: int, short: tuple[int, ...], undisturbed: dict[tuple[int, int], list[int]]
+    device: str, depth: int, short: tuple[int, ...]
 ) -> None:
-    assert answers(depth, short) == undisturbed
+    assert answers(device, depth, short) == undisturbed(device)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.worker.graphs import DecodeGraphs, buckets
+from llmkernel.worker.graphs import Decoded, DecodeGraphs, buckets
 from llmkernel.worker.sequence import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
@@ -54,6 +56,87 @@ def test_padding_changes_nothing_for_the_rows(name):
         expected = runner._head(runner._forward(plain).index_select(0, plain.sampled))
         for bucket in (3, 4, 8):
             runner._inputs.fill(batch, bucket)
+            runner._last_token.fill_(-7)
             decoded = runner._decode(runner._inputs.padded(bucket))
             assert decoded.logits.isfinite().all(), "padding must not make numbers that spread"
             torch.testing.assert_close(decoded.logits[:3], expected, rtol=1e-4, atol=1e-4)
+            launched = runner._sampler.sample(decoded.logits[:3], batch.rows)
+            assert decoded.greedy[:3].tolist() == launched.tokens.tolist()
+            newest = runner._last_token.tolist()
+            assert [newest[row.sequence.slot] for row in batch.rows] == launched.tokens.tolist()
+            assert newest[3:8] == [-7] * 5, "padding is nobody's"
+
+
+class Launched(DecodeGraphs):
+    """Graphs whose steps are launched each time, where nothing can be captured."""
+
+    runs = 0
+
+    def run(self, bucket):
+        decoded = super().run(bucket)
+        # on a GPU they are on their way to the host before they are overwritten
+        return decoded and Decoded(*(tensor.clone() for tensor in decoded))
+
+    def _capture(self, tensors):
+        # as in a capture, nothing is computed yet
+        rows = len(tensors.ids)
+        decoded = Decoded(
+            torch.empty(rows, 64),
+            torch.empty(rows, tiny_models.VOCABULARY),
+            torch.empty(rows, dtype=torch.int64),
+        )
+
+        def replay():
+            self.runs += 1
+            fresh = self._padded(rows)  # the plain attention's plans are of one step
+            for place, value in zip(decoded, self._compute(fresh), strict=True):
+                place.copy_(value)
+
+        return SimpleNamespace(replay=replay), decoded
+
+
+ASKED = (
+    {},
+    {"temperature": 1.0, "seed": 3},
+    {"repetition_penalty": 1.5},
+    {},
+    {"temperature": 0.7, "top_p": 0.8, "seed": 4},
+    {"logprobs": 2},
+)
+
+
+def test_a_step_without_memory_for_its_graph_is_computed_once():
+    class Full(Launched):
+        def _capture(self, tensors):
+            raise torch.OutOfMemoryError
+
+    answers = []
+    for graphs in (DecodeGraphs, Full):
+        runner = make_runner("llama")
+        if graphs is Full:
+            runner._graphs = Full(runner._decode, runner._inputs.padded, 8)
+        driver = Driver(runner, depth=1)
+        sequences = [driver.add(make_prompt(5 + number, number), 6) for number in range(3)]
+        driver.run()
+        answers.append([list(sequence.output_ids) for sequence in sequences])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_a_graph_draws_is_what_the_sampler_draws(asked, depth):
+    results = []
+    for graphs in (False, True):
+        runner = make_runner("llama", copies=depth + 1)
+        if graphs:
+            runner._graphs = Launched(runner._decode, runner._inputs.padded, 8)
+        driver = Driver(runner, depth=depth)
+        for number, params in enumerate(asked):
+            driver.add(make_prompt(5 + 4 * number, number), 4 + 3 * number, **params)
+        driver.run()
+        results.append([one for _, result in driver.results for one in result.sampled])
+        assert not graphs or runner._graphs.runs > 3
+    for launched, replayed in zip(*results, strict=True):
+        assert replayed.token_id == launched.token_id
+        assert replayed.logprob == pytest.approx(launched.logprob, abs=1e-4), "padding rounds"
+        assert [one.token_id for one in replayed.top] == [one.token_id for one in launched.top]

@@ -13,7 +13,7 @@ from sampler_rows import advance, attached, decode_row, draw, draw_details
 from transformers import generation as hf
 
 from llmkernel.params import SamplingParams
-from llmkernel.worker.sampler import TOP_LOGPROBS
+from llmkernel.worker.sampler import TOP_LOGPROBS, greedy_tokens
 from llmkernel.worker.sequence import NO_TOKEN, Row
 
 WIDTH = 64
@@ -173,6 +173,24 @@ def test_a_broken_row_fails_alone() -> None:
         assert tokens[1:4] == [NO_TOKEN] * 3
         whole = [0, 4, 5]
         assert [tokens[i] for i in whole] == draw(values[whole], *(rows[i] for i in whole))
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"temperature": 0}, {"temperature": 0, "repetition_penalty": 2.0}]
+)
+def test_greedy_tokens_that_are_known_change_nothing(asked: dict[str, float]) -> None:
+    values = logits(6)
+    values[1, 3] = float("nan")
+    values[2] = float("-inf")
+    known = greedy_tokens(values)
+    kept = known.clone()
+    rows = [decode_row(i, seed=i, **(asked if i % 2 else {"temperature": 0})) for i in range(6)]
+    sampler = attached(WIDTH, rows)
+    drawn = sampler.sample(values, rows, known).tokens
+    assert drawn.tolist() == draw(values, *rows)
+    assert drawn[[0, 4]].tolist() == known[[0, 4]].tolist()
+    assert known.equal(kept), "a graph's tensor is not written to"
+    assert (drawn is known) == (asked == {"temperature": 0})
 
 
 def test_a_broken_row_has_no_logprob() -> None:

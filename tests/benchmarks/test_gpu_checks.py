@@ -1,0 +1,44 @@
+"""What the checks on a GPU make of what they find."""
+
+from __future__ import annotations
+
+from benchmarks import gpu_checks
+
+FINE = {
+    "tests": {"run": 9, "skipped": 1, "failed": []},
+    "accuracy": {"inexact": []},
+    "demo_equal": [4, 4],
+}
+
+
+def test_tests_are_counted_and_failures_named(tmp_path):
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert False\n"
+        "@pytest.fixture\ndef broken(): raise ValueError\n"
+        "def test_worse(broken): pass\n"
+        "@pytest.mark.skip\ndef test_later(): pass\n"
+    )
+    found = gpu_checks.check_tests([str(tmp_path / "test_some.py")])["tests"]
+    assert (found["run"], found["skipped"]) == (3, 1)
+    assert [name.rpartition("::")[2] for name in found["failed"]] == ["test_bad", "test_worse"]
+
+
+def test_nothing_is_wrong_with_what_is_fine_or_was_not_asked_for():
+    assert gpu_checks.problems(FINE) == []
+    assert gpu_checks.problems({}) == []
+
+
+def test_everything_that_is_wrong_is_told():
+    report = FINE | {
+        "tests": {"run": 0, "skipped": 10, "failed": ["a::b"]},
+        "accuracy": {"inexact": ["gemma2"]},
+        "demo_equal": [3, 4],
+    }
+    assert len(gpu_checks.problems(report)) == 4
+    assert "gemma2" in " ".join(gpu_checks.problems(report))
+
+
+def test_every_test_that_it_runs_is_there():
+    assert all((gpu_checks._ROOT / path).exists() for path in gpu_checks.TESTS)
