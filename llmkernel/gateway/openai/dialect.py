@@ -1,0 +1,80 @@
+"""OpenAI's errors: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmkernel.gateway.dialects import Reply, sse
+from llmkernel.gateway.faults import Failure
+
+_STATUS = {422: 400, 499: 500, 507: 503, 424: 500, 426: 502, 408: 500}
+"""OpenAI's clients know 400 for what is wrong with a request; the others have no class there."""
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_CODES = {
+    "prompt_too_long": "context_length_exceeded",
+    "unsupported_field": "unsupported_parameter",
+    "invalid_request": "invalid_value",
+    "shape": "invalid_type",
+    "syntax": "invalid_json",
+    "unauthorized": "invalid_api_key",
+    "worker_not_found": "model_not_found",
+    "overloaded": "rate_limit_exceeded",
+}
+"""The codes that clients look for, by ours."""
+
+
+class Error(msgspec.Struct):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field to blame."""
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct):
+    """The body of an answer that is an error."""
+
+    error: Error
+
+
+def status_of(failure: Failure) -> int:
+    """The HTTP status of a failure here."""
+    return _STATUS.get(failure.status, failure.status)
+
+
+def error_of(failure: Failure) -> Error:
+    """A failure in OpenAI's words."""
+    status = status_of(failure)
+    general = "server_error" if status >= 500 else "invalid_request_error"
+    return Error(
+        message=failure.message,
+        type=_TYPES.get(status, general),
+        param=failure.field or None,
+        code=_CODES.get(failure.code, failure.code),
+    )
+
+
+class OpenAIDialect:
+    """The routes of OpenAI's API."""
+
+    name = "openai"
+
+    def reply(self, failure: Failure) -> Reply:
+        """The error as JSON."""
+        body = msgspec.json.encode(ErrorBody(error_of(failure)))
+        return Reply(status_of(failure), body, headers=failure.headers)
+
+    def last_words(self, failure: Failure) -> bytes:
+        """The error as the last event. No `[DONE]`: the answer is not whole."""
+        return sse(msgspec.json.encode(ErrorBody(error_of(failure))))
+
+
+OPENAI = OpenAIDialect()
