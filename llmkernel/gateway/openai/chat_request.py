@@ -5,31 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.gateway import features
 from llmkernel.gateway.openai.messages import Message, turns
 from llmkernel.gateway.openai.stream_options import StreamOptions, includes_usage
 from llmkernel.gateway.translation import sampling
 from llmkernel.gateway.translation.ask import Ask, conversation
-from llmkernel.gateway.translation.refusals import Feature, Refused, refuse
+from llmkernel.gateway.translation.refusals import (
+    PREDICTION,
+    REASONING,
+    SCHEDULING,
+    STORAGE,
+    TEMPLATES,
+    Refused,
+    refuse,
+)
 
 _REFUSED = {
-    "tools": Refused(Feature.TOOLS, ([],)),
-    "tool_choice": Refused(Feature.TOOLS, ("none", "auto")),
-    "tool_prompt": Refused(Feature.TOOLS),
-    "functions": Refused(Feature.TOOLS, ([],)),
-    "function_call": Refused(Feature.TOOLS, ("none", "auto")),
-    "response_format": Refused(Feature.GRAMMAR, ({"type": "text"},)),
-    "modalities": Refused(Feature.AUDIO, (["text"], [])),
-    "audio": Refused(Feature.AUDIO),
-    "prediction": Refused(Feature.PREDICTION),
-    "reasoning_effort": Refused(Feature.REASONING, ("none",)),
-    "verbosity": Refused(Feature.REASONING, ("medium",)),
-    "web_search_options": Refused(Feature.TOOLS),
-    "store": Refused(Feature.STORAGE, (False,)),
-    "service_tier": Refused(Feature.SCHEDULING, ("auto", "default")),
-    "chat_template": Refused(Feature.TEMPLATES),
-    "chat_template_kwargs": Refused(Feature.TEMPLATES, ({},)),
-    "grammar": Refused(Feature.GRAMMAR),
-    "adapter_id": Refused(Feature.ADAPTERS),
+    "tools": Refused(features.tools, ([],)),
+    "tool_choice": Refused(features.tools, ("none", "auto")),
+    "tool_prompt": Refused(features.tools),
+    "functions": Refused(features.tools, ([],)),
+    "function_call": Refused(features.tools, ("none", "auto")),
+    "response_format": Refused(features.grammar, ({"type": "text"},)),
+    "modalities": Refused(features.audio, (["text"], [])),
+    "audio": Refused(features.audio),
+    "prediction": Refused(PREDICTION),
+    "reasoning_effort": Refused(REASONING, ("none",)),
+    "verbosity": Refused(REASONING, ("medium",)),
+    "web_search_options": Refused(features.tools),
+    "store": Refused(STORAGE, (False,)),
+    "service_tier": Refused(SCHEDULING, ("auto", "default")),
+    "chat_template": Refused(TEMPLATES),
+    "chat_template_kwargs": Refused(TEMPLATES, ({},)),
+    "grammar": Refused(features.grammar),
+    "adapter_id": Refused(features.adapter),
 }
 
 
@@ -104,5 +113,3 @@ def _alternatives(request: ChatRequest) -> int | None:
     if request.top_logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true.", field="top_logprobs")
     return None
-
-

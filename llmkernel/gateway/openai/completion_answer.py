@@ -34,7 +34,7 @@ class Completion(msgspec.Struct):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: Usage | None | msgspec.UnsetType = msgspec.UNSET
+    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     object: Literal["text_completion"] = "text_completion"
     system_fingerprint: str = FINGERPRINT
 
@@ -44,9 +44,7 @@ def answer(
 ) -> Completion:
     """All answers to all prompts; `echoes` are the texts of the prompts, where they come first."""
     pairs = zip(generations, echoes or [""] * len(generations), strict=True)
-    samples = [
-        (sample, echo) for generation, echo in pairs for sample in generation.samples
-    ]
+    samples = [(sample, echo) for generation, echo in pairs for sample in generation.samples]
     choices = [_choice(index, *sample) for index, sample in enumerate(samples)]
     return Completion(head.id, head.created, head.model, choices, usage(generations))
 

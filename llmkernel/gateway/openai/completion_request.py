@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.gateway import features
 from llmkernel.gateway.openai.stream_options import StreamOptions, includes_usage
 from llmkernel.gateway.translation import sampling
 from llmkernel.gateway.translation.ask import Ask
-from llmkernel.gateway.translation.refusals import Feature, Refused, refuse
+from llmkernel.gateway.translation.refusals import INFILLING, Refused, refuse
 from llmkernel.params import SamplingParams
 
 DEFAULT_MAX_TOKENS = 16
 """What OpenAI's API says."""
 _REFUSED = {
-    "suffix": Refused(Feature.INFILLING, ("",)),
-    "grammar": Refused(Feature.GRAMMAR),
-    "response_format": Refused(Feature.GRAMMAR, ({"type": "text"},)),
-    "adapter_id": Refused(Feature.ADAPTERS),
+    "suffix": Refused(INFILLING, ("",)),
+    "grammar": Refused(features.grammar),
+    "response_format": Refused(features.grammar, ({"type": "text"},)),
+    "adapter_id": Refused(features.adapter),
 }
 
 

@@ -57,7 +57,7 @@ def error_of(failure: Failure) -> Error:
     return Error(
         message=failure.message,
         type=_TYPES.get(status, general),
-        param=failure.field or None,
+        param=str(failure.field or failure.data.get("field", "")) or None,
         code=_CODES.get(failure.code, failure.code),
     )
 

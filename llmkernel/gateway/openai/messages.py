@@ -8,22 +8,23 @@ from typing import Any
 import msgspec
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.gateway import features
 from llmkernel.gateway.translation import content
-from llmkernel.gateway.translation.refusals import Feature, Refused, refuse, unsupported
+from llmkernel.gateway.translation.refusals import NAMES, REASONING, Refused, refuse
 from llmkernel.protocol import ChatMessage
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """Developer is what newer clients call the system; chat templates know the older name."""
 _TOOL_ROLES = ("tool", "function")
 _REFUSED = {
-    "name": Refused(Feature.NAMES),
-    "tool_calls": Refused(Feature.TOOLS, ([],)),
-    "tool_call_id": Refused(Feature.TOOLS),
-    "function_call": Refused(Feature.TOOLS),
-    "audio": Refused(Feature.AUDIO),
-    "refusal": Refused(Feature.GRAMMAR),
-    "annotations": Refused(Feature.TOOLS, ([],)),
-    "reasoning_content": Refused(Feature.REASONING, ("",)),
+    "name": Refused(NAMES),
+    "tool_calls": Refused(features.tools, ([],)),
+    "tool_call_id": Refused(features.tools),
+    "function_call": Refused(features.tools),
+    "audio": Refused(features.audio),
+    "refusal": Refused(features.grammar),
+    "annotations": Refused(features.tools, ([],)),
+    "reasoning_content": Refused(REASONING, ("",)),
 }
 
 
@@ -49,7 +50,7 @@ def turns(messages: Sequence[Message]) -> list[ChatMessage]:
 
 def _turn(message: Message, where: str) -> ChatMessage:
     if message.role in _TOOL_ROLES:
-        raise unsupported(f"{where}.role", Feature.TOOLS)
+        features.tools(message.role, f"{where}.role")
     if message.role not in _ROLES:
         raise InvalidRequest(
             f"{where}.role must be one of {', '.join(_ROLES)}.", field=f"{where}.role"

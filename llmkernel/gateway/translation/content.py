@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from llmkernel.errors import InvalidRequest, UnsupportedField
-from llmkernel.gateway.translation.refusals import Feature, unsupported
+from llmkernel.gateway import features
+from llmkernel.gateway.translation.refusals import REASONING
 
 Content = str | list[dict[str, Any]]
 
 _FEATURES = {
-    "image_url": Feature.IMAGES,
-    "input_image": Feature.IMAGES,
-    "image": Feature.IMAGES,
-    "video_url": Feature.IMAGES,
-    "file": Feature.IMAGES,
-    "input_file": Feature.IMAGES,
-    "document": Feature.IMAGES,
-    "search_result": Feature.IMAGES,
-    "input_audio": Feature.AUDIO,
-    "audio_url": Feature.AUDIO,
-    "tool_use": Feature.TOOLS,
-    "tool_result": Feature.TOOLS,
-    "server_tool_use": Feature.TOOLS,
-    "thinking": Feature.REASONING,
-    "redacted_thinking": Feature.REASONING,
+    "image_url": features.images,
+    "input_image": features.images,
+    "image": features.images,
+    "video_url": features.images,
+    "file": features.images,
+    "input_file": features.images,
+    "document": features.images,
+    "search_result": features.images,
+    "input_audio": features.audio,
+    "audio_url": features.audio,
+    "tool_use": features.tools,
+    "tool_result": features.tools,
+    "server_tool_use": features.tools,
+    "thinking": REASONING,
+    "redacted_thinking": REASONING,
 }
 
 
@@ -54,7 +55,7 @@ def _part(
 ) -> str:
     kind = part.get("type")
     if not isinstance(kind, str) or kind not in kinds:
-        raise _no_text(kind, where, kinds)
+        _refuse(kind, f"{where}.type", kinds)
     for name, value in part.items():
         if name not in ("type", "text", *notes) and value is not None:
             raise UnsupportedField(
@@ -66,9 +67,7 @@ def _part(
     return value
 
 
-def _no_text(kind: Any, where: str, kinds: Collection[str]) -> InvalidRequest:
+def _refuse(kind: Any, where: str, kinds: Collection[str]) -> NoReturn:
     if isinstance(kind, str) and kind in _FEATURES:
-        return unsupported(f"{where}.type", _FEATURES[kind])
-    return InvalidRequest(
-        f"{where}.type must be {' or '.join(kinds)}.", field=f"{where}.type"
-    )
+        _FEATURES[kind](kind, where)
+    raise InvalidRequest(f"{where} must be {' or '.join(kinds)}.", field=where)

@@ -1,37 +1,19 @@
-"""What no worker does yet: the one list of it, and the refusal that names the field.
+"""Fields that are known here and not served: refused by name, unless their value asks for nothing.
 
-A feature that comes leaves this list, and the dialects' tables of fields that name it.
+What the engine may do one day is refused by `features`, where it will plug in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import Enum
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from llmkernel.errors import UnsupportedField
 
-
-class Feature(Enum):
-    """What a field asks for, in words."""
-
-    TOOLS = "calling tools"
-    GRAMMAR = "answers bound to a format or a grammar"
-    IMAGES = "images and files"
-    AUDIO = "audio"
-    ADAPTERS = "adapters"
-    REASONING = "control of reasoning"
-    TEMPLATES = "chat templates from a request"
-    INFILLING = "text after the answer"
-    STORAGE = "storing answers beyond the running gateway"
-    CONTEXT = "cutting or summarising a conversation that is too long"
-    NAMES = "names of participants"
-    SCHEDULING = "service tiers and background work"
-    LOADING = "settings of a model at load time; they belong to `llmkernel start`"
-    SAMPLER = "this sampler"
-    PREDICTION = "predicted outputs"
+Feature = Callable[[Any, str], None]
+"""Refuses a value, given the name of its field."""
 
 
 class Refused(NamedTuple):
@@ -42,16 +24,33 @@ class Refused(NamedTuple):
     """Values that ask for nothing, beside null."""
 
 
+def beyond(what: str) -> Feature:
+    """The feature of asking for `what`, which is not this project's."""
+
+    def refuse_it(value: Any, field: str) -> None:
+        if value is not None:
+            raise UnsupportedField(
+                f"{field} is not supported: it asks for {what}. Leave it out.", field=field
+            )
+
+    return refuse_it
+
+
 def refuse(request: msgspec.Struct, fields: Mapping[str, Refused], where: str = "") -> None:
     """Raise UnsupportedField for the first field that asks for something."""
     for name, (feature, neutral) in fields.items():
         value = getattr(request, name)
         if value is not None and value not in neutral:
-            raise unsupported(where + name, feature)
+            feature(value, where + name)
 
 
-def unsupported(field: str, feature: Feature) -> UnsupportedField:
-    """The refusal of `field`, which asks for `feature`."""
-    return UnsupportedField(
-        f"{field} is not supported here: it asks for {feature.value}. Leave it out.", field=field
-    )
+REASONING = beyond("control of reasoning")
+TEMPLATES = beyond("another chat template than the model's own")
+INFILLING = beyond("a text that comes after the answer")
+STORAGE = beyond("storing answers")
+CONTEXT = beyond("cutting or summarising what is too long")
+NAMES = beyond("names of participants")
+SCHEDULING = beyond("service tiers or work in the background")
+LOADING = beyond("settings that a worker has from its start")
+SAMPLER = beyond("another sampler")
+PREDICTION = beyond("predicted outputs")

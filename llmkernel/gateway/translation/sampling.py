@@ -35,9 +35,7 @@ def given(request: SamplingFields) -> dict[str, Any]:
     """The values of those fields, for `build`. Raises InvalidRequest for what is no token id."""
     values = {name: getattr(request, name) for name in SamplingFields.__struct_fields__}
     if request.logit_bias is not None:
-        values["logit_bias"] = {
-            _token_id(key): bias for key, bias in request.logit_bias.items()
-        }
+        values["logit_bias"] = {_token_id(key): bias for key, bias in request.logit_bias.items()}
     return values
 
 
@@ -65,5 +63,5 @@ def _token_id(key: str) -> int:
     if key.isascii() and key.isdecimal() and len(key) < 20:
         return int(key)
     raise InvalidRequest(
-        "Each key of logit_bias must be a token id, such as \"50256\".", field="logit_bias"
+        'Each key of logit_bias must be a token id, such as "50256".', field="logit_bias"
     )
