@@ -189,6 +189,10 @@ class Models:
         for replica in self.serving(model):
             replica.keep = seconds
 
+    def owns(self, replica: Replica) -> bool:
+        """Whether the gateway started this worker, for its own clients."""
+        return replica.name in self._own
+
     def _let_go(self) -> None:
         for replica in list(self.replicas.values()):
             due = replica.keep is not None and replica.idle_seconds >= replica.keep

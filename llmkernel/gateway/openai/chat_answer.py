@@ -8,8 +8,8 @@ import msgspec
 
 from llmkernel._version import __version__
 from llmkernel.client.generation import Generation
-from llmkernel.gateway.openai.log_probabilities import Entry, entries
 from llmkernel.gateway.openai.usage import Usage, usage
+from llmkernel.gateway.translation.log_probabilities import Entry, entries
 from llmkernel.gateway.translation.naming import Head
 from llmkernel.protocol import TokenLogprob
 

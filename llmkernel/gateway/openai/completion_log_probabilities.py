@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from llmkernel.gateway.openai.log_probabilities import finite
+from llmkernel.gateway.translation.log_probabilities import finite
 from llmkernel.protocol import TokenLogprob
 
 

@@ -8,8 +8,8 @@ import msgspec
 
 from llmkernel.client.generation import Generation
 from llmkernel.gateway.openai.dialect import Error
-from llmkernel.gateway.openai.log_probabilities import Entry, entries
 from llmkernel.gateway.openai.response_request import ResponseRequest
+from llmkernel.gateway.translation.log_probabilities import Entry, entries
 from llmkernel.gateway.translation.naming import Head
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import Usage

@@ -9,8 +9,8 @@ import msgspec
 from llmkernel.client.generation import Delta, Generation
 from llmkernel.gateway.openai import response as responses
 from llmkernel.gateway.openai.dialect import Error
-from llmkernel.gateway.openai.log_probabilities import entries
 from llmkernel.gateway.openai.response import OutputMessage, OutputText, Response
+from llmkernel.gateway.translation.log_probabilities import entries
 
 
 class ResponseEvent(msgspec.Struct, kw_only=True, omit_defaults=True):

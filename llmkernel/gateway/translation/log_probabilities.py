@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens, as chat completions and responses show them."""
+"""Log-probabilities of tokens, as OpenAI and Ollama show them."""
 
 from __future__ import annotations
 

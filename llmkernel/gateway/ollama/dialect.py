@@ -1,0 +1,38 @@
+"""Ollama's errors: `{"error": message}`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmkernel.gateway.dialects import Reply
+from llmkernel.gateway.faults import Failure
+
+_STATUS = {422: 400, 499: 500, 507: 503, 424: 500, 426: 502, 408: 500}
+
+
+class ErrorBody(msgspec.Struct):
+    """The body of an answer that is an error, and the line that ends a broken stream."""
+
+    error: str
+
+
+class OllamaDialect:
+    """The routes of Ollama's API."""
+
+    name = "ollama"
+
+    def reply(self, failure: Failure) -> Reply:
+        """The error as JSON."""
+        status = _STATUS.get(failure.status, failure.status)
+        return Reply(status, _body(failure), headers=failure.headers)
+
+    def last_words(self, failure: Failure) -> bytes:
+        """The error as the last line. None says done: the answer is not whole."""
+        return _body(failure) + b"\n"
+
+
+def _body(failure: Failure) -> bytes:
+    return msgspec.json.encode(ErrorBody(failure.message))
+
+
+OLLAMA = OllamaDialect()

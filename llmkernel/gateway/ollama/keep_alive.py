@@ -1,0 +1,52 @@
+"""`keep_alive`: how long a model stays after its last request."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from llmkernel.errors import InvalidRequest
+from llmkernel.gateway.models import Models
+from llmkernel.gateway.replica import Replica
+
+KeepAlive = float | str | None
+_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(h|ms|us|ns|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+def seconds(value: float | str) -> float | None:
+    """Seconds from a number of them or a duration like "1h30m"; None is for ever.
+
+    Raises InvalidRequest.
+    """
+    found = value if isinstance(value, (int, float)) else _parse(value)
+    return None if found < 0 else found
+
+
+def apply(models: Models, replica: Replica, value: KeepAlive) -> None:
+    """Let the model go so long after its last request.
+
+    A worker that somebody else started stays at least as long, which is as long as that
+    somebody wants it; only 0, the wish that it goes, holds for it too.
+    """
+    if value is None:
+        return
+    wanted = seconds(value)
+    if wanted == 0 or models.owns(replica):
+        models.keep(replica.model, wanted)
+
+
+def _parse(value: str) -> float:
+    text = value.strip().removeprefix("+")
+    sign = -1.0 if text.startswith("-") else 1.0
+    text = text.removeprefix("-")
+    if re.fullmatch(r"\d{1,12}", text):
+        return sign * float(text)
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text or len(text) > 40:
+        raise InvalidRequest(
+            'keep_alive must be seconds or a duration such as "5m"; -1 keeps it for ever.',
+            field="keep_alive",
+        )
+    total = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return sign * total
