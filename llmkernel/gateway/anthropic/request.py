@@ -34,6 +34,7 @@ _REFUSED = {
     "output_format": Refused(features.grammar),
     "context_management": Refused(CONTEXT, ({},)),
     "container": Refused(STORAGE),
+    "speed": Refused(SCHEDULING, ("standard",)),
 }
 _SAMPLING = {
     "service_tier": Refused(SCHEDULING, ("auto", "standard_only")),
@@ -50,13 +51,17 @@ class MessageTurn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Conversation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is read before an answer. Fields typed Any are refused unless they ask for nothing."""
+    """What is read before an answer.
+
+    `cache_control`, `user_profile_id`, `workspace_id` and `diagnostics` are taken and change
+    nothing: the prefix cache needs no marks. The other fields typed Any are refused, by name,
+    unless they ask for nothing.
+    """
 
     messages: list[MessageTurn]
     model: str | None = None
     system: content.Content | None = None
     cache_control: Any = None
-    """Taken; the prefix cache needs no marks."""
     tools: Any = None
     tool_choice: Any = None
     mcp_servers: Any = None
@@ -65,6 +70,10 @@ class Conversation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     output_format: Any = None
     context_management: Any = None
     container: Any = None
+    speed: Any = None
+    user_profile_id: Any = None
+    workspace_id: Any = None
+    diagnostics: Any = None
 
 
 class MessagesRequest(Conversation, kw_only=True, forbid_unknown_fields=True):

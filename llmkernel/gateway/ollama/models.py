@@ -17,6 +17,7 @@ from llmkernel.gateway.replica import Replica
 from llmkernel.protocol import ModelInfo
 
 _EPOCH = datetime.fromtimestamp(0, UTC).isoformat()
+_CAPABILITIES = ["completion"]
 _FOR_EVER = timedelta(days=365 * 100)
 
 
@@ -77,7 +78,7 @@ class Shown(msgspec.Struct, kw_only=True):
 
     details: Details
     model_info: dict[str, Any]
-    capabilities: list[str] = ["completion"]
+    capabilities: list[str]
     modified_at: str = _EPOCH
     modelfile: str = ""
     parameters: str = ""
@@ -111,7 +112,9 @@ async def show(exchange: Exchange) -> None:
     if name not in models.names() and not models.serving(name):
         raise WorkerNotFound("There is no such model here. GET /api/tags lists them.")
     info = _info(models, name)
-    exchange.answer(Shown(details=_details(info), model_info=_facts(name, info)))
+    exchange.answer(
+        Shown(details=_details(info), model_info=_facts(name, info), capabilities=_CAPABILITIES)
+    )
 
 
 async def version(exchange: Exchange) -> None:

@@ -18,6 +18,13 @@ _REFUSED = {
     "num_thread": Refused(LOADING),
     "main_gpu": Refused(LOADING),
     "use_mmap": Refused(LOADING),
+    "use_mlock": Refused(LOADING),
+    "numa": Refused(LOADING, (False,)),
+    "low_vram": Refused(LOADING, (False,)),
+    "f16_kv": Refused(LOADING),
+    "logits_all": Refused(LOADING),
+    "vocab_only": Refused(LOADING, (False,)),
+    "embedding_only": Refused(LOADING, (False,)),
     "mirostat": Refused(SAMPLER, (0,)),
     "mirostat_tau": Refused(SAMPLER),
     "mirostat_eta": Refused(SAMPLER),
@@ -63,6 +70,13 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     num_thread: Any = None
     main_gpu: Any = None
     use_mmap: Any = None
+    use_mlock: Any = None
+    numa: Any = None
+    low_vram: Any = None
+    f16_kv: Any = None
+    logits_all: Any = None
+    vocab_only: Any = None
+    embedding_only: Any = None
     mirostat: Any = None
     mirostat_tau: Any = None
     mirostat_eta: Any = None

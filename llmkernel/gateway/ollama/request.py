@@ -34,6 +34,9 @@ _GENERATE = {
     "images": Refused(features.images, ([],)),
     "template": Refused(TEMPLATES, ("",)),
     "context": Refused(CONTEXT, ([],)),
+    "width": Refused(features.images),
+    "height": Refused(features.images),
+    "steps": Refused(features.images),
 }
 _MESSAGE = {
     "images": Refused(features.images, ([],)),
@@ -88,6 +91,9 @@ class GenerateRequest(Common, kw_only=True, forbid_unknown_fields=True):
     images: Any = None
     template: Any = None
     context: Any = None
+    width: Any = None
+    height: Any = None
+    steps: Any = None
 
 
 def ask_chat(request: ChatRequest) -> Ask | None:

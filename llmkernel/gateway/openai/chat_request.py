@@ -11,6 +11,7 @@ from llmkernel.gateway.openai.stream_options import StreamOptions, includes_usag
 from llmkernel.gateway.translation import sampling
 from llmkernel.gateway.translation.ask import Ask, conversation
 from llmkernel.gateway.translation.refusals import (
+    MODERATION,
     PREDICTION,
     REASONING,
     SCHEDULING,
@@ -37,6 +38,7 @@ _REFUSED = {
     "service_tier": Refused(SCHEDULING, ("auto", "default")),
     "chat_template": Refused(TEMPLATES),
     "chat_template_kwargs": Refused(TEMPLATES, ({},)),
+    "moderation": Refused(MODERATION),
     "grammar": Refused(features.grammar),
     "adapter_id": Refused(features.adapter),
 }
@@ -45,7 +47,7 @@ _REFUSED = {
 class ChatRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """A chat completion: the fields of OpenAI's API, and the parameters of this project's own.
 
-    `user`, `metadata`, `safety_identifier`, `prompt_cache_key` and `parallel_tool_calls` are
+    `user`, `metadata`, `safety_identifier`, `prompt_cache_*` and `parallel_tool_calls` are
     taken and change nothing. What is typed Any below them is refused, by name, unless it asks
     for nothing.
     """
@@ -64,6 +66,7 @@ class ChatRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fields=T
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
     tools: Any = None
@@ -82,6 +85,7 @@ class ChatRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fields=T
     service_tier: Any = None
     chat_template: Any = None
     chat_template_kwargs: Any = None
+    moderation: Any = None
     grammar: Any = None
     adapter_id: Any = None
 

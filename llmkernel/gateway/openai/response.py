@@ -71,6 +71,18 @@ class Incomplete(msgspec.Struct):
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
+class TextFormat(msgspec.Struct, frozen=True):
+    """The form of the answer."""
+
+    type: Literal["text"] = "text"
+
+
+class TextSettings(msgspec.Struct, frozen=True):
+    """What the answer's text must be like."""
+
+    format: TextFormat = TextFormat()
+
+
 class Response(msgspec.Struct, kw_only=True):
     """A response, at any time of its life."""
 
@@ -94,7 +106,7 @@ class Response(msgspec.Struct, kw_only=True):
     parallel_tool_calls: bool = False
     tool_choice: Literal["none"] = "none"
     tools: list[Any] = []
-    text: dict[str, Any] = {"format": {"type": "text"}}
+    text: TextSettings = TextSettings()
     truncation: Literal["disabled"] = "disabled"
     background: bool = False
     object: Literal["response"] = "response"

@@ -14,6 +14,7 @@ from llmkernel.gateway.translation import sampling
 from llmkernel.gateway.translation.ask import Ask, conversation
 from llmkernel.gateway.translation.refusals import (
     CONTEXT,
+    MODERATION,
     REASONING,
     SCHEDULING,
     STORAGE,
@@ -34,8 +35,12 @@ _REFUSED = {
     "truncation": Refused(CONTEXT, ("disabled",)),
     "context_management": Refused(CONTEXT, ([],)),
     "prompt": Refused(TEMPLATES),
+    "moderation": Refused(MODERATION),
+    "image": Refused(features.images),
+    "access_programs": Refused(features.tools),
     "conversation": Refused(STORAGE),
     "background": Refused(SCHEDULING, (False,)),
+    "background_options": Refused(SCHEDULING),
     "service_tier": Refused(SCHEDULING, ("auto", "default")),
 }
 
@@ -50,7 +55,7 @@ class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 class ResponseRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """A response: the fields of OpenAI's API, and the parameters of this project's own.
 
-    `user`, `metadata`, `safety_identifier`, `prompt_cache_key` and `parallel_tool_calls` change
+    `user`, `metadata`, `safety_identifier`, `prompt_cache_*` and `parallel_tool_calls` change
     no answer. What is typed Any below them is refused, by name, unless it asks for nothing.
     """
 
@@ -72,6 +77,7 @@ class ResponseRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fiel
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
     tools: Any = None
@@ -84,6 +90,10 @@ class ResponseRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fiel
     prompt: Any = None
     conversation: Any = None
     background: Any = None
+    background_options: Any = None
+    moderation: Any = None
+    image: Any = None
+    access_programs: Any = None
     service_tier: Any = None
 
 
