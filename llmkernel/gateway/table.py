@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from llmkernel.gateway.routes import Route
 
-ROOMS = ("health",)
+ROOMS = ("health", "tgi.routes")
 """Modules of llmkernel.gateway whose `ROUTES` are served, in order: the first match wins."""
 
 
