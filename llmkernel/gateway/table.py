@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from llmkernel.gateway.routes import Route
 
-ROOMS = ("health", "tgi.routes")
+ROOMS = ("health", "operations", "repository", "tgi.routes")
 """Modules of llmkernel.gateway whose `ROUTES` are served, in order: the first match wins."""
 
 
