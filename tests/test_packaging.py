@@ -29,7 +29,7 @@ def project() -> dict:
 def requirements(project) -> dict[str, SpecifierSet]:
     """Everything that the dev extra installs, the extras inside it unfolded."""
     lines = list(project["dependencies"])
-    for extra in ("worker", "notebook", "lab", "dev"):
+    for extra in ("worker", "notebook", "gateway", "lab", "dev"):
         lines += project["optional-dependencies"][extra]
     parsed = [Requirement(line) for line in lines]
     found = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -50,12 +50,17 @@ class OwnDialect:
 
     def reply(self, failure: Failure) -> Reply:
         """`{"error": message, "error_type": code}`."""
-        body = msgspec.json.encode(ErrorBody(failure.message, failure.code))
+        body = encode(ErrorBody(failure.message, failure.code))
         return Reply(failure.status, body, headers=failure.headers)
 
     def last_words(self, failure: Failure) -> bytes:
         """The same as an event."""
         return sse(self.reply(failure).body)
+
+
+def encode(value: Any) -> bytes:
+    """JSON."""
+    return msgspec.json.encode(value)
 
 
 def sse(data: bytes, event: str = "") -> bytes:

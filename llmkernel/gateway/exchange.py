@@ -115,6 +115,7 @@ class Exchange:
         self.outflow = Outflow(
             self._handler,
             content_type,
+            self.record,
             write_seconds=settings.write_seconds,
             idle=settings.keep_alive_seconds,
         )

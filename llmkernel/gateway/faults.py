@@ -51,6 +51,14 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+class TemplateFailed(Exception):
+    """A conversation that the model's chat template does not take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
 class Failure(NamedTuple):
     """A failure in plain terms: what a dialect makes its error from."""
 
@@ -70,6 +78,10 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(
             _STATUS[error.kind], error.kind, error.message, error.field, dict(error.headers)
         )
+    if isinstance(error, ExceptionGroup):  # of a task group, where the first one counts
+        return failure_of(error.exceptions[0])
+    if isinstance(error, TemplateFailed):
+        return Failure(422, "template_error", error.message, "messages")
     if isinstance(error, LLMKernelError):
         return _known(error)
     if isinstance(error, HTTPError):

@@ -42,7 +42,7 @@ class Loader:
         self.loads: dict[str, Loading] = {}
         """Loads that run, by the name of the worker."""
         self.failed: dict[str, LLMKernelError] = {}
-        """Why a worker's last load failed, until one succeeds."""
+        """Why a model's last load failed, until one succeeds."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def config(self, model: str, **settings: Any) -> WorkerConfig:
@@ -84,12 +84,12 @@ class Loader:
         try:
             connection = await asyncio.to_thread(launcher.start, loading.config, on_progress=relay)
         except LLMKernelError as error:
-            self.failed[name] = error
+            self.failed[loading.config.model] = error
             loading.done.set_exception(error)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of any end
             loading.done.set_exception(error)
         else:
-            self.failed.pop(name, None)
+            self.failed.pop(loading.config.model, None)
             loading.done.set_result(connection)
         finally:
             self.loads.pop(name, None)

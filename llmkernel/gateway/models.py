@@ -88,6 +88,8 @@ class Models:
             known.close()
         order = known.order if known is not None else next(self._order)
         replica = self.replicas[connection.name] = Replica(connection, order)
+        if self._own_or_allowed(replica):
+            replica.keep = self._settings.unload_after
         return replica
 
     async def _poll(self) -> None:
@@ -165,9 +167,16 @@ class Models:
             self._own.add(connection.name)
         replica = self._see(connection)
         await replica.ask()
-        if not ran:
-            replica.keep = self._settings.unload_after
         return replica
+
+    async def load_named(self, model: str) -> Replica:
+        """The worker that runs under this name or with this model, else a fresh one."""
+        found = [each for each in self.serving(model) if model in (each.name, each.model)]
+        return found[0] if found and found[0].ready else await self.load(model)
+
+    def failures(self) -> dict[str, str]:
+        """Why the last load of a model failed, by model."""
+        return {model: error.message for model, error in self.loader.failed.items()}
 
     def allowed(self, model: str) -> None:
         """Raise InvalidRequest for a model that the gateway's clients may not have loaded."""
@@ -182,12 +191,24 @@ class Models:
         found = [each for each in self.serving(model) if model in (each.name, each.model)]
         if not found:
             raise WorkerNotFound("That model does not run here.", field="model")
+        if not all(self._own_or_allowed(replica) for replica in found):
+            raise InvalidRequest(
+                "Its worker was not started by this gateway. End it with `llmkernel stop`.",
+                field="model",
+            )
         await asyncio.gather(*(self._stop(replica) for replica in found))
 
     def keep(self, model: str, seconds: float | None) -> None:
-        """Let the workers of a model go after so many seconds without work; None is never."""
+        """Let the workers of a model go after so many seconds without work; None is never.
+
+        Only workers that the gateway started, or may start, are ever let go.
+        """
         for replica in self.serving(model):
-            replica.keep = seconds
+            if self._own_or_allowed(replica):
+                replica.keep = seconds
+
+    def _own_or_allowed(self, replica: Replica) -> bool:
+        return replica.name in self._own or replica.model in self._settings.allow_models
 
     def owns(self, replica: Replica) -> bool:
         """Whether the gateway started this worker, for its own clients."""

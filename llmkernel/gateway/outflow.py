@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from llmkernel.errors import SlowConsumer
 from llmkernel.gateway.dialects import sse
+from llmkernel.gateway.record import Record
 
 if TYPE_CHECKING:
     from tornado.web import RequestHandler
@@ -27,13 +29,19 @@ class Outflow:
     """
 
     def __init__(
-        self, handler: RequestHandler, content_type: str, *, write_seconds: float, idle: float
+        self,
+        handler: RequestHandler,
+        content_type: str,
+        record: Record,
+        *,
+        write_seconds: float,
+        idle: float,
     ) -> None:
         self._handler = handler
+        self._record = record
         self._write_seconds = write_seconds
         self._idle = idle if content_type == EVENT_STREAM else 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Future[None] | None = None
         self.begun = False
         handler.set_header("Content-Type", content_type)
         handler.set_header("Cache-Control", "no-cache")
@@ -75,6 +83,8 @@ class Outflow:
         self.stop()
         if data:
             self._handler.write(data)
+            if self._record.first_byte is None:
+                self._record.first_byte = time.monotonic()
         flushing = self._handler.flush()
         if not flushing.done():
             await self._patiently(flushing)

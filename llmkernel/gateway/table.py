@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from llmkernel.gateway.routes import Route
 
-ROOMS = ("health", "openai.routes", "anthropic.routes", "ollama.routes")
+ROOMS = (
+    "health",
+    "operations",
+    "repository",
+    "tgi.routes",
+    "openai.routes",
+    "anthropic.routes",
+    "ollama.routes",
+)
 """Modules of llmkernel.gateway whose `ROUTES` are served, in order: the first match wins."""
 
 
