@@ -210,10 +210,6 @@ class Models:
     def _own_or_allowed(self, replica: Replica) -> bool:
         return replica.name in self._own or replica.model in self._settings.allow_models
 
-    def owns(self, replica: Replica) -> bool:
-        """Whether the gateway started this worker, for its own clients."""
-        return replica.name in self._own
-
     def _let_go(self) -> None:
         for replica in list(self.replicas.values()):
             due = replica.keep is not None and replica.idle_seconds >= replica.keep

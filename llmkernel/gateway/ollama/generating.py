@@ -37,7 +37,8 @@ async def _answer(exchange: Exchange, request: Common, ask: Ask | None, kind: Ki
         options.check_context(request.options or Options(), replica.info.context_length)
         keep_alive.apply(models, replica, request.keep_alive)
         if ask is None:
-            await _nothing(exchange, request, lines)
+            unloads = keep_alive.unloads(replica, request.keep_alive)
+            exchange.answer(lines.nothing("unload" if unloads else "load"))
             return
         if not replica.info.has_chat_template:
             ask = requests.without_template(ask)
@@ -47,12 +48,6 @@ async def _answer(exchange: Exchange, request: Common, ask: Ask | None, kind: Ki
         generation = await ask.whole(replica.client)
     exchange.count(generation)
     exchange.answer(lines.whole(generation))
-
-
-async def _nothing(exchange: Exchange, request: Common, lines: Lines) -> None:
-    asked = request.keep_alive
-    goes = asked is not None and keep_alive.seconds(asked) == 0
-    exchange.answer(lines.nothing("unload" if goes else "load"))
 
 
 async def _stream(exchange: Exchange, ask: Ask, replica: Replica, lines: Lines) -> None:

@@ -26,14 +26,26 @@ def seconds(value: float | str) -> float | None:
 def apply(models: Models, replica: Replica, value: KeepAlive) -> None:
     """Let the model go so long after its last request.
 
-    A worker that somebody else started stays at least as long, which is as long as that
-    somebody wants it; only 0, the wish that it goes, holds for it too.
+    A worker that somebody else started stays as long as that somebody wants it.
     """
-    if value is None:
-        return
-    wanted = seconds(value)
-    if wanted == 0 or models.owns(replica):
-        models.keep(replica.model, wanted)
+    if value is not None:
+        models.keep(replica.model, seconds(value))
+
+
+def unloads(replica: Replica, value: KeepAlive) -> bool:
+    """Whether a request without a question was one to unload. Raises InvalidRequest.
+
+    That is where the worker is not the gateway's to end.
+    """
+    if value is None or seconds(value) != 0:
+        return False
+    if replica.keep != 0:
+        raise InvalidRequest(
+            "keep_alive 0 would end a worker that this gateway did not start. End it with "
+            "`llmkernel stop`.",
+            field="keep_alive",
+        )
+    return True
 
 
 def _parse(value: str) -> float:
