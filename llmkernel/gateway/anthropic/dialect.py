@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Literal
 
 import msgspec
 
 from llmkernel.gateway.dialects import Reply, sse
 from llmkernel.gateway.faults import Failure
+from llmkernel.gateway.translation.statuses import status_of
 
-_STATUS = {422: 400, 499: 500, 507: 529, 503: 529, 424: 500, 426: 502, 408: 500}
+_OVERLOADED = 529
+"""This API's own status for what may go better later."""
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -51,7 +54,8 @@ class AnthropicDialect:
 
 
 def _status(failure: Failure) -> int:
-    return _STATUS.get(failure.status, failure.status)
+    status = status_of(failure)
+    return _OVERLOADED if status == HTTPStatus.SERVICE_UNAVAILABLE else status
 
 
 def _body(failure: Failure) -> bytes:

@@ -6,8 +6,7 @@ import msgspec
 
 from llmkernel.gateway.dialects import Reply
 from llmkernel.gateway.faults import Failure
-
-_STATUS = {422: 400, 499: 500, 507: 503, 424: 500, 426: 502, 408: 500}
+from llmkernel.gateway.translation.statuses import status_of
 
 
 class ErrorBody(msgspec.Struct):
@@ -23,8 +22,7 @@ class OllamaDialect:
 
     def reply(self, failure: Failure) -> Reply:
         """The error as JSON."""
-        status = _STATUS.get(failure.status, failure.status)
-        return Reply(status, _body(failure), headers=failure.headers)
+        return Reply(status_of(failure), _body(failure), headers=failure.headers)
 
     def last_words(self, failure: Failure) -> bytes:
         """The error as the last line. None says done: the answer is not whole."""

@@ -6,9 +6,8 @@ import msgspec
 
 from llmkernel.gateway.dialects import Reply, sse
 from llmkernel.gateway.faults import Failure
+from llmkernel.gateway.translation.statuses import status_of
 
-_STATUS = {422: 400, 499: 500, 507: 503, 424: 500, 426: 502, 408: 500}
-"""OpenAI's clients know 400 for what is wrong with a request; the others have no class there."""
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -43,11 +42,6 @@ class ErrorBody(msgspec.Struct):
     """The body of an answer that is an error."""
 
     error: Error
-
-
-def status_of(failure: Failure) -> int:
-    """The HTTP status of a failure here."""
-    return _STATUS.get(failure.status, failure.status)
 
 
 def error_of(failure: Failure) -> Error:

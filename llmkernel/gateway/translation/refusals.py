@@ -41,7 +41,7 @@ def refuse(request: msgspec.Struct, fields: Mapping[str, Refused], where: str = 
     for name, (feature, neutral) in fields.items():
         value = getattr(request, name)
         if value is not None and value not in neutral:
-            feature(value, where + name)
+            feature(value or True, where + name)  # an empty object asks for something too
 
 
 REASONING = beyond("control of reasoning")
