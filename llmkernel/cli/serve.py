@@ -109,6 +109,17 @@ _LOAD_OPTIONS = ("quantization", "dtype", "device", "context_length", "kv_cache"
     help="Connections at once; more are closed.",
 )
 @click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="OpenTelemetry collector that gets the traces (OTLP over HTTP); needs the extra otel.",
+)
+@click.option(
+    "--otlp-service-name",
+    default="llmkernel.gateway",
+    show_default=True,
+    help="Name of the service in the traces.",
+)
+@click.option(
     "--drain-seconds",
     default=30.0,
     show_default=True,

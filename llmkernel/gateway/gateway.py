@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from tornado.httputil import HTTPHeaders
 
+from llmkernel.config import DEMO_MODEL
 from llmkernel.gateway.admission import Permits
 from llmkernel.gateway.credentials import Token
 from llmkernel.gateway.exchange import Exchange
@@ -18,7 +19,7 @@ from llmkernel.gateway.models import Models
 from llmkernel.gateway.recent import Recent
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.settings import Settings
-from llmkernel.gateway.tracing import Tracer
+from llmkernel.gateway.tracing import tracer_to
 
 
 class Gateway:
@@ -34,11 +35,13 @@ class Gateway:
         self.log = GatewayLog()
         self.recent = Recent()
         self.metrics = Metrics(self.models, self.permits)
-        self.tracer = Tracer()
+        self.tracer = tracer_to(settings.otlp_endpoint, settings.otlp_service_name)
         self.running: set[asyncio.Task[None]] = set()
         """The tasks of requests in flight."""
         self.aborting = False
         """Whether a stop has run out of patience."""
+        self._waking = asyncio.Lock()
+        self._awake = False
         self._guard = Guard(settings, token) if token is not None else None
 
     @property
@@ -48,9 +51,17 @@ class Gateway:
         return self._guard
 
     async def start(self, models: tuple[str, ...] = ()) -> None:
-        """Find the workers to serve, and start those that are missing."""
-        await self.models.start(models)
+        """Find the workers to serve; start `models`, or the embedded one where none runs."""
+        await self.models.start(models, fallback=DEMO_MODEL)
         self.recent.start(self.models)
+
+    async def awake(self) -> None:
+        """Find the workers to serve, once, and start none."""
+        async with self._waking:
+            if not self._awake:
+                await self.models.start()
+                self.recent.start(self.models)
+                self._awake = True
 
     async def stop(self, seconds: float) -> None:
         """Refuse new requests, let those in flight end for `seconds`, cut what is left."""

@@ -67,6 +67,7 @@ class Serving(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Headers of every answer, errors included."""
+        super().set_default_headers()
         self.set_header("Server", "llmkernel")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
@@ -81,6 +82,8 @@ class Serving(RequestHandler):
     async def prepare(self) -> None:
         """Refuse what need not be read."""
         self.record.principal = await self.admit()
+        if self._finished:
+            return
         if self.route is None:
             raise self._no_route()
         self._check_length()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from llmkernel import connection as files
-from llmkernel.config import DEMO_MODEL, default_name
+from llmkernel.config import default_name
 from llmkernel.connection import Connection
 from llmkernel.errors import (
     InvalidRequest,
@@ -44,16 +44,16 @@ class Models:
 
     # Life ----------------------------------------------------------------------
 
-    async def start(self, models: tuple[str, ...] = ()) -> None:
-        """Look for workers; start those of `models`, or the embedded one where none runs."""
+    async def start(self, models: tuple[str, ...] = (), *, fallback: str | None = None) -> None:
+        """Look for workers; start those of `models`, or `fallback` where none runs."""
         await self.refresh()
         for name in self._settings.workers:
             if name not in self.replicas:
                 raise WorkerNotFound(f"No worker {name!r} runs. `llmkernel list` shows which do.")
         for model in models:
             await self.load(model)
-        if not self.replicas:
-            await self.load(DEMO_MODEL)
+        if not self.replicas and fallback is not None:
+            await self.load(fallback)
         self._poller = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
@@ -147,7 +147,10 @@ class Models:
         return await self._load_allowed(model or "")
 
     async def _load_allowed(self, model: str) -> Replica:
-        if model in self._settings.allow_models:
+        allowed = self._settings.allow_models
+        if model in ANY_MODEL and allowed:
+            return await self.load(allowed[0])
+        if model in allowed:
             return await self.load(model)
         names = self.names()
         listed = f" There are: {', '.join(names)}." if names else " No worker runs."

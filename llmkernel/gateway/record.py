@@ -26,7 +26,8 @@ class Record:
     generated_tokens: int = 0
     max_new_tokens: int = 0
     queue: float = 0.0
-    inference: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
     validation: float = 0.0
     finish_reason: str = ""
     generates: bool = False
@@ -35,6 +36,11 @@ class Record:
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
+    @property
+    def inference(self) -> float:
+        """Seconds in which the worker computed."""
+        return self.prefill + self.decode
+
     def add(self, answer: Generation) -> None:
         """Count an answer; a request may have several."""
         usage, timings = answer.usage, answer.timings
@@ -42,7 +48,8 @@ class Record:
         self.cached_tokens += usage.cached_tokens
         self.generated_tokens += usage.completion_tokens
         self.queue += timings.queue
-        self.inference += timings.prefill + timings.decode
+        self.prefill += timings.prefill
+        self.decode += timings.decode
         self.finish_reason = answer.finish_reason
 
     def end(self) -> None:

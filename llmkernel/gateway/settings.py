@@ -70,5 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a reader may take nothing of a stream before it is cut off."""
     keep_alive_seconds: float = 15.0
     """A stream that has nothing to say sends a comment this often."""
+    otlp_endpoint: str | None = None
+    """URL of an OpenTelemetry collector that gets the traces; needs the extra `otel`."""
+    otlp_service_name: str = "llmkernel.gateway"
     drain_seconds: float = 30.0
     """How long a stop waits for what is in flight."""

@@ -46,6 +46,14 @@ def ask(
     return answer
 
 
+def shut_out(gate: Gate, method: str, path: str, *headers: tuple[str, str], **more: object) -> bool:
+    """Whether it is refused; tornado closes on what is no Host, with or without a word."""
+    try:
+        return ask(gate, method, path, *headers, **more).status in (400, 403)
+    except ConnectionError:
+        return True
+
+
 def refused(answer: Answer, status: int) -> None:
     assert answer.status == status
     assert TOKEN.encode() not in answer.body
@@ -79,8 +87,8 @@ def test_a_route_refuses_a_foreign_host(scripted, method, path):
     for host in FOREIGN_HOSTS:
         refused(ask(scripted, method, path, *known, host=host), 403)
     for host in NO_HOSTS:
-        assert ask(scripted, method, path, *known, host=host).status in (400, 403)
-    assert ask(scripted, method, path, *known, ("Host", "localhost")).status in (400, 403)
+        assert shut_out(scripted, method, path, *known, host=host)
+    assert shut_out(scripted, method, path, *known, ("Host", "localhost"))
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
