@@ -10,7 +10,7 @@ from llmkernel.gateway.models import Models
 from llmkernel.gateway.replica import Replica
 
 KeepAlive = float | str | None
-_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(h|ms|us|ns|m|s)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(h|ms|us|ns|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -52,7 +52,7 @@ def _parse(value: str) -> float:
     text = value.strip().removeprefix("+")
     sign = -1.0 if text.startswith("-") else 1.0
     text = text.removeprefix("-")
-    if re.fullmatch(r"\d{1,12}", text):
+    if re.fullmatch(r"[0-9]{1,12}", text):
         return sign * float(text)
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text or len(text) > 40:
