@@ -37,7 +37,10 @@ def test_what_is_wrong_with_a_request_is_a_400():
     failure = failure_of(PromptTooLong("Too long.", needed=9, limit=4))
     replies = [dialect.reply(failure) for dialect in (OPENAI, ANTHROPIC, OLLAMA)]
     assert [reply.status for reply in replies] == [400, 400, 400]
-    assert json.loads(replies[0].body)["error"]["code"] == "context_length_exceeded"
+    error = json.loads(replies[0].body)["error"]
+    assert error["code"] == "context_length_exceeded"
+    # litellm and others know it by these words
+    assert error["message"] == "This model's maximum context length is 4 tokens. Too long."
 
 
 def test_a_full_queue_says_when_to_try_again():

@@ -49,11 +49,19 @@ def error_of(failure: Failure) -> Error:
     status = status_of(failure)
     general = "server_error" if status >= 500 else "invalid_request_error"
     return Error(
-        message=failure.message,
+        message=_message(failure),
         type=_TYPES.get(status, general),
         param=str(failure.field or failure.data.get("field", "")) or None,
         code=_CODES.get(failure.code, failure.code),
     )
+
+
+def _message(failure: Failure) -> str:
+    """The message, with the words that clients know a too long prompt by."""
+    limit = failure.data.get("limit")
+    if failure.code != "prompt_too_long" or limit is None:
+        return failure.message
+    return f"This model's maximum context length is {limit} tokens. {failure.message}"
 
 
 class OpenAIDialect:
