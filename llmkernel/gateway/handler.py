@@ -106,7 +106,6 @@ class Serving(RequestHandler):
     def _check_size(self, size: int) -> None:
         limit = self.gateway.settings.limits.payload_limit
         if size > limit:
-            self.set_header("Connection", "close")
             raise Refusal("too_large", f"The body is larger than {limit} bytes.")
 
     def _check_content_type(self) -> None:
@@ -187,6 +186,12 @@ class Serving(RequestHandler):
         stream = self.detach() if not self._finished else None
         if stream is not None:
             stream.close()
+
+    def finish(self, chunk: Any = None) -> Any:
+        """End the answer. One that came before the body was read ends the connection too."""
+        if self._work is None and not self._headers_written:
+            self.set_header("Connection", "close")  # tornado does close; clients should know
+        return super().finish(chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """The answer to whatever was raised outside of a route: by `prepare`, by tornado."""
