@@ -8,7 +8,11 @@ import pytest
 
 from tests.gateway.serving import TOKEN
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [
+    pytest.mark.timeout(90),
+    # pydantic about litellm's own types
+    pytest.mark.filterwarnings("ignore:Item 'index' on TypedDict:UserWarning"),
+]
 
 TURN = [{"role": "user", "content": "What is a worker?"}]
 
@@ -19,8 +23,12 @@ def litellm():
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would ask the network otherwise
         import litellm
 
-        litellm.telemetry = False
         yield litellm
+        # it keeps its clients, and their connections, until the process ends
+        for client in litellm.in_memory_llm_clients_cache.cache_dict.values():
+            if hasattr(client, "close") and not asyncio.iscoroutinefunction(client.close):
+                client.close()
+        litellm.module_level_client.close()
 
 
 @pytest.fixture
