@@ -1,0 +1,23 @@
+"""The recipes of docs/gateway_dialects.md, as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[3] / "docs" / "gateway_dialects.md"
+BEGINNING, *RECIPES = re.findall(
+    r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+def client_of(recipe: str) -> str:
+    return re.search(r"(?:from|import) (\w+)", recipe)[1]
+
+
+def run(recipe: str, url: str) -> None:
+    """Run it for a gateway at `url`; the token is in the environment."""
+    names = {"messages": [{"role": "user", "content": "What is a worker?"}]}
+    exec(BEGINNING, names)
+    names["URL"] = url
+    exec(recipe, names)
