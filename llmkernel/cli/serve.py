@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
 from llmkernel.errors import InvalidRequest, missing
+
+if TYPE_CHECKING:
+    from llmkernel.gateway.server import Server
+    from llmkernel.gateway.settings import Settings
 
 _LOAD_OPTIONS = ("quantization", "dtype", "device", "context_length", "kv_cache", "max_concurrent")
 
@@ -147,13 +151,14 @@ def serve_command(models: tuple[str, ...], json_log: bool, **values: Any) -> Non
     settings = _settings(values)
     try:
         from llmkernel.gateway.logs import write_to
+        from llmkernel.gateway.server import Server
     except ImportError as error:
         raise missing(error.name or "tornado", "gateway") from None
     write_to(as_json=json_log)
-    asyncio.run(_serve(settings, models))
+    asyncio.run(_serve(Server, settings, models))
 
 
-def _settings(values: dict[str, Any]) -> Any:
+def _settings(values: dict[str, Any]) -> Settings:
     from llmkernel.gateway.settings import Limits, Settings
 
     def given(names: tuple[str, ...]) -> dict[str, Any]:
@@ -171,10 +176,8 @@ def _settings(values: dict[str, Any]) -> Any:
     return Settings(**rest, limits=limits, load_settings=load)
 
 
-async def _serve(settings: Any, models: tuple[str, ...]) -> None:
-    from llmkernel.gateway.server import Server
-
-    server = Server(settings)
+async def _serve(make: type[Server], settings: Settings, models: tuple[str, ...]) -> None:
+    server = make(settings)
     await server.start(models)
     console.line(f"Serving {', '.join(server.gateway.models.names())} at {server.url}")
     console.line(f"Token: {_where_token()}")

@@ -59,6 +59,8 @@ class Serving(RequestHandler):
     @property
     def dialect(self) -> Dialect:
         """Whose shape errors have here."""
+        if self.route is not None:
+            return self.route.dialect
         return next(iter(self.routes.values())).dialect if self.routes else OWN
 
     async def admit(self) -> str:
