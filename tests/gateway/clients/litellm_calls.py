@@ -1,4 +1,4 @@
-"""A program that calls a gateway through litellm and prints what came, as JSON.
+"""A program that calls a gateway through litellm and jupyter-ai and prints what came, as JSON.
 
     python litellm_calls.py URL        # the token is in LLMKERNEL_GATEWAY_TOKEN
 
@@ -22,7 +22,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would ask the network 
 import litellm
 import openai
 
-from tests.gateway.clients.recipes import RECIPES, client_of, run
+from tests.gateway.clients.recipes import CELLS, LISTENS, RECIPES, client_of, run
 
 URL = sys.argv[1]
 PROVIDERS = ("openai", "hosted_vllm", "anthropic")
@@ -84,6 +84,17 @@ def recipe() -> str:
     return said.getvalue()
 
 
+def magics() -> str:
+    """What the magics of jupyter-ai answer to the last cell of their recipe."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    for cell in CELLS:
+        done = shell.run_cell(cell.replace(LISTENS, URL))
+        done.raise_error()
+    return str(getattr(done.result, "data", done.result))
+
+
 if __name__ == "__main__":
     litellm.suppress_debug_info = True
     found = {
@@ -93,5 +104,6 @@ if __name__ == "__main__":
         "completed": completed(),
         "errors": {name: error(changes) for name, changes in MISTAKES.items()},
         "recipe": recipe(),
+        "magics": magics(),
     }
     print("\n" + json.dumps(found))

@@ -52,6 +52,11 @@ def test_awaiting_and_the_recipe(found, llm):
     assert found["recipe"].strip()
 
 
+def test_the_magics_of_jupyter_ai(found):
+    assert found["magics"].strip()
+    assert "rror" not in found["magics"]
+
+
 def test_completions(found, llm):
     assert found["completed"] == llm.generate("once", temperature=0, max_tokens=9).text
 
