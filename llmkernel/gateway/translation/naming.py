@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 
@@ -23,4 +23,4 @@ def new_id(prefix: str) -> str:
 
 def new_head(prefix: str, model: str) -> Head:
     """The head of an answer that begins now."""
-    return Head(new_id(prefix), model, int(time.time()))
+    return Head(new_id(prefix), model, int(datetime.now(UTC).timestamp()))
