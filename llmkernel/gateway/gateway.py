@@ -16,6 +16,7 @@ from llmkernel.gateway.guard import Guard
 from llmkernel.gateway.logs import GatewayLog
 from llmkernel.gateway.metrics import Metrics
 from llmkernel.gateway.models import Models
+from llmkernel.gateway.pulse import Pulse
 from llmkernel.gateway.recent import Recent
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.settings import Settings
@@ -34,7 +35,8 @@ class Gateway:
         self.permits = Permits(settings.limits.max_concurrent_requests)
         self.log = GatewayLog()
         self.recent = Recent()
-        self.metrics = Metrics(self.models, self.permits)
+        self.pulse = Pulse()
+        self.metrics = Metrics(self.models, self.permits, self.pulse)
         self.tracer = tracer_to(settings.otlp_endpoint, settings.otlp_service_name)
         self.running: set[asyncio.Task[None]] = set()
         """The tasks of requests in flight."""
@@ -53,15 +55,19 @@ class Gateway:
     async def start(self, models: tuple[str, ...] = ()) -> None:
         """Find the workers to serve; start `models`, or the embedded one where none runs."""
         await self.models.start(models, fallback=DEMO_MODEL)
-        self.recent.start(self.models)
+        self._begin()
 
     async def awake(self) -> None:
         """Find the workers to serve, once, and start none."""
         async with self._waking:
             if not self._awake:
                 await self.models.start()
-                self.recent.start(self.models)
+                self._begin()
                 self._awake = True
+
+    def _begin(self) -> None:
+        self.recent.start(self.models)
+        self.pulse.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new requests, let those in flight end for `seconds`, cut what is left."""
@@ -77,6 +83,7 @@ class Gateway:
     async def close(self) -> None:
         """Let go of everything."""
         self.recent.stop()
+        self.pulse.stop()
         await self.models.close()
         self.tracer.close()
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from llmkernel.gateway.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     from llmkernel.gateway.admission import Permits
     from llmkernel.gateway.models import Models
+    from llmkernel.gateway.pulse import Pulse
     from llmkernel.gateway.record import Record
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +37,7 @@ _CAUSES = {
 class Metrics:
     """All metrics of one gateway, in a registry of its own."""
 
-    def __init__(self, models: Models, permits: Permits) -> None:
+    def __init__(self, models: Models, permits: Permits, pulse: Pulse) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("tgi_request_count", "Requests", registry=registry)
         self._successes = Counter("tgi_request_success", "Requests answered", registry=registry)
@@ -65,6 +66,16 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        Gauge(
+            "llmkernel_loop_block_seconds",
+            "Longest delay of the gateway's loop since this page was last read",
+            registry=registry,
+        ).set_function(pulse.take_late)
+        Gauge(
+            "llmkernel_loop_busy_seconds",
+            "Most processor time of the loop between two beats since this page was last read",
+            registry=registry,
+        ).set_function(pulse.take_busy)
         registry.register(WorkerMetrics(models, permits))
 
     def count(self, record: Record) -> None:

@@ -205,6 +205,11 @@ def test_an_unforeseen_fault_is_told_without_its_words(endless, caplog):
     try:
         with caplog.at_level(logging.INFO, "llmkernel.gateway"):
             answer = endless.post("/generate", {"inputs": "another secret"})
+            wait_until(
+                lambda: any(record.msg == "request" for record in caplog.records),
+                seconds=5,
+                what="the log",
+            )
     finally:
         models._find = original
     assert answer.status_code == 500
@@ -212,9 +217,6 @@ def test_an_unforeseen_fault_is_told_without_its_words(endless, caplog):
         "error": "Incomplete generation",
         "error_type": "incomplete_generation",
     }
-    wait_until(
-        lambda: any(record.msg == "request" for record in caplog.records), seconds=5, what="the log"
-    )
     shown = [str(record.__dict__) for record in caplog.records]
     assert any("ValueError" in line and "test_manners.py" in line for line in shown)
     assert not any("secret" in line for line in shown)

@@ -36,6 +36,11 @@ class Streaming:
     async def take(self, delta: Delta, specials: Specials) -> list[StreamEvent]:
         """The events that a portion of the answer sets free."""
         entries = delta.logprobs or []
+        if len(entries) == 1 and not self._plan.top_n:
+            (entry,) = entries
+            if entry.text == delta.text and entry.logprob is not None:  # nearly all of them
+                token = Token(entry.token_id, entry.text, entry.logprob, False)
+                return self._one(token)
         tokens = await spread(delta.text, entries, specials)
         top = [
             await alternatives(entry, self._plan.top_n, specials) if self._plan.top_n else []
@@ -43,14 +48,10 @@ class Streaming:
         ]
         pairs = list(zip(tokens, top, strict=True))
         events = self._release() if pairs else []
-        for token, others in pairs[:-1]:
-            events.append(self._event(token, others))
+        events += [self._event(token, others) for token, others in pairs[:-1]]
         if pairs:
             plain = tokens[-1].text == entries[-1].text and not tokens[-1].special
-            if plain and self._index + 1 < self._most:
-                events.append(self._event(*pairs[-1]))
-            else:
-                self._held = pairs[-1]
+            events += self._send_or_hold(*pairs[-1], plain=plain)
         return events
 
     def last(self, answer: Generation, reason: FinishReason) -> StreamEvent:
@@ -67,6 +68,15 @@ class Streaming:
         token, others = self._held
         text = full_text(answer.text, self._plan, self._inputs)
         return self._event(token, others, text, details if self._plan.details else None)
+
+    def _one(self, token: Token) -> list[StreamEvent]:
+        return [*self._release(), *self._send_or_hold(token, [], plain=True)]
+
+    def _send_or_hold(self, token: Token, others: list[Token], *, plain: bool) -> list[StreamEvent]:
+        if plain and self._index + 1 < self._most:
+            return [self._event(token, others)]
+        self._held = token, others
+        return []
 
     def _release(self) -> list[StreamEvent]:
         held, self._held = self._held, None
