@@ -22,6 +22,14 @@ from llmkernel.gateway.openai.responses import (
     delete_response,
     retrieve_response,
 )
+from llmkernel.gateway.openai.texts import (
+    Detokenized,
+    DetokenizeRequest,
+    Templated,
+    TemplateRequest,
+    apply_template,
+    detokenize,
+)
 from llmkernel.gateway.outflow import EVENT_STREAM
 from llmkernel.gateway.routes import Route
 
@@ -88,5 +96,21 @@ ROUTES = [
         act=delete_response,
         summary="Let a response go",
         answer=Deleted,
+    ),
+    _route(
+        method="POST",
+        path="/detokenize",
+        act=detokenize,
+        summary="The text of token ids",
+        body=DetokenizeRequest,
+        answer=Detokenized,
+    ),
+    _route(
+        method="POST",
+        path="/apply-template",
+        act=apply_template,
+        summary="The prompt that a conversation becomes",
+        body=TemplateRequest,
+        answer=Templated,
     ),
 ]

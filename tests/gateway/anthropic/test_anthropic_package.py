@@ -78,6 +78,10 @@ def test_tokens_are_counted_as_the_model_reads_them(client):
     assert counted.input_tokens == read.input_tokens + read.cache_read_input_tokens
 
 
+def test_models(client):
+    assert [model.id for model in client.models.list()] == ["scripted"]
+
+
 def test_awaiting(scripted, llm):
     async def main() -> list[str]:
         async with anthropic.AsyncAnthropic(base_url=scripted.url, api_key=TOKEN) as client:

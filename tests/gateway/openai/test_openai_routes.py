@@ -188,6 +188,18 @@ def test_a_streamed_response_is_the_whole_one(scripted):
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == whole
 
 
+def test_tokens_and_templates(scripted, llm):
+    ids = llm.tokenize([USER])
+    answer = scripted.post("/apply-template", {"messages": [USER]}).json()
+    assert answer["tokens"] == ids
+    assert USER["content"] in answer["prompt"]
+    assert answer["prompt"] == llm.detokenize(ids)
+    text = scripted.post("/detokenize", {"tokens": list(b"hello")}).json()
+    assert text["content"] == text["prompt"] == "hello"
+    assert error_of(scripted.post("/detokenize", {"tokens": [10**6]}))
+    assert error_of(scripted.post("/apply-template", {"messages": []}))["param"] == "messages"
+
+
 def test_models(scripted):
     listed = scripted.get("/v1/models").json()
     assert listed["object"] == "list"
