@@ -50,6 +50,9 @@ def _turn(given: dict[str, Any], where: str) -> ChatMessage:
 
 
 def _item(given: dict[str, Any], where: str) -> InputItem:
+    for name in given:
+        if name not in InputItem.__struct_fields__:
+            raise InvalidRequest(f"There is no field {where}.{name}.", field=f"{where}.{name}")
     try:
         return msgspec.convert(given, InputItem)
     except msgspec.ValidationError as error:

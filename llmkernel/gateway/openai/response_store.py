@@ -39,6 +39,7 @@ class ResponseStore:
         size = len(msgspec.msgpack.encode((response, turns)))
         if size > self._most_bytes:
             return
+        self.remove(owner, response.id)
         self._kept[owner, response.id] = Kept(response, turns, size)
         self._bytes += size
         while len(self._kept) > self._most or self._bytes > self._most_bytes:
