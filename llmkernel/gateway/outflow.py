@@ -21,7 +21,7 @@ EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 MOST_UNSENT = 64 * 1024
 """Bytes that may wait for a reader before the answer is not read on."""
-_TURN = 8
+_TURN = 3
 """Writes after which a stream that has much to say lets the others have the loop."""
 
 
