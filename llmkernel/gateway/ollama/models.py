@@ -12,7 +12,7 @@ from llmkernel._version import __version__
 from llmkernel.errors import WorkerNotFound
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.models import Models
-from llmkernel.gateway.ollama.names import plain
+from llmkernel.gateway.ollama.names import named, plain
 from llmkernel.gateway.replica import Replica
 from llmkernel.protocol import ModelInfo
 
@@ -108,7 +108,7 @@ async def show(exchange: Exchange) -> None:
     """One model. Raises WorkerNotFound."""
     request = exchange.read(ShowRequest)
     models = exchange.gateway.models
-    name = plain(models, request.model or request.name or "")
+    name = plain(models, named(request.model, request.name))
     if name not in models.names() and not models.serving(name):
         raise WorkerNotFound("There is no such model here. GET /api/tags lists them.")
     info = _info(models, name)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from llmkernel import environment
-from llmkernel.errors import StartFailed, UnsupportedField, from_code
+from llmkernel.errors import Overloaded, StartFailed, UnsupportedField, from_code
 from llmkernel.gateway.exchange import Exchange
-from llmkernel.gateway.ollama.names import plain
+from llmkernel.gateway.gateway import Gateway
+from llmkernel.gateway.ollama.names import named, plain
 from llmkernel.gateway.outflow import NDJSON
 from llmkernel.protocol import Progress
 
@@ -37,6 +39,9 @@ class PullStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     completed: int | msgspec.UnsetType = msgspec.UNSET
 
 
+MOST_DOWNLOADS = 2
+"""At once; each is a process, and a hub's bandwidth is shared anyway."""
+_downloads: WeakKeyDictionary[Gateway, int] = WeakKeyDictionary()
 SUCCESS = PullStatus(status="success")
 
 
@@ -46,19 +51,34 @@ async def pull(exchange: Exchange) -> None:
     if request.insecure:
         raise UnsupportedField("insecure is not supported: the hub is asked as it is set up.")
     models = exchange.gateway.models
-    name = plain(models, request.model or request.name or "")
+    name = plain(models, named(request.model, request.name))
     models.allowed(name)
     there = bool(models.serving(name))
     out = exchange.stream(NDJSON) if request.stream is not False else None
     if not there:
-        async with aclosing(_download(name)) as steps:
-            async for step in steps:
-                if out is not None:
-                    await out.line(step)
+        with _turn(exchange.gateway):
+            async with aclosing(_download(name)) as steps:
+                async for step in steps:
+                    if out is not None:
+                        await out.line(step)
     if out is None:
         exchange.answer(SUCCESS)
         return
     await out.line(SUCCESS)
+
+
+@contextmanager
+def _turn(gateway: Gateway) -> Iterator[None]:
+    """One of the downloads at a time. Raises Overloaded."""
+    if _downloads.get(gateway, 0) >= MOST_DOWNLOADS:
+        raise Overloaded(
+            f"{MOST_DOWNLOADS} downloads run already. Try again when one of them has ended."
+        )
+    _downloads[gateway] = _downloads.get(gateway, 0) + 1
+    try:
+        yield
+    finally:
+        _downloads[gateway] -= 1
 
 
 async def _download(name: str) -> AsyncGenerator[PullStatus, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import ollama
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 import llmkernel
+from llmkernel.gateway.ollama.pull import MOST_DOWNLOADS
 from tests.conftest import wait_until
 from tests.gateway.serving import TOKEN
 from tests.loader.hub_server import serving
@@ -36,8 +38,12 @@ def client(scripted, open_gate, hub):
 
 
 def downloads() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [each for each in children if "llmkernel.worker.pull" in " ".join(each.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ends just now
+            if "llmkernel.worker.pull" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_a_download_says_how_far_it_is(client, hub):
@@ -71,6 +77,28 @@ def test_a_model_outside_the_list_is_refused(client):
     with pytest.raises(ollama.ResponseError, match="--allow-model") as refused:
         client.pull("org/other")
     assert refused.value.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/api/pull", "/api/show"])
+def test_a_model_has_to_be_named(scripted, path):
+    for body in ({}, {"model": ""}, {"name": None}):
+        assert scripted.post(path, body).status_code == 400
+
+
+def test_downloads_have_a_bound(client, hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    hub.seconds = 20.0
+    running = [client.pull("org/model", stream=True) for _ in range(MOST_DOWNLOADS)]
+    for steps in running:
+        assert next(steps).status == "pulling manifest"
+    with pytest.raises(ollama.ResponseError, match="Try again") as refused:
+        client.pull("org/model")
+    assert refused.value.status_code == 429
+    for steps in running:
+        steps.close()
+    wait_until(lambda: not downloads(), seconds=5, what="the downloads to end")
+    hub.seconds = 0.0
+    assert client.pull("org/model").status == "success"
 
 
 def test_a_client_that_goes_away_ends_the_download(client, hub, tmp_path, monkeypatch):
