@@ -1,9 +1,13 @@
 // JupyterLab's launcher and command palette get a link to the gateway's status page.
-// A module-federation container written by hand, as it needs nothing but two tokens of
-// JupyterLab's own: `init` is given what JupyterLab shares, `get` makes the extension of it.
+// A module-federation container written by hand, as it needs little of JupyterLab's own: `init` is given what JupyterLab shares, `get` makes the extension of it.
 "use strict";
 (() => {
   const COMMAND = "llmkernel:status";
+  // a stack of three layers, in the colours that JupyterLab gives its own icons
+  const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
+    <g class="jp-icon3" fill="#616161"><path d="M12 3 2.5 7.8 12 12.6l9.5-4.8z"/>
+    <path d="m4.9 11.2-2.4 1.2 9.5 4.8 9.5-4.8-2.4-1.2-7.1 3.6z"/>
+    <path d="m4.9 15.8-2.4 1.2 9.5 4.8 9.5-4.8-2.4-1.2-7.1 3.6z"/></g></svg>`;
   let shared;
 
   async function tokens(name) {
@@ -13,7 +17,7 @@
     return (await versions[newest].get())();
   }
 
-  function plugin(ILauncher, ICommandPalette) {
+  function plugin(ILauncher, ICommandPalette, LabIcon) {
     return {
       id: "llmkernel:launcher",
       description: "A link to llmkernel's status page.",
@@ -22,6 +26,7 @@
       activate: (app, launcher, palette) => {
         app.commands.addCommand(COMMAND, {
           label: "Language models",
+          icon: LabIcon && new LabIcon({ name: "llmkernel:layers", svgstr: ICON }),
           caption: "What llmkernel's workers hold and do, in a new tab",
           execute: () => {
             window.open(`${app.serviceManager.serverSettings.baseUrl}llmkernel/`, "_blank", "noopener");
@@ -39,7 +44,9 @@
     get: async () => {
       const { ILauncher } = await tokens("@jupyterlab/launcher");
       const { ICommandPalette } = await tokens("@jupyterlab/apputils");
-      return () => ({ __esModule: true, default: plugin(ILauncher, ICommandPalette) });
+      const { LabIcon } = await tokens("@jupyterlab/ui-components");
+      const made = plugin(ILauncher, ICommandPalette, LabIcon);
+      return () => ({ __esModule: true, default: made });
     },
   };
 })();
