@@ -41,7 +41,9 @@ def streamed(draw: st.DrawFn, most: int = 3) -> tuple[list[Delta], Generation]:
     collector, deltas = Collector(), []
     for seq, index in enumerate([*range(count), *later]):
         text = draw(st.text(max_size=5))
-        entries = [token(letter, -float(seq)) for letter in text] if scored else None
+        # a token that is part of a character has no text yet, and its score all the same
+        letters = list(text) or ["\N{REPLACEMENT CHARACTER}"]
+        entries = [token(letter, -float(seq)) for letter in letters] if scored else None
         delta = StreamDelta(id=1, seq=seq, index=index, text=text, token_ids=[1], logprobs=entries)
         deltas.append(collector.add(delta))
     ends = [
