@@ -54,9 +54,12 @@ def test_a_streamed_message(client, llm):
 
 
 def test_raw_events(client):
-    events = [event.type for event in client.messages.create(messages=USER, stream=True, **GREEDY)]
-    assert events[0] == "message_start"
-    assert events[-2:] == ["message_delta", "message_stop"]
+    events = list(client.messages.create(messages=USER, stream=True, **GREEDY))
+    kinds = [event.type for event in events]
+    assert kinds[0] == "message_start"
+    assert kinds[-2:] == ["message_delta", "message_stop"]
+    counted = client.messages.count_tokens(messages=USER, model="scripted").input_tokens
+    assert events[0].message.usage.input_tokens == counted
 
 
 def test_stop_sequences(client, llm):
