@@ -150,11 +150,12 @@ def serve_command(models: tuple[str, ...], json_log: bool, **values: Any) -> Non
     """
     settings = _settings(values)
     try:
-        from llmkernel.gateway.logs import write_to
+        from llmkernel.gateway.logs import quiet_tornado, write_to
         from llmkernel.gateway.server import Server
     except ImportError as error:
         raise missing(error.name or "tornado", "gateway") from None
     write_to(as_json=json_log)
+    quiet_tornado()
     asyncio.run(_serve(Server, settings, models))
 
 

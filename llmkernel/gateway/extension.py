@@ -23,6 +23,7 @@ from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.faults import Refusal
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.handler import Serving
+from llmkernel.gateway.logs import write_to
 from llmkernel.gateway.server import rules
 from llmkernel.gateway.settings import Settings
 
@@ -85,6 +86,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
     """Put the routes into a server. Nothing is looked for or loaded before the first request."""
+    write_to(as_json=False, level="WARNING")  # each request has a line of Jupyter's own
     gateway = Gateway(settings_of(server.config.get("LLMKernelGateway", {})))
     base = re.escape(server.web_app.settings["base_url"].rstrip("/") + FOLDER)
     added = rules(gateway, JupyterServing, base)

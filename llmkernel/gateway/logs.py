@@ -80,13 +80,17 @@ class PlainLines(logging.Formatter):
 
 
 def write_to(stream: IO[str] | None = None, *, as_json: bool, level: str = "INFO") -> None:
-    """Have this process's gateway log, and tornado's complaints, written to `stream`."""
+    """Have the log of this process's gateway written to `stream`."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if as_json else PlainLines())
     log = logging.getLogger(_NAME)
     log.handlers[:] = [handler]
     log.setLevel(level)
     log.propagate = False
+
+
+def quiet_tornado() -> None:
+    """Leave tornado's own lines out, in a process that is the gateway's alone."""
     # tornado words what it read of a malformed request: not for a log without texts
     for name in ("tornado.access", "tornado.application", "tornado.general"):
         logging.getLogger(name).handlers[:] = [logging.NullHandler()]

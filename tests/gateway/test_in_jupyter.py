@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.table import all_routes
 from tests.conftest import wait_until
 
@@ -170,6 +171,22 @@ def test_a_browser_is_sent_to_the_login_page(jupyter):
     assert "/login" in answer.headers["Location"]
     page = jupyter.http.get("/llmkernel/", headers={"Accept": "text/html"})
     assert "Recent requests" in page.text
+
+
+def test_settings_are_jupyters_and_a_wrong_one_is_named():
+    from llmkernel.gateway.extension import settings_of
+
+    assert settings_of({}).allow_models == ("demo",)
+    chosen = settings_of(
+        {"allow_models": ["a/b"], "unload_after": 600, "limits": {"max_best_of": 1}}
+    )
+    assert (chosen.allow_models, chosen.unload_after, chosen.limits.max_best_of) == (
+        ("a/b",),
+        600,
+        1,
+    )
+    with pytest.raises(InvalidRequest, match="alow_models"):
+        settings_of({"alow_models": []})
 
 
 def test_jupyter_writes_no_token_and_no_prompt(jupyter):

@@ -13,6 +13,7 @@ import time
 import httpx
 import pytest
 
+from llmkernel.gateway.faults import failure_of
 from tests.conftest import wait_until
 from tests.gateway.conftest import ENDLESS
 from tests.gateway.serving import TOKEN, gate
@@ -220,6 +221,12 @@ def test_an_unforeseen_fault_is_told_without_its_words(endless, caplog):
     shown = [str(record.__dict__) for record in caplog.records]
     assert any("ValueError" in line and "test_manners.py" in line for line in shown)
     assert not any("secret" in line for line in shown)
+
+
+def test_no_dialect_gets_the_words_of_an_unforeseen_fault():
+    failure = failure_of(ValueError("a secret prompt"))
+    assert (failure.status, failure.code) == (500, "internal")
+    assert "secret" not in str(failure)
 
 
 def test_the_loop_is_not_held_up_by_a_large_body(endless):

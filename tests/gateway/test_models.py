@@ -159,7 +159,7 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         stream = client.stream("y", max_tokens=600, temperature=0)
         wait_until(lambda: models.replicas[name].report.load.running, seconds=5, what="its report")
         time.sleep(1.5)
-        assert name in models.replicas
+        assert not models.replicas[name].leaving
         assert sum(len(delta.token_ids) for delta in stream) == 600
         wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
         assert lazy.get(f"/info?model={ENDLESS}").status_code == 200, "it is loaded again"
@@ -167,6 +167,24 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
         assert one_worker.alive, "others are not its to stop"
     assert lazy.server.gateway.models.replicas == {}
+
+
+def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
+    """However long they take: the worker itself would cut them after its drain."""
+    with gate(allow_models=(ENDLESS,)) as lazy:
+        name = lazy.server.gateway.models.loader.config(ENDLESS).name
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        replica = lazy.server.gateway.models.replicas[name]
+        with replica.hold():
+            unload = threading.Thread(
+                target=lambda: lazy.post(f"/v2/repository/models/{ENDLESS}/unload")
+            )
+            unload.start()
+            wait_until(lambda: replica.leaving, seconds=5, what="the unload")
+            time.sleep(0.3)
+            assert lazy.status(name).state == "ready"
+        unload.join(30)
+        assert name not in lazy.server.gateway.models.replicas
 
 
 def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):
