@@ -11,6 +11,7 @@ names the variable and the value.
 | `LLMKERNEL_CACHE` | the folder of what a second start finds ready; else llmkernel in XDG_CACHE_HOME, else in ~/.cache |
 | `LLMKERNEL_CACHE_SIZE` | how much weights may take there, such as 20GB (default: 100GB) |
 | `LLMKERNEL_WATCHDOG` | seconds that one engine step may take before the worker gives up; 0 is never |
+| `LLMKERNEL_GATEWAY_TOKEN` | the token that clients of the gateway send; else one is kept in a file |
 | `HF_TOKEN` | the hub's access token |
 | `HF_HUB_OFFLINE` | 1: use the hub's cache only |
 | `XDG_RUNTIME_DIR` | where sockets go; else the system's folder for temporary files |
@@ -63,6 +64,11 @@ def watchdog() -> float | None:
     return seconds
 
 
+def gateway_token() -> str | None:
+    """The token that clients of the gateway must send, where one is set."""
+    return _text("LLMKERNEL_GATEWAY_TOKEN") or None
+
+
 def hf_token() -> str | None:
     """The hub's access token, where one is set."""
     return _text("HF_TOKEN") or None
@@ -110,12 +116,18 @@ def for_worker() -> dict[str, str]:
     """The environment that a worker is started with: this process's own.
 
     An interactive matplotlib backend or a debugger's hook of the notebook has no
-    business in the worker. Raises InvalidRequest for what a worker would refuse only
+    business in the worker, nor has the secret of a gateway. Raises InvalidRequest for what a worker would refuse only
     after it has loaded its model.
     """
     watchdog()
     cache_bytes()
-    unwanted = ("MPLBACKEND", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYDEVD_USE_FRAME_EVAL")
+    unwanted = (
+        "MPLBACKEND",
+        "PYTHONBREAKPOINT",
+        "PYTHONINSPECT",
+        "PYDEVD_USE_FRAME_EVAL",
+        "LLMKERNEL_GATEWAY_TOKEN",
+    )
     return {key: value for key, value in os.environ.items() if key not in unwanted}
 
 

@@ -87,7 +87,9 @@ def test_nothing_outside_the_worker_imports_the_worker(path):
     "path", [path for path in SOURCES if path not in OUTSIDE_WORKER], ids=name_of
 )
 def test_the_worker_imports_no_front_end(path):
-    forbidden = tuple(f"llmkernel.{room}" for room in ("cli", "client", "link", "notebook"))
+    forbidden = tuple(
+        f"llmkernel.{room}" for room in ("cli", "client", "gateway", "link", "notebook")
+    )
     assert [name for name in imported(path) if name.startswith(forbidden)] == []
 
 

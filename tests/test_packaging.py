@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import llmkernel
+
 ROOT = Path(__file__).parent.parent
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"ollama": "ollama-python", "torch": "pytorch"}
 """Where conda-forge calls a package otherwise."""
 
 
@@ -29,7 +32,7 @@ def project() -> dict:
 def requirements(project) -> dict[str, SpecifierSet]:
     """Everything that the dev extra installs, the extras inside it unfolded."""
     lines = list(project["dependencies"])
-    for extra in ("worker", "notebook", "lab", "dev"):
+    for extra in ("worker", "notebook", "gateway", "lab", "dev"):
         lines += project["optional-dependencies"][extra]
     parsed = [Requirement(line) for line in lines]
     found = {}
@@ -141,9 +144,21 @@ def test_the_wheel_says_that_it_is_typed(wheel):
 
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     tops = {name.partition("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"llmkernel"}
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"llmkernel"}
     kinds = {Path(name).suffix for name in wheel.namelist()}
     assert not kinds & {".pyc", ".so", ".pkl", ".bin", ".pt", ".log"}
+
+
+def test_installing_puts_the_gateway_into_jupyter(wheel):
+    data = {name.partition(".data/data/")[2]: name for name in wheel.namelist() if ".data/" in name}
+    lab = "share/jupyter/labextensions/llmkernel"
+    config = "etc/jupyter/jupyter_server_config.d/llmkernel.json"
+    assert set(data) == {config, f"{lab}/package.json", f"{lab}/static/remoteEntry.js"}
+    enabled = json.loads(wheel.read(data[config]))["ServerApp"]["jpserver_extensions"]
+    assert enabled == {"llmkernel.gateway.extension": True}
+    package = json.loads(wheel.read(data[f"{lab}/package.json"]))
+    assert package["jupyterlab"]["_build"]["load"] == "static/remoteEntry.js"
+    assert package["version"] == llmkernel.__version__
 
 
 def test_both_programs_are_entry_points_of_the_wheel(wheel):

@@ -26,6 +26,7 @@ COMMANDS = {
     "chat": "chat",
     "stop": "worker",
     "logs": "logs",
+    "serve": "serve",
     "pull": "pull",
     "doctor": "doctor",
     "demo": "demo",

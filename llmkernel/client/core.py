@@ -15,7 +15,7 @@ import msgspec
 from llmkernel import protocol
 from llmkernel.client import mapping, questions
 from llmkernel.client.calls import Call, InboxMaker, Question
-from llmkernel.client.generation import Generation, Score
+from llmkernel.client.generation import Generation, Piece, Score
 from llmkernel.client.link import Link
 from llmkernel.client.questions import Messages, Prompt
 from llmkernel.client.reading import Reading
@@ -148,8 +148,16 @@ class Core:
 
     async def tokenize(self, text: str | Messages, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text or a conversation."""
+        return (await self._tokens(text, add_special_tokens)).token_ids
+
+    async def pieces(self, text: str | Messages, *, add_special_tokens: bool) -> list[Piece]:
+        """The tokens of a text or a conversation, each with its text."""
+        tokens = await self._tokens(text, add_special_tokens)
+        return [Piece(*pair) for pair in zip(tokens.token_ids, tokens.texts, strict=True)]
+
+    async def _tokens(self, text: str | Messages, add_special_tokens: bool) -> protocol.Tokens:
         question = questions.text_question(text, add_special_tokens=add_special_tokens)
-        return (await self.ask(question, protocol.Tokens, TEXT_SECONDS)).token_ids
+        return await self.ask(question, protocol.Tokens, TEXT_SECONDS)
 
     async def detokenize(self, token_ids: Iterable[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 from llmkernel.client import questions
 from llmkernel.client.calls import AsyncInbox, SyncInbox, run
 from llmkernel.client.core import STOP_SECONDS, Core
-from llmkernel.client.generation import Generation, Score
+from llmkernel.client.generation import Generation, Piece, Score
 from llmkernel.client.link import Link
 from llmkernel.client.mapping import Progress
 from llmkernel.client.questions import Messages, Prompt
@@ -185,6 +185,10 @@ class Client(_Face):
         """The token ids of a text, or of a conversation through the chat template."""
         return run(self._core.tokenize(text, add_special_tokens=add_special_tokens))
 
+    def pieces(self, text: str | Messages, *, add_special_tokens: bool = True) -> list[Piece]:
+        """The same tokens, each with the text that it stands for."""
+        return run(self._core.pieces(text, add_special_tokens=add_special_tokens))
+
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
         return run(self._core.detokenize(token_ids, skip_special_tokens=skip_special_tokens))
@@ -323,6 +327,10 @@ class AsyncClient(_Face):
     async def tokenize(self, text: str | Messages, *, add_special_tokens: bool = True) -> list[int]:
         """See Client.tokenize."""
         return await self._core.tokenize(text, add_special_tokens=add_special_tokens)
+
+    async def pieces(self, text: str | Messages, *, add_special_tokens: bool = True) -> list[Piece]:
+        """See Client.pieces."""
+        return await self._core.pieces(text, add_special_tokens=add_special_tokens)
 
     async def detokenize(
         self, token_ids: Sequence[int], *, skip_special_tokens: bool = False

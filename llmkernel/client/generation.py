@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmkernel.protocol import (
     FinishReason,
@@ -77,6 +77,13 @@ class Generation:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("Generation(...)" if cycle else repr(self))
+
+
+class Piece(NamedTuple):
+    """A token of a text that was tokenised, and the text it stands for."""
+
+    token_id: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

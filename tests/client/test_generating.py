@@ -106,6 +106,8 @@ def test_text_to_tokens_and_back(llm):
     assert llm.detokenize(ids) == "añ🙂"
     assert llm.detokenize(np.array([*ids, 257]), skip_special_tokens=True) == "añ🙂"
     assert "<bos>" in llm.detokenize(llm.tokenize(""))
+    assert llm.pieces("hi") == [(257, "<bos>"), (104, "h"), (105, "i")]
+    assert [piece.token_id for piece in llm.pieces("añ🙂", add_special_tokens=False)] == ids
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Anthropic's API: messages, and counting the tokens of them."""

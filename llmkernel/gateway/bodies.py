@@ -1,0 +1,50 @@
+"""From the bytes of a body to a checked value, and what is said where that fails."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from llmkernel.gateway.faults import Refusal
+
+T = TypeVar("T")
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """The value in a body of JSON. Raises Refusal naming the place of what does not fit."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    try:
+        return decoder.decode(body)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        field = place.strip("`").removeprefix("$").removeprefix(".")
+        raise Refusal("shape", _words(what, field), field=_blamed(what, field)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal("syntax", f"The body is no JSON: {_position(error)}.") from None
+    except RecursionError:
+        raise Refusal("syntax", "The body is nested too deeply.") from None
+
+
+def _words(what: str, field: str) -> str:
+    plain = what.replace("`", "'")
+    return f"{field}: {plain}" if field else plain
+
+
+def _blamed(what: str, field: str) -> str:
+    """The field itself, also where msgspec only names the object that it is missing from."""
+    for lead in ("Object contains unknown field ", "Object missing required field "):
+        if what.startswith(lead):
+            name = what.removeprefix(lead).strip("`")
+            return f"{field}.{name}" if field else name
+    return field
+
+
+def _position(error: Exception) -> str:
+    # msgspec says where and what kind; it never repeats what it read beyond one character
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(error).removeprefix("JSON is malformed: ")

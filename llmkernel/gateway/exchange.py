@@ -1,0 +1,122 @@
+"""One request and its answer, as the code of a route sees them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from llmkernel.client.generation import Generation
+from llmkernel.gateway import bodies
+from llmkernel.gateway.dialects import JSON, Reply
+from llmkernel.gateway.outflow import EVENT_STREAM, Outflow
+from llmkernel.gateway.record import Record
+from llmkernel.gateway.routes import Route
+
+if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
+    from llmkernel.gateway.gateway import Gateway
+    from llmkernel.gateway.replica import Replica
+
+T = TypeVar("T")
+
+
+class Exchange:
+    """What a route is given: the request, the gateway, and ways to answer.
+
+    The task that runs a route is cancelled when its client is gone, and the requests
+    that it awaits from a worker with it. Any exception becomes the dialect's error.
+    """
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        gateway: Gateway,
+        route: Route,
+        record: Record,
+        path: Mapping[str, str],
+        body: bytes,
+    ) -> None:
+        self.gateway = gateway
+        self.route = route
+        self.record = record
+        self.path = path
+        self.body = body
+        self.outflow: Outflow | None = None
+        self._handler = handler
+
+    @property
+    def id(self) -> str:
+        """The request's id: the client's `x-request-id`, or one made here."""
+        return self.record.id
+
+    @property
+    def principal(self) -> str:
+        """Who asks."""
+        return self.record.principal
+
+    def header(self, name: str, default: str = "") -> str:
+        """A header of the request."""
+        return str(self._handler.request.headers.get(name, default))
+
+    def query(self, name: str, default: str = "") -> str:
+        """The last value of a query parameter."""
+        return self._handler.get_query_argument(name, default)
+
+    def read(self, kind: type[T]) -> T:
+        """The body as the route's schema. Raises Refusal."""
+        return bodies.decode(self.body, kind)
+
+    def lease(self, model: str | None = None) -> AbstractAsyncContextManager[Replica]:
+        """A worker for a `model` field, held until the block ends; see Models.lease."""
+        return self.gateway.models.lease(model, self.record)
+
+    @contextmanager
+    def permits(self, more: int) -> Iterator[None]:
+        """Permits beyond the one that the route has taken, for requests of several answers."""
+        with self.gateway.permits.take(more):
+            yield
+
+    def validated(self) -> None:
+        """What the client asked for is understood; the time so far counts as validation."""
+        self.record.validation = time.monotonic() - self.record.began
+
+    def count(self, answer: Generation) -> None:
+        """Put an answer of a worker into the metrics, the log and the status page."""
+        self.record.add(answer)
+
+    def answer(
+        self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with JSON."""
+        self.reply(Reply(status, msgspec.json.encode(value), JSON, dict(headers or {})))
+
+    def text(self, text: str, content_type: str = "text/plain; charset=utf-8") -> None:
+        """Answer with a text."""
+        self.reply(Reply(200, text.encode(), content_type))
+
+    def reply(self, reply: Reply) -> None:
+        """Answer with bytes."""
+        handler = self._handler
+        handler.set_status(reply.status)
+        handler.set_header("Content-Type", reply.content_type)
+        for name, value in reply.headers.items():
+            handler.set_header(name, value)
+        handler.finish(reply.body)
+
+    def stream(self, content_type: str = EVENT_STREAM) -> Outflow:
+        """Begin a streamed answer; nothing is sent before its first write."""
+        settings = self.gateway.settings
+        self.record.streamed = True
+        self.outflow = Outflow(
+            self._handler,
+            content_type,
+            self.record,
+            write_seconds=settings.write_seconds,
+            idle=settings.keep_alive_seconds,
+        )
+        return self.outflow

@@ -1,0 +1,95 @@
+"""Starting workers from the gateway: each model once, however many ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from llmkernel import launcher
+from llmkernel.config import WorkerConfig
+from llmkernel.connection import Connection
+from llmkernel.errors import Draining, LLMKernelError
+from llmkernel.protocol import Progress
+
+OnProgress = Callable[[Progress], None]
+
+
+class Loading:
+    """One worker on its way up; `progress` is the last that was heard of it."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        self.progress: Progress | None = None
+        self.listeners: list[OnProgress] = []
+        self.given_up = False
+        self.done: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        # whoever asked may be gone when it fails; that is no news for the log
+        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def tell(self, progress: Progress) -> None:
+        """Pass on how far it is."""
+        self.progress = progress
+        for listener in list(self.listeners):
+            listener(progress)
+
+
+class Loader:
+    """Starts workers in threads. A request that goes away does not take a load with it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self.loads: dict[str, Loading] = {}
+        """Loads that run, by the name of the worker."""
+        self.failed: dict[str, LLMKernelError] = {}
+        """Why a model's last load failed, until one succeeds."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def config(self, model: str, **settings: Any) -> WorkerConfig:
+        """The configuration that `model` is started with. Raises InvalidRequest."""
+        return WorkerConfig.build(**{**self._settings, **settings, "model": model})
+
+    async def load(self, config: WorkerConfig, on_progress: OnProgress | None = None) -> Connection:
+        """Start a worker, or join whoever starts it already. Raises StartFailed and below."""
+        loading = self.loads.get(config.name)
+        if loading is None:
+            loading = self.loads[config.name] = Loading(config)
+            task = asyncio.create_task(self._run(loading))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if on_progress is not None:
+            loading.listeners.append(on_progress)
+        try:
+            return await asyncio.shield(loading.done)
+        finally:
+            if on_progress is not None:
+                loading.listeners.remove(on_progress)
+
+    async def close(self) -> None:
+        """Give up what loads."""
+        for loading in self.loads.values():
+            loading.given_up = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+
+    async def _run(self, loading: Loading) -> None:
+        loop = asyncio.get_running_loop()
+
+        def relay(progress: Progress) -> None:
+            if loading.given_up:  # raised in the launcher, which ends the worker it has started
+                raise Draining("The gateway is stopping.")
+            loop.call_soon_threadsafe(loading.tell, progress)
+
+        name = loading.config.name
+        try:
+            connection = await asyncio.to_thread(launcher.start, loading.config, on_progress=relay)
+        except LLMKernelError as error:
+            self.failed[loading.config.model] = error
+            loading.done.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of any end
+            loading.done.set_exception(error)
+        else:
+            self.failed.pop(loading.config.model, None)
+            loading.done.set_result(connection)
+        finally:
+            self.loads.pop(name, None)

@@ -1,0 +1,261 @@
+"""Which worker answers a request: by model, by load, loaded on demand, let go when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from llmkernel import connection as files
+from llmkernel.config import default_name
+from llmkernel.connection import Connection
+from llmkernel.errors import (
+    InvalidRequest,
+    LLMKernelError,
+    NotReady,
+    WorkerNotFound,
+)
+from llmkernel.gateway.loading import Loader, OnProgress
+from llmkernel.gateway.record import Record
+from llmkernel.gateway.replica import REPORT_SECONDS, Replica
+from llmkernel.gateway.settings import Settings
+
+ANY_MODEL = frozenset({"", "tgi", "dummy", "default"})
+"""What clients send where they have no model in mind: TGI's own name, huggingface_hub's."""
+POLL_SECONDS = 1.0
+
+
+class Models:
+    """All workers that the gateway serves. Lives on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.loader = Loader(settings.load_settings)
+        self.replicas: dict[str, Replica] = {}
+        """By the worker's name."""
+        self._order = itertools.count()
+        self._own: set[str] = set()
+        """Names of the workers that the gateway started."""
+        self._poller: asyncio.Task[None] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    # Life ----------------------------------------------------------------------
+
+    async def start(self, models: tuple[str, ...] = (), *, fallback: str | None = None) -> None:
+        """Look for workers; start those of `models`, or `fallback` where none runs."""
+        await self.refresh()
+        for name in self._settings.workers:
+            if name not in self.replicas:
+                raise WorkerNotFound(f"No worker {name!r} runs. `llmkernel list` shows which do.")
+        for model in models:
+            await self.load(model)
+        if not self.replicas and fallback is not None:
+            await self.load(fallback)
+        self._poller = asyncio.create_task(self._poll())
+
+    async def close(self) -> None:
+        """Let go of every worker; none is stopped."""
+        if self._poller is not None:
+            self._poller.cancel()
+        await self.loader.close()
+        for replica in self.replicas.values():
+            replica.close()
+        self.replicas.clear()
+
+    async def refresh(self) -> None:
+        """See which workers run now, and ask each how it is."""
+        running = {worker.name: worker for worker in await asyncio.to_thread(files.list_workers)}
+        for name, connection in running.items():
+            if self._served(name):
+                self._see(connection)
+        for name in list(self.replicas):
+            if name not in running:
+                self.replicas.pop(name).close()
+        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
+
+    def _served(self, name: str) -> bool:
+        wanted = self._settings.workers
+        return not wanted or name in wanted or name in self._own
+
+    def _see(self, connection: Connection) -> Replica:
+        known = self.replicas.get(connection.name)
+        if known is not None and known.instance == connection.instance:
+            return known
+        if known is not None:
+            known.close()
+        order = known.order if known is not None else next(self._order)
+        replica = self.replicas[connection.name] = Replica(connection, order)
+        if self._own_or_allowed(replica):
+            replica.keep = self._settings.unload_after
+        return replica
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            # a fault of the disk may pass; the next look is a second away
+            with contextlib.suppress(LLMKernelError, OSError):
+                await self.refresh()
+            self._let_go()
+
+    # Finding -------------------------------------------------------------------
+
+    def serving(self, model: str | None) -> list[Replica]:
+        """The replicas that a `model` field means, best choice first; empty where none runs."""
+        asked = model or ""
+        present = [replica for replica in self.replicas.values() if not replica.leaving]
+        found = [each for each in present if asked in (each.name, each.model)]
+        if not found and asked in ANY_MODEL and present:
+            first = min(present, key=lambda replica: (not replica.ready, replica.order))
+            found = [each for each in present if each.model == first.model]
+        return sorted(found, key=lambda replica: (not replica.ready, replica.pressure))
+
+    def names(self) -> list[str]:
+        """Models that a request may name, those that would be loaded for it included."""
+        running = [replica.model for replica in sorted(self.replicas.values(), key=_by_order)]
+        return list(dict.fromkeys([*running, *self._settings.allow_models]))
+
+    @asynccontextmanager
+    async def lease(
+        self, model: str | None, record: Record | None = None
+    ) -> AsyncIterator[Replica]:
+        """A ready worker for a `model` field, which is not stopped for idleness meanwhile.
+
+        None, "" and the names of ANY_MODEL mean the first worker's model. A model of the
+        allow-list is loaded first. Raises WorkerNotFound for one that does not run,
+        NotReady for one that still loads, StartFailed where loading fails.
+        """
+        replica = await self._find(model)
+        if record is not None:
+            record.model = replica.model
+        with replica.hold():
+            yield replica
+
+    async def _find(self, model: str | None) -> Replica:
+        for attempt in range(2):
+            found = [replica for replica in self.serving(model) if replica.alive]
+            if found and not found[0].ready:
+                await _ask(found[0])
+            if found and found[0].ready:
+                return found[0]
+            if not attempt:
+                await self.refresh()
+        if found:
+            raise NotReady(f"The worker {found[0].name!r} does not take requests yet.")
+        return await self._load_allowed(model or "")
+
+    async def _load_allowed(self, model: str) -> Replica:
+        allowed = self._settings.allow_models
+        if model in ANY_MODEL and allowed:
+            return await self.load(allowed[0])
+        if model in allowed:
+            return await self.load(model)
+        names = self.names()
+        listed = f" There are: {', '.join(names)}." if names else " No worker runs."
+        raise WorkerNotFound(f"The model of the request does not run here.{listed}", field="model")
+
+    # Loading and letting go ------------------------------------------------------
+
+    async def load(
+        self, model: str, on_progress: OnProgress | None = None, **settings: Any
+    ) -> Replica:
+        """Start a worker with a model, or find the one that runs. Raises StartFailed and below."""
+        config = self.loader.config(model, **settings)
+        await self._gone(config.name)
+        ran = config.name in self.replicas
+        connection = await self.loader.load(config, on_progress)
+        if not ran:
+            self._own.add(connection.name)
+        replica = self._see(connection)
+        await replica.ask()
+        return replica
+
+    async def load_named(self, model: str) -> Replica:
+        """The worker that runs under this name or with this model, else a fresh one."""
+        found = [each for each in self.serving(model) if model in (each.name, each.model)]
+        return found[0] if found and found[0].ready else await self.load(model)
+
+    def failures(self) -> dict[str, str]:
+        """Why the last load of a model failed, by model."""
+        return {model: error.message for model, error in self.loader.failed.items()}
+
+    def allowed(self, model: str) -> None:
+        """Raise InvalidRequest for a model that the gateway's clients may not have loaded."""
+        if model not in self._settings.allow_models and not self.serving(model):
+            raise InvalidRequest(
+                "The gateway may not load that model. Start it with --allow-model MODEL.",
+                field="model",
+            )
+
+    async def unload(self, model: str) -> None:
+        """Stop the workers of a model once their work is done. Raises WorkerNotFound."""
+        found = [each for each in self.serving(model) if model in (each.name, each.model)]
+        if not found:
+            raise WorkerNotFound("That model does not run here.", field="model")
+        if not all(self._own_or_allowed(replica) for replica in found):
+            raise InvalidRequest(
+                "Its worker was not started by this gateway. End it with `llmkernel stop`.",
+                field="model",
+            )
+        await asyncio.gather(*(self._stop(replica) for replica in found))
+
+    def keep(self, model: str, seconds: float | None) -> None:
+        """Let the workers of a model go after so many seconds without work; None is never.
+
+        Only workers that the gateway started, or may start, are ever let go.
+        """
+        for replica in self.serving(model):
+            if self._own_or_allowed(replica):
+                replica.keep = seconds
+
+    def _own_or_allowed(self, replica: Replica) -> bool:
+        return replica.name in self._own or replica.model in self._settings.allow_models
+
+    def _let_go(self) -> None:
+        for replica in list(self.replicas.values()):
+            due = replica.keep is not None and replica.idle_seconds >= replica.keep
+            if due and replica.ready:
+                task = asyncio.create_task(self._stop(replica))
+                self._stopping.add(task)
+                task.add_done_callback(self._stopping.discard)
+
+    async def _stop(self, replica: Replica) -> None:
+        """No new requests, then the end. What others have in the worker is finished first."""
+        replica.leaving = True
+        replica.gone.clear()
+        try:
+            await replica.quiet.wait()
+            await replica.client.stop()
+        except LLMKernelError:
+            replica.leaving = False  # it is still there: serve it, and try again later
+            raise
+        finally:
+            replica.gone.set()
+        if self.replicas.get(replica.name) is replica:
+            del self.replicas[replica.name]
+        replica.close()
+
+    async def _gone(self, name: str) -> None:
+        """Wait until a worker that is leaving has left."""
+        replica = self.replicas.get(name)
+        if replica is not None and replica.leaving:
+            await replica.gone.wait()
+
+
+async def _ask(replica: Replica) -> None:
+    try:
+        async with asyncio.timeout(REPORT_SECONDS):
+            await replica.ask()
+    except (LLMKernelError, TimeoutError):
+        replica.silent = True
+
+
+def _by_order(replica: Replica) -> int:
+    return replica.order
+
+
+def worker_name(model: str) -> str:
+    """The name that a worker of this model gets."""
+    return default_name(model)

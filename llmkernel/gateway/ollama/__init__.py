@@ -1,0 +1,1 @@
+"""Ollama's API: chat and generate, the models there are, fetching one."""

@@ -1,0 +1,40 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from llmkernel.client import AsyncClient
+from llmkernel.gateway.exchange import Exchange
+from llmkernel.gateway.openai import chat_answer, chat_request
+from llmkernel.gateway.openai.chat_request import ChatRequest
+from llmkernel.gateway.openai.chat_stream import ChatStream
+from llmkernel.gateway.translation.ask import Ask
+from llmkernel.gateway.translation.naming import new_head
+
+
+async def complete_chat(exchange: Exchange) -> None:
+    """The next turn of a conversation."""
+    request = exchange.read(ChatRequest)
+    ask = chat_request.ask(request)
+    exchange.validated()
+    with exchange.permits(ask.params.width - 1):
+        async with exchange.lease(request.model) as replica:
+            head = new_head("chatcmpl-", replica.model)
+            if request.stream:
+                usage = chat_request.wants_usage(request)
+                await _stream(exchange, ask, replica.client, ChatStream(head, include_usage=usage))
+                return
+            generation = await ask.whole(replica.client)
+    exchange.count(generation)
+    exchange.answer(chat_answer.answer(head, generation))
+
+
+async def _stream(exchange: Exchange, ask: Ask, client: AsyncClient, chunks: ChatStream) -> None:
+    out = exchange.stream()
+    async with ask.stream(client) as deltas:
+        async for delta in deltas:
+            for chunk in chunks.delta(delta):
+                await out.event(chunk)
+    exchange.count(deltas.generation)
+    for chunk in chunks.end(deltas.generation):
+        await out.event(chunk)
+    await out.done()

@@ -1,0 +1,63 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from functools import partial
+
+from llmkernel.client import AsyncClient
+from llmkernel.gateway.exchange import Exchange
+from llmkernel.gateway.openai import completion_answer, completion_request
+from llmkernel.gateway.openai.completion_request import CompletionRequest
+from llmkernel.gateway.openai.completion_stream import CompletionStream
+from llmkernel.gateway.translation.ask import Ask
+from llmkernel.gateway.translation.merging import merged, together
+from llmkernel.gateway.translation.naming import Head, new_head
+
+
+async def complete(exchange: Exchange) -> None:
+    """What follows after each prompt."""
+    request = exchange.read(CompletionRequest)
+    asks = completion_request.asks(request, exchange.gateway.settings.limits.max_client_batch_size)
+    exchange.validated()
+    with exchange.permits(sum(ask.params.width for ask in asks) - 1):
+        async with exchange.lease(request.model) as replica:
+            answer = _stream if request.stream else _whole
+            await answer(exchange, request, asks, replica.client, new_head("cmpl-", replica.model))
+
+
+async def _whole(
+    exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
+) -> None:
+    generations = await together(ask.whole(client) for ask in asks)
+    for generation in generations:
+        exchange.count(generation)
+    echoes = await _echoes(asks, client) if request.echo else None
+    exchange.answer(completion_answer.answer(head, generations, echoes))
+
+
+async def _stream(
+    exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
+) -> None:
+    usage = completion_request.wants_usage(request)
+    chunks = CompletionStream(head, asks[0].params.n, include_usage=usage)
+    echoes = chunks.echo(await _echoes(asks, client)) if request.echo else []
+    out = exchange.stream()
+    streams = [ask.stream(client) for ask in asks]
+    async with aclosing(merged(streams)) as deltas:
+        async for number, delta in deltas:
+            for chunk in [*echoes, *chunks.delta(number, delta)]:
+                await out.event(chunk)
+            echoes = []
+    generations = [stream.generation for stream in streams]
+    for generation in generations:
+        exchange.count(generation)
+    for chunk in [*echoes, *chunks.end(generations)]:
+        await out.event(chunk)
+    await out.done()
+
+
+async def _echoes(asks: list[Ask], client: AsyncClient) -> list[str]:
+    """The texts of the prompts, of which some may be token ids."""
+    text = partial(client.detokenize, skip_special_tokens=False)
+    return [ask.prompt if isinstance(ask.prompt, str) else await text(ask.prompt) for ask in asks]

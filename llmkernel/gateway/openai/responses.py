@@ -1,0 +1,144 @@
+"""/v1/responses: make one, streamed or whole; look at one that is kept; let it go."""
+
+from __future__ import annotations
+
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from llmkernel.client.generation import Generation
+from llmkernel.errors import LLMKernelError
+from llmkernel.gateway.exchange import Exchange
+from llmkernel.gateway.faults import Refusal, failure_of
+from llmkernel.gateway.gateway import Gateway
+from llmkernel.gateway.openai import response as shapes
+from llmkernel.gateway.openai import response_request
+from llmkernel.gateway.openai.dialect import error_of
+from llmkernel.gateway.openai.response import Response
+from llmkernel.gateway.openai.response_request import ResponseRequest
+from llmkernel.gateway.openai.response_store import Kept, ResponseStore
+from llmkernel.gateway.openai.response_stream import ResponseStream
+from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.translation.ask import Ask
+from llmkernel.gateway.translation.naming import new_head, new_id
+from llmkernel.protocol import ChatMessage
+
+_stores: WeakKeyDictionary[Gateway, ResponseStore] = WeakKeyDictionary()
+
+
+class Deleted(msgspec.Struct):
+    """A response that was let go."""
+
+    id: str
+    deleted: bool = True
+    object: Literal["response"] = "response"
+
+
+async def create_response(exchange: Exchange) -> None:
+    """The next turn after what a request and the responses before it say."""
+    request = exchange.read(ResponseRequest)
+    before = _before(exchange, request)
+    new = response_request.turns(request)
+    ask = response_request.ask(request, before, new)
+    exchange.validated()
+    turns = [*before, *new]
+    async with exchange.lease(request.model) as replica:
+        head = new_head("resp_", replica.model)
+        response = shapes.begun(head, request, ask.params)
+        answer = _stream if request.stream else _whole
+        await answer(exchange, ask, replica, response, turns)
+
+
+async def retrieve_response(exchange: Exchange) -> None:
+    """A response that is kept. Raises Refusal."""
+    exchange.answer(_kept(exchange, exchange.path["response"], "response_id").response)
+
+
+async def delete_response(exchange: Exchange) -> None:
+    """Let a response go. Raises Refusal where there is none."""
+    name = exchange.path["response"]
+    if not _store(exchange).remove(exchange.principal, name):
+        raise _unknown("response_id")
+    exchange.answer(Deleted(name))
+
+
+async def _whole(
+    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+) -> None:
+    generation = await ask.whole(replica.client)
+    exchange.count(generation)
+    response = shapes.ended(response, new_id("msg_"), generation)
+    _keep(exchange, response, turns, generation)
+    exchange.answer(response)
+
+
+async def _stream(
+    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+) -> None:
+    events = ResponseStream(response, new_id("msg_"))
+    try:
+        generation = await _relay(exchange, ask, replica, events)
+    except LLMKernelError as error:
+        if exchange.outflow is None or not exchange.outflow.begun:
+            raise
+        # the numbers of events go on, which the dialect's last words know nothing of
+        failure = failure_of(error)
+        exchange.record.outcome = failure.code
+        for event in events.fail(error_of(failure)):
+            await exchange.outflow.event(event, event.type)
+    else:
+        _keep(exchange, events.response, turns, generation)
+
+
+async def _relay(
+    exchange: Exchange, ask: Ask, replica: Replica, events: ResponseStream
+) -> Generation:
+    out = exchange.stream()
+    first = events.begin()
+    async with ask.stream(replica.client) as deltas:
+        async for delta in deltas:
+            for event in [*first, *events.delta(delta)]:
+                await out.event(event, event.type)
+            first = []
+    exchange.count(deltas.generation)
+    for event in [*first, *events.end(deltas.generation)]:
+        await out.event(event, event.type)
+    return deltas.generation
+
+
+def _before(exchange: Exchange, request: ResponseRequest) -> list[ChatMessage]:
+    if request.previous_response_id is None:
+        return []
+    return _kept(exchange, request.previous_response_id, "previous_response_id").turns
+
+
+def _keep(
+    exchange: Exchange, response: Response, turns: list[ChatMessage], generation: Generation
+) -> None:
+    if not response.store:
+        return
+    turns = [*turns]
+    begun = turns.pop().content if turns[-1].role == "assistant" else ""  # it was gone on with
+    written = ChatMessage(role="assistant", content=begun + generation.text)
+    _store(exchange).put(exchange.principal, response, [*turns, written])
+
+
+def _kept(exchange: Exchange, name: str, field: str) -> Kept:
+    kept = _store(exchange).get(exchange.principal, name)
+    if kept is None:
+        raise _unknown(field)
+    return kept
+
+
+def _store(exchange: Exchange) -> ResponseStore:
+    return _stores.setdefault(exchange.gateway, ResponseStore())
+
+
+def _unknown(field: str) -> Refusal:
+    return Refusal(
+        "not_found",
+        "There is no such response: it was not stored, or had to make room. Send the whole "
+        "conversation as input.",
+        field=field,
+    )

@@ -1,0 +1,116 @@
+"""The routes of OpenAI's API."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from llmkernel.gateway.openai.chat import complete_chat
+from llmkernel.gateway.openai.chat_answer import ChatCompletion
+from llmkernel.gateway.openai.chat_request import ChatRequest
+from llmkernel.gateway.openai.chat_stream import ChatChunk
+from llmkernel.gateway.openai.completion_answer import Completion
+from llmkernel.gateway.openai.completion_request import CompletionRequest
+from llmkernel.gateway.openai.completions import complete
+from llmkernel.gateway.openai.dialect import OPENAI
+from llmkernel.gateway.openai.models import Model, ModelList, list_models, retrieve_model
+from llmkernel.gateway.openai.response import Response
+from llmkernel.gateway.openai.response_request import ResponseRequest
+from llmkernel.gateway.openai.response_stream import ResponseEvent
+from llmkernel.gateway.openai.responses import (
+    Deleted,
+    create_response,
+    delete_response,
+    retrieve_response,
+)
+from llmkernel.gateway.openai.texts import (
+    Detokenized,
+    DetokenizeRequest,
+    Templated,
+    TemplateRequest,
+    apply_template,
+    detokenize,
+)
+from llmkernel.gateway.outflow import EVENT_STREAM
+from llmkernel.gateway.routes import Route
+
+_route = partial(Route, dialect=OPENAI)
+
+ROUTES = [
+    _route(
+        method="POST",
+        path="/v1/chat/completions",
+        act=complete_chat,
+        summary="The next turn of a conversation",
+        body=ChatRequest,
+        answer=ChatCompletion,
+        streams=EVENT_STREAM,
+        event=ChatChunk,
+        permit=True,
+    ),
+    _route(
+        method="POST",
+        path="/v1/completions",
+        act=complete,
+        summary="What follows after a prompt",
+        body=CompletionRequest,
+        answer=Completion,
+        streams=EVENT_STREAM,
+        event=Completion,
+        permit=True,
+    ),
+    _route(
+        method="GET",
+        path="/v1/models",
+        act=list_models,
+        summary="The models that a request may name",
+        answer=ModelList,
+    ),
+    _route(
+        method="GET",
+        path="/v1/models/{model*}",
+        act=retrieve_model,
+        summary="One of them",
+        answer=Model,
+    ),
+    _route(
+        method="POST",
+        path="/v1/responses",
+        act=create_response,
+        summary="The next turn, in OpenAI's newer words; may go on after an earlier response",
+        body=ResponseRequest,
+        answer=Response,
+        streams=EVENT_STREAM,
+        event=ResponseEvent,
+        permit=True,
+    ),
+    _route(
+        method="GET",
+        path="/v1/responses/{response}",
+        act=retrieve_response,
+        summary="A response that is still kept",
+        answer=Response,
+    ),
+    _route(
+        method="DELETE",
+        path="/v1/responses/{response}",
+        act=delete_response,
+        summary="Let a response go",
+        answer=Deleted,
+    ),
+    _route(
+        method="POST",
+        path="/detokenize",
+        act=detokenize,
+        summary="The text of token ids",
+        body=DetokenizeRequest,
+        answer=Detokenized,
+    ),
+    _route(
+        method="POST",
+        path="/apply-template",
+        act=apply_template,
+        summary="The prompt that a conversation becomes",
+        body=TemplateRequest,
+        answer=Templated,
+    ),
+]

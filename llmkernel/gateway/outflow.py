@@ -1,0 +1,161 @@
+"""A streamed answer: written as it comes, kept alive in pauses, cut where nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from tornado.iostream import StreamClosedError
+
+from llmkernel.errors import SlowConsumer
+from llmkernel.gateway.dialects import sse
+from llmkernel.gateway.record import Record
+
+if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
+MOST_UNSENT = 64 * 1024
+"""Bytes that may wait for a reader before the answer is not read on."""
+_TURN = 3
+"""Writes after which a stream that has much to say lets the others have the loop."""
+
+
+class Outflow:
+    """The body of a streamed answer.
+
+    What is written goes out together at the end of the loop's turn: a stream that is behind
+    sends all it has at once. A reader that is gone cancels the task that writes here
+    (see handler.py); one that takes nothing for `write_seconds` gets SlowConsumer
+    raised into that task.
+    """
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        content_type: str,
+        record: Record,
+        *,
+        write_seconds: float,
+        idle: float,
+    ) -> None:
+        self._handler = handler
+        self._record = record
+        self._write_seconds = write_seconds
+        self._idle = idle if content_type == EVENT_STREAM else 0.0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._unsent = 0
+        self._turn = 0
+        self._quiet = False
+        """Whether nothing was written since the timer last looked."""
+        self.begun = False
+        handler.set_header("Content-Type", content_type)
+        handler.set_header("Cache-Control", "no-cache")
+        handler.set_header("X-Accel-Buffering", "no")
+
+    def headers(self, headers: Mapping[str, str]) -> None:
+        """More headers, before the first write."""
+        for name, value in headers.items():
+            self._handler.set_header(name, value)
+
+    async def open(self) -> None:
+        """Send the headers now, so that the client knows that its request was taken."""
+        await self.write(b"")
+
+    async def event(self, value: Any, name: str = "") -> None:
+        """Send one server-sent event of JSON."""
+        await self.write(sse(msgspec.json.encode(value), name))
+
+    async def line(self, value: Any) -> None:
+        """Send one line of JSON."""
+        await self.write(msgspec.json.encode(value) + b"\n")
+
+    async def done(self) -> None:
+        """Send the marker that OpenAI's streams end with."""
+        await self.write(b"data: [DONE]\n\n")
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes. Waits while the reader has too much that it has not read."""
+        self._begin()
+        if data:
+            self._handler.write(data)
+            self._unsent += len(data)
+            if self._record.first_byte is None:
+                self._record.first_byte = time.monotonic()
+        if self._soon is None:
+            self._soon = self._loop.call_soon(self._flush)
+        self._turn += 1
+        if self._unsent > MOST_UNSENT and self._busy:
+            await self._patiently()
+        elif self._turn % _TURN == 0:
+            await asyncio.sleep(0)
+        if self._broken:
+            raise asyncio.CancelledError  # gone: what cancels this task is on its way
+
+    def stop(self) -> None:
+        """Nothing more will be written."""
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._soon = None
+        self._idle = 0.0
+
+    @property
+    def _busy(self) -> bool:
+        return self._flushing is not None and not self._flushing.done()
+
+    @property
+    def _broken(self) -> bool:
+        sent = self._flushing
+        return sent is not None and sent.done() and sent.exception() is not None
+
+    def _begin(self) -> None:
+        self._quiet = False
+        if not self.begun:
+            self.begun = True
+            self._look_later()
+
+    def _flush(self) -> None:
+        """Hand over what was written; it stays here while an earlier part is on its way."""
+        self._soon = None
+        if self._busy:
+            assert self._flushing is not None, "it is busy"
+            self._flushing.add_done_callback(self._flush_again)
+        else:
+            self._flushing = self._handler.flush()
+            self._unsent = 0
+
+    def _flush_again(self, sent: asyncio.Future[None]) -> None:
+        if sent.exception() is None and self._soon is None and not self._handler._finished:
+            self._flush()
+
+    async def _patiently(self) -> None:
+        assert self._flushing is not None, "it is busy"
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                await asyncio.shield(self._flushing)
+        except TimeoutError:
+            raise SlowConsumer(
+                f"Nothing was read for {self._write_seconds:g} s, so the stream was cut."
+            ) from None
+        except StreamClosedError:
+            raise asyncio.CancelledError from None
+
+    def _look_later(self) -> None:
+        if self._idle:
+            self._timer = self._loop.call_later(self._idle / 2, self._look)
+
+    def _look(self) -> None:
+        """Send a comment where nothing else was sent for a while."""
+        if self._quiet and not self._busy and self._soon is None:
+            self._handler.write(b":\n\n")
+            self._flush()
+        self._quiet = True
+        self._look_later()

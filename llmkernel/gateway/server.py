@@ -1,0 +1,150 @@
+"""A gateway as a process of its own: sockets, signals, a stop that lets work end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from llmkernel.errors import ConnectionProblem
+from llmkernel.gateway.credentials import Token, find_token
+from llmkernel.gateway.gateway import Gateway
+from llmkernel.gateway.handler import OwnServing, Serving
+from llmkernel.gateway.settings import MAX_HEADER_BYTES, Settings
+from llmkernel.gateway.table import all_routes, by_path
+
+_SKIPPABLE_BODY = 64 * 2**20
+"""A body beyond payload_limit is refused by its length, then skipped, up to here."""
+_BODY_SECONDS = 60.0
+
+
+class BoundedServer(HTTPServer):
+    """An HTTP server that closes connections beyond a number."""
+
+    def initialize(self, *args: Any, max_connections: int = 1024, **kwargs: Any) -> None:
+        """Called by tornado's constructor."""
+        super().initialize(*args, **kwargs)
+        self._most = max_connections
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """A new connection."""
+        if len(self._connections) >= self._most:
+            stream.close()
+        else:
+            super().handle_stream(stream, address)
+
+
+def rules(gateway: Gateway, handler: type[Serving], base: str = "") -> list[Any]:
+    """The table of routes as tornado's rules, below `base`."""
+    return [
+        (base + next(iter(routes.values())).pattern, handler, _given(gateway, routes))
+        for routes in by_path(all_routes()).values()
+    ]
+
+
+def application(gateway: Gateway) -> Application:
+    """The tornado application of a stand-alone gateway."""
+    return Application(
+        rules(gateway, OwnServing),
+        default_handler_class=OwnServing,
+        default_handler_args=_given(gateway, {}),
+        log_function=_no_log,  # the gateway writes its own
+    )
+
+
+class Server:
+    """A gateway on its port. `url` is known once `start` has returned."""
+
+    def __init__(self, settings: Settings, token: Token | None = None) -> None:
+        self.settings = settings
+        self.gateway = Gateway(settings, token or find_token())
+        self.port = 0
+        self._http: HTTPServer | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host = self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    async def start(self, models: tuple[str, ...] = ()) -> None:
+        """Bind, find or load models, then listen. Raises what loading raises."""
+        sockets = _bind(self.settings)
+        self.port = sockets[0].getsockname()[1]
+        try:
+            await self.gateway.start(models)
+        except BaseException:
+            for each in sockets:
+                each.close()
+            await self.gateway.close()
+            raise
+        self._http = BoundedServer(
+            application(self.gateway),
+            max_header_size=MAX_HEADER_BYTES,
+            max_body_size=max(_SKIPPABLE_BODY, self.settings.limits.payload_limit),
+            body_timeout=_BODY_SECONDS,
+            idle_connection_timeout=self.settings.idle_seconds,
+            max_connections=self.settings.max_connections,
+        )
+        self._http.add_sockets(sockets)
+        self.gateway.log.event("listening", url=self.url)
+
+    async def run(self) -> None:
+        """Serve until a signal says stop: the first lets work end, the second does not."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            await self._stop.wait()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Take no new connection, let what is in flight end, close."""
+        assert self._http is not None, "it was started"
+        self._http.stop()
+        self.gateway.log.event("stopping", in_flight=len(self.gateway.running))
+        ending = asyncio.create_task(self.gateway.stop(self.settings.drain_seconds))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            ending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ending
+            await self.gateway.stop(0)
+        hurry.cancel()
+        await self._http.close_all_connections()
+        await self.gateway.close()
+        self.gateway.log.event("stopped")
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+
+def _bind(settings: Settings) -> list[socket.socket]:
+    try:
+        return bind_sockets(settings.port, settings.host)
+    except OSError as error:
+        raise ConnectionProblem(
+            f"Port {settings.port} cannot be used ({error.strerror}). Choose another with --port, "
+            "or 0 for any free one."
+        ) from None
+
+
+def _given(gateway: Gateway, routes: Any) -> dict[str, Any]:
+    return {"gateway": gateway, "routes": routes}
+
+
+def _no_log(handler: RequestHandler) -> None:
+    """Nothing: tornado's line would repeat the query."""

@@ -1,0 +1,1 @@
+"""Text Generation Inference's own API: its routes, shapes, limits, errors and headers."""

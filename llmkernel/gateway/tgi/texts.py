@@ -1,0 +1,66 @@
+"""/tokenize and /chat_tokenize."""
+
+from __future__ import annotations
+
+from llmkernel.errors import InvalidRequest
+from llmkernel.gateway import features
+from llmkernel.gateway.exchange import Exchange
+from llmkernel.gateway.faults import TemplateFailed
+from llmkernel.gateway.tgi.schemas import (
+    ChatTokenizeRequest,
+    ChatTokenizeResponse,
+    GenerateRequest,
+    Turn,
+)
+from llmkernel.gateway.tgi.tokens import places
+
+
+async def tokenize(exchange: Exchange) -> None:
+    """The tokens of a prompt and where each is in it."""
+    request = exchange.read(GenerateRequest)
+    if not request.inputs:
+        raise InvalidRequest("`inputs` cannot be empty", field="inputs")
+    async with exchange.lease() as replica:
+        pieces = await replica.client.pieces(request.inputs)
+    ids, texts = [piece.token_id for piece in pieces], [piece.text for piece in pieces]
+    exchange.answer(places(request.inputs, ids, texts))
+
+
+async def chat_tokenize(exchange: Exchange) -> None:
+    """The tokens of a conversation, and the text that its template made."""
+    request = exchange.read(ChatTokenizeRequest)
+    turns = conversation(request.messages)
+    async with exchange.lease(request.model) as replica:
+        try:
+            pieces = await replica.client.pieces(turns)
+        except InvalidRequest as error:
+            raise TemplateFailed(error.message) from None
+        ids = [piece.token_id for piece in pieces]
+        text = await replica.client.detokenize(ids)
+    found = places(text, ids, [piece.text for piece in pieces])
+    exchange.answer(ChatTokenizeResponse(found, text))
+
+
+def conversation(turns: list[Turn]) -> list[dict[str, str]]:
+    """Turns as the client takes them. Raises InvalidRequest for parts that are no text."""
+    return [
+        {"role": turn.role, "content": _text(turn, number)} for number, turn in enumerate(turns)
+    ]
+
+
+def _text(turn: Turn, number: int) -> str:
+    content = turn.content
+    if isinstance(content, str):
+        return content
+    field = f"messages[{number}].content"
+    if not isinstance(content, list):
+        raise InvalidRequest(f"{field} must be text or a list of parts.", field=field)
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            features.images(part, field)
+            raise InvalidRequest(f"{field} holds a part that is none.", field=field)
+        if not isinstance(part.get("text"), str):
+            raise InvalidRequest(f"{field} has a part whose text is none.", field=field)
+        texts.append(part["text"])
+    return "".join(texts)

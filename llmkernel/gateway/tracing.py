@@ -1,0 +1,114 @@
+"""OpenTelemetry spans, where the extra `otel` is installed and a collector was named.
+
+A request's span continues the caller's `traceparent`. Below it are the times that the
+worker reports with its answer: queue, prefill, decode. The wire protocol carries no
+trace context, so the engine's single steps are not in a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llmkernel._version import __version__
+from llmkernel.errors import missing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from llmkernel.gateway.record import Record
+
+_NANO = 10**9
+
+
+class Tracer:
+    """Makes a span for each request; without a provider it does nothing."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._provider = provider
+        self._tracer: Any = None
+        self._extract: Any = None
+        if provider is not None:
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+            self._tracer = provider.get_tracer("llmkernel.gateway", __version__)
+            self._extract = TraceContextTextMapPropagator().extract
+
+    @contextmanager
+    def request(self, record: Record, headers: Mapping[str, str]) -> Iterator[None]:
+        """A span around a request, below the one that its `traceparent` names."""
+        if self._tracer is None:
+            yield
+            return
+        span = self._begin(record, headers)
+        try:
+            yield
+        finally:
+            self._end(span, record)
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+    def _begin(self, record: Record, headers: Mapping[str, str]) -> Any:
+        from opentelemetry.trace import SpanKind
+
+        names = ("traceparent", "tracestate")
+        context = self._extract({name: headers[name] for name in names if name in headers})
+        return self._tracer.start_span(
+            f"{record.method} {record.route}",
+            context=context,
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": record.method,
+                "http.route": record.route,
+                "llmkernel.request_id": record.id,
+            },
+        )
+
+    def _end(self, span: Any, record: Record) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        span.set_attribute("llmkernel.outcome", record.outcome or "ok")
+        if record.model:
+            span.set_attribute("gen_ai.request.model", record.model)
+            span.set_attribute("gen_ai.usage.input_tokens", record.prompt_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", record.generated_tokens)
+        if record.outcome not in ("", "ok"):
+            span.set_status(Status(StatusCode.ERROR, record.outcome))
+        if record.generated_tokens:
+            self._phases(span, record)
+        span.end()
+
+    def _phases(self, span: Any, record: Record) -> None:
+        """The worker's times, one after the other from when the request was sent to it."""
+        from opentelemetry.trace import set_span_in_context
+
+        context = set_span_in_context(span)
+        at = span.start_time + int(record.validation * _NANO)
+        for name, seconds in (
+            ("queue", record.queue),
+            ("prefill", record.prefill),
+            ("decode", record.decode),
+        ):
+            child = self._tracer.start_span(f"llmkernel.{name}", context=context, start_time=at)
+            at += int(seconds * _NANO)
+            child.end(end_time=at)
+
+
+def tracer_to(endpoint: str | None, service: str) -> Tracer:
+    """A tracer that sends to a collector. Raises MissingDependency without the extra."""
+    if endpoint is None:
+        return Tracer()
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise missing("opentelemetry", "otel") from None
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Tracer(provider)

@@ -1,0 +1,90 @@
+"""What workers say of themselves, as Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from llmkernel.protocol import StatusReport
+
+if TYPE_CHECKING:
+    from llmkernel.gateway.admission import Permits
+    from llmkernel.gateway.models import Models
+
+_GAUGES = {
+    "running": ("Sequences that run", "load.running"),
+    "waiting": ("Requests that wait", "load.waiting"),
+    "free_blocks": ("Free KV blocks", "load.free_blocks"),
+    "cached_blocks": ("KV blocks in the prefix cache", "load.cached_blocks"),
+    "tokens_per_second": ("Tokens a second, over ten seconds", "load.tokens_per_second"),
+    "rss_bytes": ("Memory of the process", "rss_bytes"),
+    "device_bytes": ("Memory on the accelerator", "device_bytes"),
+    "weights_bytes": ("Memory of the weights", "model.weights_bytes"),
+    "kv_cache_bytes": ("Memory of keys and values", "model.kv_cache_bytes"),
+}
+"""Name: what it says, and where a StatusReport has it."""
+_COUNTERS = {
+    "steps": ("Steps of the engine", "load.steps"),
+    "preemptions": ("Sequences that gave up their blocks", "load.preemptions"),
+    "generated_tokens": ("Tokens generated for anybody", "load.tokens_generated"),
+    "prompt_tokens": ("Tokens of prompts", "load.prompt_tokens"),
+    "cached_tokens": ("Prompt tokens found in the prefix cache", "load.cached_tokens"),
+    "requests_finished": ("Requests finished for anybody", "load.requests_finished"),
+    "requests_failed": ("Requests failed for anybody", "load.requests_failed"),
+}
+
+
+class WorkerMetrics(Collector):
+    """Reads the reports when the page is asked for."""
+
+    def __init__(self, models: Models, permits: Permits) -> None:
+        self._models = models
+        self._permits = permits
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what there is, `collect` says."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of all workers that have reported."""
+        reports = self._reports()
+        yield from _totals([report for _, _, report in reports])
+        for rows, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
+            for name, (text, place) in rows.items():
+                family = kind(f"llmkernel_{name}", text, labels=["worker", "model"])
+                for worker, model, report in reports:
+                    family.add_metric([worker, model], attrgetter(place)(report))
+                yield family
+        taken = self._permits.taken
+        yield GaugeMetricFamily("llmkernel_workers", "Workers that are served", value=len(reports))
+        yield GaugeMetricFamily("llmkernel_in_flight", "Requests that hold a permit", value=taken)
+
+    def _reports(self) -> list[tuple[str, str, StatusReport]]:
+        return [
+            (name, replica.model, replica.report)
+            for name, replica in self._models.replicas.items()
+            if replica.report is not None and replica.report.model is not None
+        ]
+
+
+def _totals(reports: list[StatusReport]) -> Iterator[Metric]:
+    """Text Generation Inference's gauges: over all workers, as it has one."""
+    waiting = sum(report.load.waiting for report in reports)
+    running = sum(report.load.running for report in reports)
+    used, most = 0, 0
+    for report in reports:
+        if report.model is not None:
+            used += (report.model.kv_blocks - report.load.free_blocks) * report.model.block_size
+            most += report.model.kv_blocks * report.model.block_size
+    for name, text, value in (
+        ("tgi_queue_size", "Requests that wait", waiting),
+        ("tgi_batch_current_size", "Sequences that run", running),
+        ("tgi_batch_current_max_tokens", "Tokens that the blocks in use can hold", used),
+        ("tgi_batch_max_total_tokens", "Tokens that all blocks can hold", most),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,188 @@
+"""The openai package against a live gateway: whatever it can call that has a route here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+
+from tests.gateway.serving import TOKEN
+
+pytestmark = pytest.mark.timeout(60)
+
+USER = [{"role": "user", "content": "What is a worker?"}]
+GREEDY: dict[str, Any] = {"model": "scripted", "temperature": 0}
+
+
+@pytest.fixture
+def client(scripted):
+    with openai.OpenAI(base_url=f"{scripted.url}/v1", api_key=TOKEN, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def expected(scripted):
+    """What the client of the same worker says to the same question."""
+    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    return llm.chat(USER, temperature=0)
+
+
+def test_chat(client, expected):
+    answer = client.chat.completions.create(messages=USER, **GREEDY)
+    assert answer.choices[0].message.content == expected.text
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == expected.usage.completion_tokens
+    assert answer.usage.prompt_tokens_details.cached_tokens is not None
+
+
+def test_chat_with_log_probabilities(client, expected):
+    answer = client.chat.completions.create(messages=USER, logprobs=True, top_logprobs=2, **GREEDY)
+    content = answer.choices[0].logprobs.content
+    assert "".join(entry.token for entry in content).startswith(expected.text)
+    assert all(entry.logprob <= 0 and entry.top_logprobs for entry in content)
+
+
+def test_a_streamed_chat(client, expected):
+    with client.chat.completions.create(
+        messages=USER, stream=True, stream_options={"include_usage": True}, **GREEDY
+    ) as stream:
+        chunks = list(stream)
+    assert chunks[-1].usage.completion_tokens == expected.usage.completion_tokens
+    said = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(said) == expected.text
+
+
+def test_the_helper_for_streams(client, expected):
+    with client.chat.completions.stream(messages=USER, **GREEDY) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == expected.text
+
+
+def test_an_answer_is_sent_back_in_the_next_turn(client):
+    first = client.chat.completions.create(messages=USER, **GREEDY).choices[0].message
+    turns = [*USER, first, {"role": "user", "content": "And?"}]
+    assert client.chat.completions.create(messages=turns, **GREEDY).choices[0].message.content
+
+
+def test_completions(client):
+    answer = client.completions.create(prompt=["a", "b"], max_tokens=4, n=1, echo=True, **GREEDY)
+    assert [choice.text[0] for choice in answer.choices] == ["a", "b"]
+    scored = client.completions.create(prompt="a", max_tokens=4, logprobs=1, **GREEDY)
+    assert len(scored.choices[0].logprobs.tokens) == 4
+    with client.completions.create(prompt="a", max_tokens=4, stream=True, **GREEDY) as stream:
+        text = "".join(chunk.choices[0].text for chunk in stream)
+    assert text == scored.choices[0].text
+
+
+def test_models(client):
+    (model,) = client.models.list().data
+    assert client.models.retrieve(model.id) == model
+
+
+def test_responses(client, expected):
+    answer = client.responses.create(input="What is a worker?", **GREEDY)
+    assert answer.output_text == expected.text
+    assert answer.usage.output_tokens == expected.usage.completion_tokens
+    turns = [{"role": "user", "content": "hi"}, *answer.output, {"role": "user", "content": "and?"}]
+    stateless = client.responses.create(input=turns, store=False, **GREEDY)
+    assert stateless.status == "completed"
+    after = client.responses.create(input="and?", previous_response_id=answer.id, **GREEDY)
+    assert after.previous_response_id == answer.id
+    assert client.responses.retrieve(answer.id).output_text == expected.text
+    client.responses.delete(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
+
+
+def test_a_streamed_response(client, expected):
+    with client.responses.stream(input="What is a worker?", **GREEDY) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "".join(deltas) == final.output_text == expected.text
+
+
+def test_awaiting(scripted, expected):
+    async def main() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{scripted.url}/v1", api_key=TOKEN) as client:
+            chat = client.chat.completions
+            whole = await chat.create(messages=USER, **GREEDY)
+            stream = await chat.create(messages=USER, stream=True, **GREEDY)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            response = await client.responses.create(input="What is a worker?", **GREEDY)
+            many = await asyncio.gather(*(chat.create(messages=USER, **GREEDY) for _ in range(20)))
+        texts = {answer.choices[0].message.content for answer in many}
+        return [whole.choices[0].message.content, "".join(pieces), response.output_text, *texts]
+
+    assert set(asyncio.run(main())) == {expected.text}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"temperature": -1}, openai.BadRequestError, "temperature"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            openai.BadRequestError,
+            "tools",
+        ),
+        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format"),
+        ({"extra_body": {"guided_json": {}}}, openai.BadRequestError, "guided_json"),
+        ({"model": "other"}, openai.NotFoundError, "model"),
+        ({"max_tokens": 5000}, openai.BadRequestError, None),
+    ],
+)
+def test_errors_are_its_own_classes(client, fields, error, param):
+    with pytest.raises(error) as refused:
+        client.chat.completions.create(messages=USER, **GREEDY | fields)
+    assert refused.value.param == param
+    assert refused.value.code
+
+
+def test_images_are_refused_by_their_place(client):
+    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(messages=[{"role": "user", "content": parts}], **GREEDY)
+    assert refused.value.param == "messages[0].content[0].type"
+
+
+def test_structured_answers_are_refused(client):
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        client.chat.completions.create(
+            messages=USER,
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+            **GREEDY,
+        )
+
+
+def test_a_wrong_key(scripted):
+    with (
+        openai.OpenAI(base_url=f"{scripted.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
+def test_a_stream_that_breaks_raises(worker, open_gate, scripted):
+    worker("breaks", "scripted:fail_at_step=6,eos_after=1000")
+    gate = open_gate(workers=("breaks",))
+    with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=TOKEN, max_retries=0) as client:
+        pieces = []
+        with (
+            client.chat.completions.create(
+                messages=USER, stream=True, **GREEDY | {"model": "tgi"}
+            ) as stream,
+            pytest.raises(openai.APIError, match="step"),
+        ):
+            pieces.extend(stream)
+    assert pieces
+
+
+def test_a_full_gateway_is_a_rate_limit(open_gate, scripted):
+    gate = open_gate(limits={"max_concurrent_requests": 1})
+    with (
+        openai.OpenAI(base_url=f"{gate.url}/v1", api_key=TOKEN, max_retries=0) as client,
+        pytest.raises(openai.RateLimitError),
+    ):
+        client.chat.completions.create(messages=USER, model="tgi", n=2)

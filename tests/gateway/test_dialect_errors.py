@@ -1,0 +1,62 @@
+"""Each dialect words every failure as its clients expect, and says no more than it may."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmkernel.errors import TABLE, Overloaded, PromptTooLong, from_code
+from llmkernel.gateway.anthropic.dialect import ANTHROPIC
+from llmkernel.gateway.faults import Failure, Refusal, failure_of
+from llmkernel.gateway.ollama.dialect import OLLAMA
+from llmkernel.gateway.openai.dialect import OPENAI
+
+KINDS = ["unauthorized", "forbidden", "not_found", "method", "too_large", "syntax", "shape"]
+NOT_THEIRS = (408, 424, 426, 499)
+"""Below 500 in the table, and still nothing that the sender of the request did."""
+FAILURES = [failure_of(from_code(code, "It broke.")) for code in TABLE]
+FAILURES += [failure_of(Refusal(kind, "It broke.")) for kind in KINDS]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.code)
+def test_every_failure_has_a_shape(failure):
+    openai, anthropic, ollama = (each.reply(failure) for each in (OPENAI, ANTHROPIC, OLLAMA))
+    error = json.loads(openai.body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"] == "It broke."
+    assert json.loads(anthropic.body)["type"] == "error"
+    assert set(json.loads(anthropic.body)["error"]) == {"type", "message"}
+    assert json.loads(ollama.body) == {"error": "It broke."}
+    for reply in (openai, anthropic, ollama):
+        assert 400 <= reply.status < 600
+        assert (reply.status >= 500) == (failure.status >= 500 or failure.status in NOT_THEIRS)
+
+
+def test_what_is_wrong_with_a_request_is_a_400():
+    failure = failure_of(PromptTooLong("Too long.", needed=9, limit=4))
+    replies = [dialect.reply(failure) for dialect in (OPENAI, ANTHROPIC, OLLAMA)]
+    assert [reply.status for reply in replies] == [400, 400, 400]
+    error = json.loads(replies[0].body)["error"]
+    assert error["code"] == "context_length_exceeded"
+    # litellm and others know it by these words
+    assert error["message"] == "This model's maximum context length is 4 tokens. Too long."
+
+
+def test_a_full_queue_says_when_to_try_again():
+    failure = failure_of(Overloaded("Full."))
+    for dialect in (OPENAI, ANTHROPIC, OLLAMA):
+        reply = dialect.reply(failure)
+        assert (reply.status, reply.headers["Retry-After"]) == (429, "1")
+
+
+def test_a_broken_stream_ends_without_the_sign_of_a_whole_one():
+    failure = Failure(500, "step_failed", "It broke.")
+    assert OPENAI.last_words(failure).startswith(b'data: {"error":{"message":"It broke."')
+    assert ANTHROPIC.last_words(failure).startswith(b"event: error\ndata: {")
+    assert OLLAMA.last_words(failure) == b'{"error":"It broke."}\n'
+    for dialect in (OPENAI, ANTHROPIC):
+        words = dialect.last_words(failure)
+        assert words.endswith(b"\n\n")
+        assert b"[DONE]" not in words
+        assert b"message_stop" not in words

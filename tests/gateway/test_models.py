@@ -1,0 +1,200 @@
+"""Which worker answers: by name, by load, loaded on demand, let go when idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from llmkernel.errors import WorkerNotFound
+from tests.conftest import wait_until
+from tests.gateway.conftest import ENDLESS
+from tests.gateway.serving import Gate, gate
+
+SHORT = {"inputs": "x", "parameters": {"max_new_tokens": 2}}
+LOADABLE = "scripted:load_ms=300"
+NAME = "scripted-load_ms-300"
+
+
+def state(gate: Gate, model: str) -> str:
+    entries = gate.post("/v2/repository/index").json()
+    return next((each["state"] for each in entries if each["name"] == model), "absent")
+
+
+def requests_of(gate: Gate, name: str) -> int:
+    return gate.status(name).load.requests_finished
+
+
+@pytest.fixture
+def one_worker(start_worker):
+    return start_worker(name="first")
+
+
+def test_replicas_share_the_requests_of_their_model(start_worker):
+    slow = "scripted:step_ms=20"
+    start_worker(slow, name="one")
+    start_worker(slow, name="two")
+    with gate() as two:
+        body = {"inputs": "x", "parameters": {"max_new_tokens": 30}}
+        threads = [threading.Thread(target=lambda: two.post("/generate", body)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert (requests_of(two, "one"), requests_of(two, "two")) == (4, 4)
+        assert [each["name"] for each in two.post("/v2/repository/index").json()] == [slow, slow]
+
+
+def test_a_request_names_a_worker_or_a_model(one_worker, start_worker):
+    start_worker("scripted:context_length=100", name="second")
+    with gate() as both:
+        lengths = {
+            name: both.get(f"/info?model={name}").json()["max_total_tokens"]
+            for name in (
+                "first",
+                "second",
+                "scripted",
+                "scripted:context_length=100",
+                "tgi",
+                "dummy",
+            )
+        }
+        assert lengths == {
+            "first": 2048, "second": 100, "scripted": 2048, "scripted:context_length=100": 100,
+            "tgi": 2048, "dummy": 2048,
+        }  # fmt: skip
+        unknown = both.get("/info?model=unknown")
+        assert unknown.status_code == 404
+        assert "scripted:context_length=100" in unknown.json()["error"]
+    with gate(workers=("second",)) as only:
+        assert only.get("/info").json()["max_total_tokens"] == 100
+        assert only.get("/info?model=first").status_code == 404
+    with pytest.raises(WorkerNotFound, match="nobody"), gate(workers=("nobody",)):
+        pass
+
+
+def test_workers_that_come_and_go_are_seen(one_worker, start_worker):
+    with gate() as running:
+        start_worker("scripted:context_length=100", name="later")
+        assert running.get("/info?model=later").status_code == 200
+        running.status("later")
+        running.server.gateway.models.replicas["later"]._client.stop()
+        wait_until(
+            lambda: running.get("/info?model=later").status_code == 404, seconds=5, what="its end"
+        )
+        assert running.post("/generate", SHORT).status_code == 200
+
+
+def test_a_model_of_the_list_is_loaded_by_the_first_who_names_it(one_worker):
+    with gate(allow_models=(LOADABLE,)) as lazy:
+        assert state(lazy, LOADABLE) == "UNAVAILABLE"
+        answers: list = []
+        threads = [
+            threading.Thread(
+                target=lambda: answers.append(lazy.get(f"/info?model={LOADABLE}").status_code)
+            )
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: state(lazy, LOADABLE) == "LOADING", seconds=10, what="the load")
+        assert lazy.post("/generate", SHORT).status_code == 200, "others are served meanwhile"
+        for thread in threads:
+            thread.join(30)
+        assert answers == [200] * 4
+        assert state(lazy, LOADABLE) == "READY"
+        refused = lazy.get("/info?model=scripted:load_ms=1")
+        assert refused.status_code == 404
+        assert lazy.post(f"/v2/repository/models/{LOADABLE}/unload").status_code == 200
+        assert state(lazy, LOADABLE) == "UNAVAILABLE"
+
+
+def test_triton_loads_unloads_and_tells_readiness(one_worker):
+    with gate(allow_models=(LOADABLE,)) as triton:
+        ready = f"/v2/models/{LOADABLE}/ready"
+        assert triton.get(ready).status_code == 404
+        assert triton.post(f"/v2/repository/models/{LOADABLE}/load").status_code == 200
+        assert triton.get(ready).json() == {"live": True}
+        assert triton.get(f"/v2/models/{LOADABLE}/versions/1/ready").status_code == 200
+        assert triton.get(f"/v2/models/{LOADABLE}").json()["name"] == LOADABLE
+        assert triton.post(f"/v2/repository/models/{LOADABLE}/load").status_code == 200
+        assert triton.post(f"/v2/repository/models/{LOADABLE}/unload").status_code == 200
+        assert triton.get(ready).status_code == 404
+        for path in ("/v2/health/live", "/v2/health/ready", "/health", "/ping"):
+            assert triton.get(path).status_code == 200
+        assert triton.get("/v2").json()["name"] == "llmkernel"
+        only = triton.post("/v2/repository/index", {"ready": True}).json()
+        assert [each["name"] for each in only] == ["scripted"]
+
+
+def test_what_triton_may_not_do(one_worker):
+    with gate(allow_models=("scripted:fail_load=model_gated",)) as triton:
+        for path, body in (
+            ("/v2/repository/models/other/model/load", {}),
+            ("/v2/repository/models/first/unload", {}),  # somebody else's worker
+            ("/v2/repository/models/first/load", {"parameters": {"config": "{}"}}),
+        ):
+            answer = triton.post(path, body)
+            assert answer.status_code == 400
+            assert set(answer.json()) == {"error"}
+        assert triton.post("/v2/repository/models/unknown/unload").status_code == 404
+        failed = "scripted:fail_load=model_gated"
+        assert triton.post(f"/v2/repository/models/{failed}/load").status_code == 403
+        (entry,) = (
+            each for each in triton.post("/v2/repository/index").json() if each["name"] == failed
+        )
+        assert entry["state"] == "UNAVAILABLE"
+        assert entry["reason"]
+        assert one_worker.alive
+
+
+def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runtime_dir):
+    with gate(allow_models=(ENDLESS,), unload_after=0.5) as lazy:
+        name = lazy.server.gateway.models.loader.config(ENDLESS).name
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        models = lazy.server.gateway.models
+        client = models.replicas[name]._client
+        # somebody else's work there, which the gateway has no part in
+        stream = client.stream("y", max_tokens=600, temperature=0)
+        wait_until(lambda: models.replicas[name].report.load.running, seconds=5, what="its report")
+        time.sleep(1.5)
+        assert not models.replicas[name].leaving
+        assert sum(len(delta.token_ids) for delta in stream) == 600
+        wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200, "it is loaded again"
+        models.keep(ENDLESS, 0.0)
+        wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
+        assert one_worker.alive, "others are not its to stop"
+    assert lazy.server.gateway.models.replicas == {}
+
+
+def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
+    """However long they take: the worker itself would cut them after its drain."""
+    with gate(allow_models=(ENDLESS,)) as lazy:
+        name = lazy.server.gateway.models.loader.config(ENDLESS).name
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        replica = lazy.server.gateway.models.replicas[name]
+        with replica.hold():
+            unload = threading.Thread(
+                target=lambda: lazy.post(f"/v2/repository/models/{ENDLESS}/unload")
+            )
+            unload.start()
+            wait_until(lambda: replica.leaving, seconds=5, what="the unload")
+            time.sleep(0.3)
+            assert lazy.status(name).state == "ready"
+        unload.join(30)
+        assert name not in lazy.server.gateway.models.replicas
+
+
+def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):
+    with gate(allow_models=(LOADABLE,)) as lazy:
+        assert lazy.get(f"/info?model={LOADABLE}").status_code == 200
+        unload = threading.Thread(
+            target=lambda: lazy.post(f"/v2/repository/models/{LOADABLE}/unload")
+        )
+        unload.start()
+        codes = [lazy.get(f"/info?model={LOADABLE}").status_code for _ in range(3)]
+        unload.join(30)
+        assert codes == [200] * 3
+        lazy.post(f"/v2/repository/models/{LOADABLE}/unload")

@@ -1,0 +1,155 @@
+"""Metrics, the status of the page, and traces: numbers that agree with what was done."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import wait_until
+
+BODY = {"inputs": "How do I", "parameters": {"max_new_tokens": 5}}
+PROMPT = len(BODY["inputs"]) + 1
+
+
+def samples(gate) -> dict[tuple, float]:
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(gate.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def gained(gate, before: dict[tuple, float]) -> dict[tuple, float]:
+    after = samples(gate)
+    return {
+        key: value - before.get(key, 0)
+        for key, value in after.items()
+        if value != before.get(key, 0)
+    }
+
+
+def test_requests_are_counted_under_tgis_names(open_gate, scripted):
+    gate = open_gate(limits={"max_concurrent_requests": 1})
+    before = samples(gate)
+    assert gate.post("/generate", BODY).status_code == 200
+    assert gate.post("/generate", {"inputs": ""}).status_code == 422
+    assert gate.post("/generate", BODY | {"parameters": {"top_k": "x"}}).status_code == 422
+    with gate.server.gateway.permits.take():
+        assert gate.post("/generate", BODY).status_code == 429
+    found = gained(gate, before)
+    assert found["tgi_request_count_total",] == 4
+    assert found["tgi_request_success_total",] == 1
+    assert found["tgi_request_failure_total", ("err", "validation")] == 2
+    assert found["tgi_request_failure_total", ("err", "overloaded")] == 1
+    assert found["tgi_request_input_length_sum",] == PROMPT
+    assert found["tgi_request_generated_tokens_sum",] == 5
+    assert found["tgi_request_max_new_tokens_sum",] == 5
+    for name in ("duration", "validation_duration", "queue_duration", "inference_duration"):
+        assert found[f"tgi_request_{name}_count",] == 1
+    assert found["tgi_request_mean_time_per_token_duration_count",] == 1
+
+
+def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
+    scripted.post("/generate", BODY)
+    names = {name for name, *_ in samples(scripted)}
+    gauges = {
+        "tgi_queue_size", "tgi_batch_current_size", "tgi_batch_current_max_tokens",
+        "tgi_batch_max_total_tokens",
+    }  # fmt: skip
+    assert gauges <= names
+    assert "tgi_request_skipped_tokens_sum" in names
+    edges = {
+        dict(labels)["le"]
+        for name, *labels in samples(scripted)
+        if name == "tgi_request_duration_bucket"
+    }
+    assert len(edges) == 36
+    assert "0.00015000000000000001" in edges or "0.00015" in edges
+
+
+def test_what_workers_count_is_there_too(scripted):
+    scripted.post("/generate", BODY)
+
+    def made() -> float:
+        labels = (("model", "scripted"), ("worker", "scripted"))
+        return samples(scripted)["llmkernel_generated_tokens_total", *labels]
+
+    truth = scripted.status("scripted").load.tokens_generated
+    assert truth >= 5
+    wait_until(lambda: made() == truth, seconds=5, what="the worker's report")
+
+
+def test_labels_do_not_grow_with_odd_requests(scripted):
+    scripted.get("/nowhere/0")
+    before = set(samples(scripted))
+    for number in range(50):
+        scripted.get(f"/nowhere/{number}")
+        scripted.get(f"/info?model=odd-{number}")
+    assert len(set(samples(scripted)) - before) <= 4
+
+
+def test_the_status_tells_numbers_and_no_text(scripted):
+    scripted.post("/generate", {"inputs": "a secret prompt", "parameters": {"max_new_tokens": 5}})
+    answer = scripted.get("/llmkernel/status")
+    status = answer.json()
+    (worker,) = status["workers"]
+    assert (worker["name"], worker["state"], worker["context_length"]) == (
+        "scripted",
+        "ready",
+        2048,
+    )
+    assert status["requests"][0]["generated_tokens"] == 5
+    assert "secret" not in answer.text
+    wait_until(
+        lambda: scripted.get("/llmkernel/status").json()["workers"][0]["speeds"],
+        seconds=5,
+        what="a sample of the speed",
+    )
+
+
+def test_a_trace_goes_on_from_the_callers(open_gate, scripted):
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from llmkernel.gateway.tracing import Tracer
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    gate = open_gate()
+    gate.server.gateway.tracer = Tracer(provider)
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    gate.post("/generate", BODY, headers={"traceparent": f"00-{trace}-{parent}-01"})
+    wait_until(lambda: len(exporter.get_finished_spans()) == 4, seconds=5, what="four spans")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert set(spans) == {
+        "POST /generate",
+        "llmkernel.queue",
+        "llmkernel.prefill",
+        "llmkernel.decode",
+    }
+    request = spans["POST /generate"]
+    assert f"{request.context.trace_id:032x}" == trace
+    assert f"{request.parent.span_id:016x}" == parent
+    assert spans["llmkernel.decode"].parent.span_id == request.context.span_id
+    assert request.attributes["gen_ai.usage.output_tokens"] == 5
+    assert request.attributes["llmkernel.outcome"] == "ok"
+    assert "How do I" not in str([span.to_json() for span in spans.values()])
+    gate.post("/generate", {"inputs": ""}, headers={"traceparent": "nonsense"})
+    wait_until(lambda: len(exporter.get_finished_spans()) == 5, seconds=5, what="the fifth span")
+    failed = exporter.get_finished_spans()[-1]
+    assert failed.attributes["llmkernel.outcome"] == "invalid_request"
+    assert not failed.status.is_ok
+
+
+def test_traces_without_the_extra_name_it(monkeypatch):
+    import sys
+
+    from llmkernel.errors import MissingDependency
+    from llmkernel.gateway.tracing import tracer_to
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(MissingDependency, match=r"llmkernel\[otel\]"):
+        tracer_to("http://127.0.0.1:1", "test")
