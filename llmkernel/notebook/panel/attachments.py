@@ -119,7 +119,7 @@ def _frame(name: str, frame: Any) -> Attachment:
 def _kind(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
-        return f"{type(value).__name__} {' × '.join(map(str, shape))}"
+        return f"{type(value).__name__} {' x '.join(map(str, shape))}"
     if isinstance(value, (str, list, tuple, dict, set)):
         return f"{type(value).__name__} of {len(value):,}"
     return type(value).__name__
