@@ -17,6 +17,7 @@ export class TurnView {
     this.chips = h('div', { class: 'llmk-chips' });
     this.foot = h('div', { class: 'llmk-foot' });
     this.element = h('article', { class: 'llmk-turn' }, this.head, this.chips, this.body, this.foot);
+    this.space = h('span', { class: 'llmk-space' });
     this.growing = new Growing(this.body, (part) => decorate(view, part));
     this.editing = false;
   }
@@ -32,9 +33,15 @@ export class TurnView {
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
     const who = turn.role === 'user' ? 'You' : 'Model';
     this.element.setAttribute('aria-label', who);
-    this.head.replaceChildren(h('span', { class: 'llmk-who', text: who }), this.#branches(turn));
+    const actions = this.#actions(turn, busy);
+    const asked = turn.role === 'user';
+    this.head.replaceChildren(
+      h('span', { class: 'llmk-who', text: who }),
+      this.#branches(turn),
+      ...(asked ? [this.space, actions] : []),
+    );
     this.chips.replaceChildren(...(turn.attachments ?? []).map((chip) => quoted(chip)));
-    this.foot.replaceChildren(this.#facts(turn), this.#actions(turn, busy));
+    this.foot.replaceChildren(...(asked ? [] : [this.#facts(turn), actions]));
   }
 
   /** @param {Turn} turn */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from tests.conftest import kill_all_in, stop_worker
 from tools.screenshot import browser_page, jupyter_lab
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or None
-INSTALL = "no browser: apt-get install chromium, or pip install playwright && playwright install chromium"
+INSTALL = (
+    "no browser: apt-get install chromium, or pip install playwright && playwright install chromium"
+)
 SLOW = "scripted:step_ms=10,eos_after=1800,context_length=4096"
 LONG_MS = 60_000
 
@@ -100,7 +103,23 @@ class Book:
         """A new panel in an empty notebook."""
         self.clear()
         self.run(code or "panel = llmkernel.ChatPanel('slow', temperature=0)\npanel")
-        return Panel(self, self.page.locator(".llmk").last)
+        return self.view(0)
+
+    def view(self, number: int) -> Panel:
+        """One of the views on the page."""
+        return Panel(self, self.page.locator(".llmk").nth(number))
+
+    def interrupt(self) -> None:
+        """Press the kernel's stop button."""
+        self.page.evaluate(f"() => {KERNEL}.interrupt()")
+
+    def restart(self) -> None:
+        """Restart the kernel, as the menu does."""
+        self.page.evaluate(f"() => {KERNEL}.restart()")
+
+    def save(self) -> None:
+        """Save the notebook."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
 
     def value(self, expression: str) -> str:
         """What the kernel prints for an expression."""
@@ -154,6 +173,7 @@ class Panel:
         raise AssertionError("it did not come")
 
 
+KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 MODEL = "const m = window.jupyterapp.shell.currentWidget.context.model.sharedModel"
 READY = """async () => {
     await window.jupyterapp.restored;
@@ -215,9 +235,47 @@ def open_book(lab_folder) -> Iterator[Book]:
 
 
 @pytest.fixture
+def open_tab(open_book) -> Iterator[Any]:
+    """Opens the notebook in a second tab of the browser."""
+    pages = []
+
+    def open_one() -> Book:
+        pages.append(open_book.page.context.browser.new_page())
+        tab = Book(pages[-1], open_book.address)
+        tab.open()
+        return tab
+
+    yield open_one
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
 def book(open_book) -> Iterator[Book]:
     """The notebook; a script that broke, or one of a model that ran, fails the test."""
     open_book.failures.clear()
     open_book.requests.clear()
     yield open_book
     assert open_book.failures == []
+
+
+class Mortal:
+    """A worker that a test may kill; whatever has its name in the end is stopped."""
+
+    def __init__(self) -> None:
+        self.connection = start(SLOW, "mortal")
+
+    def kill(self) -> None:
+        """As the system does when memory is out."""
+        os.kill(self.connection.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def mortal(open_book) -> Iterator[Mortal]:
+    from llmkernel import connection
+
+    worker = Mortal()
+    yield worker
+    left = connection.running("mortal")
+    if left is not None:
+        stop_worker(left)

@@ -186,6 +186,21 @@ class ChatPanel:
             self._desk.attendant.count()
         return self._widget
 
+    def revived(self, key: str, name: str, turns: list[dict[str, Any]], draft: str) -> None:
+        """Go on under the id `key` with what was said; `revival` calls it."""
+        current = self._desk.current
+        current.name, current.draft = name or current.name, draft
+        after = None
+        for turn in turns:
+            added = current.add(turn["role"], str(turn.get("text", "")), after)
+            ended = turn.get("state") in ("done", "failed")
+            added.state = turn["state"] if ended else "done" if added.role == "user" else "stopped"
+            added.facts = dict(turn.get("facts") or {})
+            after = added.id
+        self._desk.show()
+        self._widget = _make_widget(self._desk, key)
+        self._desk.attendant.count()
+
     def __repr__(self) -> str:
         turns = len(self._desk.current.path)
         return f"ChatPanel({self.name!r}, {turns} turn{'' if turns == 1 else 's'})"
@@ -236,14 +251,14 @@ class ChatPanel:
             self._desk.current.replace(chats[name].messages)
 
 
-def _make_widget(desk: Desk) -> Any:
+def _make_widget(desk: Desk, key: str | None = None) -> Any:
     try:
         from llmkernel.notebook.panel.widget import PanelWidget
     except ImportError:  # no anywidget: buttons and boxes of ipywidgets alone
         from llmkernel.notebook.panel.simple import SimplePanel
 
         return SimplePanel(desk)
-    return PanelWidget(desk.take, desk.broadcast.whole)
+    return PanelWidget(desk.take, desk.broadcast.whole, key)
 
 
 def _shell() -> Any:
