@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,7 @@ class Book:
     def __init__(self, page: Any, address: str) -> None:
         self.page = page
         self.address = address
+        self.last = 0
         self.failures: list[str] = []
         self.requests: list[str] = []
         page.on("pageerror", lambda error: self.failures.append(str(error)))
@@ -92,7 +94,7 @@ class Book:
 
     def run(self, code: str, *, wait: bool = True) -> Any:
         """Run code in a new cell at the end; the cell."""
-        number = self.page.evaluate(RUN, code)
+        number = self.last = self.page.evaluate(RUN, code)
         if wait:
             self.page.wait_for_function(DONE, arg=number, timeout=LONG_MS)
             said = self.page.evaluate(ERRORS, number)
@@ -110,8 +112,9 @@ class Book:
         return Panel(self, self.page.locator(".llmk").nth(number))
 
     def interrupt(self) -> None:
-        """Press the kernel's stop button."""
+        """Press the kernel's stop button, and wait until the last cell has ended."""
         self.page.evaluate(f"() => {KERNEL}.interrupt()")
+        self.page.wait_for_function(DONE, arg=self.last, timeout=LONG_MS)
 
     def restart(self) -> None:
         """Restart the kernel, as the menu does."""
@@ -165,12 +168,11 @@ class Panel:
         self.root.locator(".llmk-running").wait_for(state="detached", timeout=LONG_MS)
 
     def until(self, condition: Any) -> None:
-        """Look every 20 ms for up to 20 s."""
-        for _ in range(1000):
-            if condition():
-                return
+        """Look every 20 ms for as long as a busy machine may need."""
+        deadline = time.monotonic() + LONG_MS / 1000
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come"
             self.page.wait_for_timeout(20)
-        raise AssertionError("it did not come")
 
 
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Question(NamedTuple):
     """What is asked. With `goes_on` the last message is the beginning of the answer."""
 
-    client: Callable[[], Client]
-    """Called in the thread of the answer: it may take a moment, and may raise."""
+    client: Callable[[threading.Event], Client | None]
+    """Called in the thread of the answer: it may take long, until the event is set, and may raise."""
     messages: Messages
     params: SamplingParams
     goes_on: bool = False
@@ -62,7 +62,7 @@ class Answering:
         self._tokens = 0
         self._lock = threading.Lock()
         self._stream: Stream | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
         self.ending: Ending | None = None
         self._thread = threading.Thread(target=self._run, name="llmkernel-panel-answer")
         self._thread.daemon = True
@@ -71,7 +71,7 @@ class Answering:
     def stop(self) -> None:
         """Cancel it in the worker; what has come stays. Returns at once, from any thread."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             if self._stream is not None:
                 self._stream.close()
 
@@ -110,13 +110,13 @@ class Answering:
             return Ending("failed", self.live, error)
         answer = stream.generation
         # where the worker has not said how it ended, it was not heard any more
-        stopped = self._stopped and answer.finish_reason not in ("stop", "length")
+        stopped = self._stopped.is_set() and answer.finish_reason not in ("stop", "length")
         return Ending("stopped" if stopped else "done", self._facts(answer))
 
     def _begin(self) -> Stream | None:
-        client = self._question.client()
+        client = self._question.client(self._stopped)
         with self._lock:
-            if not self._stopped:
+            if client is not None and not self._stopped.is_set():
                 self._stream = client.stream_chat(
                     self._question.messages,
                     self._question.params,

@@ -142,7 +142,8 @@ class Desk:
         if start:
             messages = [*messages, {"role": "assistant", "content": start}]
         self._begin(
-            turn, Question(self.workers.client, messages, self.controls.params, bool(start))
+            turn,
+            Question(self.workers.client_when_ready, messages, self.controls.params, bool(start)),
         )
         return turn
 
@@ -150,7 +151,8 @@ class Desk:
         """Let the model go on inside a turn of its own."""
         messages = self.current.messages(turn.id)
         self._begin(
-            turn, Question(self.workers.client, messages, self.controls.params, goes_on=True)
+            turn,
+            Question(self.workers.client_when_ready, messages, self.controls.params, goes_on=True),
         )
 
     def stop(self) -> None:
@@ -218,6 +220,7 @@ class Desk:
             if ending.error is not None:
                 turn.problem = str(ending.error)
                 self.problem = problem_of(ending.error)
+                self.workers.lost(ending.error)
             self.answering = self.answered = None
             if isinstance(ending.error, PromptTooLong):
                 self._take_back(turn)

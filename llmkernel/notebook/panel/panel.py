@@ -206,6 +206,10 @@ class ChatPanel:
         return f"ChatPanel({self.name!r}, {turns} turn{'' if turns == 1 else 's'})"
 
     def _ipython_display_(self) -> None:
+        self.show()
+
+    def show(self) -> None:
+        """Show the panel in the output of the cell that runs, as `display` does."""
         mode = publisher.mode(self._shell)
         if mode == "terminal":
             print(transcript(self._desk.current)["text/plain"])

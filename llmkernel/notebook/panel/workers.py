@@ -10,7 +10,7 @@ from llmkernel import connection as files
 from llmkernel import launcher
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.connection import Connection
-from llmkernel.errors import LLMKernelError, StartFailed
+from llmkernel.errors import ConnectionProblem, LLMKernelError, StartFailed
 from llmkernel.progress import TITLES
 from llmkernel.protocol import ModelInfo, Progress, StatusReport
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 View = dict[str, Any]
 _STATUS_SECONDS = 3.0
+_POLL_SECONDS = 0.05
 
 
 class Workers:
@@ -60,6 +61,18 @@ class Workers:
             if found.name not in self._clients:
                 self._clients[found.name] = Client(found)
             return self._clients[found.name]
+
+    def client_when_ready(self, given_up: threading.Event) -> Client | None:
+        """The same, after the start that is under way; None where the event is set before."""
+        while self.loading is not None and "failed" not in self.loading:
+            if given_up.wait(_POLL_SECONDS):
+                return None
+        return self.client()
+
+    def lost(self, error: LLMKernelError) -> None:
+        """An answer broke off: what was known of the worker may not hold any more."""
+        if isinstance(error, ConnectionProblem):
+            self.report = None
 
     def look(self) -> None:
         """Ask the worker how it is, if one is there; what it says is in `report`.
