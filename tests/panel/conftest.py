@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,10 +41,15 @@ def missing_browser() -> str | None:
 def browser_or_skip() -> None:
     """Skips where there is no browser; in continuous integration that is a failure."""
     why = missing_browser()
-    if why and os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(why)
     if why:
-        pytest.skip(why)
+        skip_or_fail(why)
+
+
+def skip_or_fail(why: str) -> None:
+    """In continuous integration a test that cannot run is a failure."""
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 @contextmanager
@@ -119,6 +125,17 @@ class Book:
     def restart(self) -> None:
         """Restart the kernel, as the menu does."""
         self.page.evaluate(f"() => {KERNEL}.restart()")
+
+    def theme(self, name: str) -> None:
+        """Choose a theme, as the menu does, and wait until it is there."""
+        self.page.evaluate(
+            "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })",
+            name,
+        )
+        light = "false" if "Dark" in name else "true"
+        self.page.wait_for_function(
+            "(light) => document.body.dataset.jpThemeLight === light", arg=light, timeout=LONG_MS
+        )
 
     def save(self) -> None:
         """Save the notebook."""
@@ -236,6 +253,21 @@ def open_book(lab_folder) -> Iterator[Book]:
         yield book
 
 
+@pytest.fixture(scope="session")
+def axe(browser_or_skip) -> str:
+    """The source of axe-core; npm brings it where it is not there yet."""
+    folder = Path(__file__).parent.parent.parent / "panel-js"
+    source = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not source.exists() and shutil.which("npm"):
+        subprocess.run(
+            ["npm", "ci", "--silent", "--no-audit"], cwd=folder, check=False, timeout=100
+        )
+    if source.exists():
+        return source.read_text()
+    skip_or_fail("axe-core is missing: apt-get install nodejs npm")
+    return ""
+
+
 @pytest.fixture
 def open_tab(open_book) -> Iterator[Any]:
     """Opens the notebook in a second tab of the browser."""
@@ -266,6 +298,10 @@ class Mortal:
 
     def __init__(self) -> None:
         self.connection = start(SLOW, "mortal")
+
+    def stop(self) -> None:
+        """End it before anything happens."""
+        stop_worker(self.connection)
 
     def kill(self) -> None:
         """As the system does when memory is out."""

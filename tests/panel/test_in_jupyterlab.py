@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import nbformat
 import pytest
+from nbconvert import HTMLExporter, MarkdownExporter
 
-from tests.panel.conftest import MODEL
+from tests.panel.attacks import BUNDLE, PAYLOADS, SHOW
+from tests.panel.conftest import LONG_MS, MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -297,3 +300,117 @@ def test_after_a_restart_of_the_kernel_the_panel_says_so_and_goes_on(book):
     book.run("import llmkernel")
     last = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
     assert book.value(f"len({last}.conversation)") == "4"
+
+
+def test_no_attack_does_anything_wherever_it_is_cut(book):
+    """Each payload is shown at every position of a cut: while it grows, and in the end."""
+    positions = sum(len(payload) + 1 for payload in PAYLOADS)
+    book.requests.clear()
+    found = book.page.evaluate(SHOW, [BUNDLE.read_text(), PAYLOADS])
+    print(f"{len(PAYLOADS)} payloads, {positions} positions")
+    assert found == []
+    assert [url for url in book.requests if "evil" in url] == []
+    assert all("127.0.0.1" in url or url.startswith("blob:") for url in book.requests)
+
+
+def test_the_attacks_are_attacks(book):
+    """In a page that takes them as HTML they would do what they are for."""
+    book.page.evaluate(
+        "(payloads) => { const el = document.createElement('div'); document.body.append(el);"
+        " for (const each of payloads) el.insertAdjacentHTML('beforeend', each); el.remove(); }",
+        ['<img src=x onerror="window.attacked = 1">'],
+    )
+    book.page.wait_for_function("() => window.attacked === 1")
+
+
+def test_axe_finds_nothing_in_light_and_dark_and_in_every_state(book, axe):
+    panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={SAID})\npanel")
+    book.page.evaluate(axe)
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        book.theme(theme)
+        assert violations(book) == []
+        panel.press("Controls")
+        assert violations(book) == []
+        panel.press("Close controls")
+        for pill in (0, 1):
+            panel.root.locator(".llmk-pill").nth(pill).click()
+            assert violations(book) == []
+            book.page.keyboard.press("Escape")
+        panel.press("Attach a variable or a file")
+        panel.until(lambda: panel.root.locator(".llmk-entry").count())
+        assert violations(book) == []
+        book.page.keyboard.press("Escape")
+    book.theme("JupyterLab Light")
+
+
+VIOLATIONS = """async () => {
+  const result = await window.axe.run(document.querySelector('.llmk'), { resultTypes: ['violations'] });
+  return result.violations.map(one => [one.id, one.nodes.map(node => node.html.slice(0, 200))]);
+}"""
+
+
+def violations(book):
+    return book.page.evaluate(VIOLATIONS)
+
+
+def test_it_follows_the_theme(book):
+    panel = book.panel()
+    colour = "(root) => getComputedStyle(root).backgroundColor"
+    light = panel.root.evaluate(colour)
+    book.theme("JupyterLab Dark")
+    panel.until(lambda: "llmk-dark" in panel.root.get_attribute("class"))
+    assert panel.root.evaluate(colour) != light
+    book.theme("JupyterLab Light")
+    panel.until(lambda: "llmk-dark" not in panel.root.get_attribute("class"))
+
+
+def test_it_can_be_used_at_400_pixels(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=60, temperature=0)\npanel")
+    panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
+    panel.send("A long question " * 12)
+    assert panel.root.evaluate("(root) => root.getBoundingClientRect().width") <= 400
+    wide = """(root) => [...root.querySelectorAll('*')].filter(element =>
+      element.getClientRects().length && !element.closest('.llmk-hidden, pre, .llmk-table, math') &&
+      element.getBoundingClientRect().right > root.getBoundingClientRect().right + 1)
+      .map(element => element.className)"""
+    assert panel.root.evaluate(wide) == []
+    panel.press("Controls")
+    assert panel.root.evaluate(wide) == []
+    panel.root.get_by_label("Seed").fill("3")
+    panel.press("Close controls")
+    panel.until(lambda: book.value("panel.params.get('seed')") == "3")
+
+
+def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal):
+    mortal.stop()
+    panel = book.panel()
+    panel.root.locator(".llmk-worker").click()
+    panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000")
+    panel.press("Start")
+    panel.until(lambda: panel.root.locator("progress").count())
+    panel.until(lambda: "scripted" in panel.root.locator(".llmk-worker").inner_text())
+    panel.until(lambda: panel.root.locator(".llmk-dot-ready").count())
+    book.page.keyboard.press("Escape")
+    panel.send("Hi")
+    assert panel.root.locator(".llmk-problem").inner_text() == ""
+    book.run("llmkernel.connect('scripted').stop()")
+
+
+def test_what_is_saved_is_readable_without_a_kernel_and_hidden_while_one_lives(book, lab_folder):
+    panel = book.panel(
+        f"panel = llmkernel.ChatPanel('slow', conversation={SAID}, max_tokens=8)\npanel"
+    )
+    panel.send("One more")
+    static = book.page.locator(".llmk-static")
+    panel.until(lambda: "One more" in (static.first.text_content() or ""))
+    assert not static.first.is_visible()
+    book.save()
+    saved = nbformat.read(lab_folder[0] / "talk.ipynb", as_version=4)
+    (html, _) = HTMLExporter(sanitize_html=True).from_notebook_node(saved)
+    assert "One more" in html
+    (markdown, _) = MarkdownExporter().from_notebook_node(saved)
+    assert "One more" in markdown
+    book.restart()
+    book.open()
+    static.first.wait_for(timeout=LONG_MS)
+    assert "One more" in static.first.inner_text()
