@@ -75,6 +75,17 @@ def start(model: str, name: str):
     return launcher.start(WorkerConfig.build(model=model, name=name), timeout=100)
 
 
+def empty_notebook(folder: Path) -> Path:
+    """A folder with `talk.ipynb` in it."""
+    work = folder / "work"
+    work.mkdir()
+    empty = nbformat.v4.new_notebook()
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    empty.metadata.kernelspec = kernel
+    nbformat.write(empty, work / "talk.ipynb")
+    return work
+
+
 class Book:
     """A notebook in a page of JupyterLab or Notebook 7."""
 
@@ -227,15 +238,7 @@ def lab_folder(browser_or_skip) -> Iterator[tuple[Path, str]]:
     """A JupyterLab that is up, with an empty notebook, beside the two workers."""
     with own_folders() as folder:
         workers = [start(SLOW, "slow")]
-        work = folder / "work"
-        work.mkdir()
-        empty = nbformat.v4.new_notebook()
-        empty.metadata.kernelspec = {
-            "name": "python3",
-            "display_name": "Python 3",
-            "language": "python",
-        }
-        nbformat.write(empty, work / "talk.ipynb")
+        work = empty_notebook(folder)
         with jupyter_lab(work) as url:
             yield work, url
         for worker in workers:

@@ -155,7 +155,7 @@ def test_a_list_of_messages_is_a_conversation_too():
     "text",
     ["{", '{"format": "x", "version": 1}', "{}", "just words", '{"format": 3}', "[1]"]
     + [
-        '{"format": "llmkernel-conversation", "version": 1, "turns": [%s]}' % turn
+        f'{{"format": "llmkernel-conversation", "version": 1, "turns": [{turn}]}}'
         for turn in (
             '{"role": "tool", "text": ""}',
             '{"role": "user"}',

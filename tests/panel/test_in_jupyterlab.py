@@ -341,6 +341,8 @@ def test_axe_finds_nothing_in_light_and_dark_and_in_every_state(book, axe):
         assert violations(book) == []
         book.page.keyboard.press("Escape")
     book.theme("JupyterLab Light")
+    panel.root.evaluate("(root) => { root.style.setProperty('--dim', '#ddd'); }")
+    assert [name for name, _ in violations(book)] == ["color-contrast"]  # it looks
 
 
 VIOLATIONS = """async () => {
@@ -385,15 +387,16 @@ def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal
     mortal.stop()
     panel = book.panel()
     panel.root.locator(".llmk-worker").click()
-    panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000")
+    panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000,step_ms=1")
     panel.press("Start")
     panel.until(lambda: panel.root.locator("progress").count())
-    panel.until(lambda: "scripted" in panel.root.locator(".llmk-worker").inner_text())
+    name = "scripted-load_ms-3000-step_ms-1"
+    panel.until(lambda: name in panel.root.locator(".llmk-worker").inner_text())
     panel.until(lambda: panel.root.locator(".llmk-dot-ready").count())
     book.page.keyboard.press("Escape")
     panel.send("Hi")
     assert panel.root.locator(".llmk-problem").inner_text() == ""
-    book.run("llmkernel.connect('scripted').stop()")
+    book.run(f"llmkernel.connect({name!r}).stop()")
 
 
 def test_what_is_saved_is_readable_without_a_kernel_and_hidden_while_one_lives(book, lab_folder):
