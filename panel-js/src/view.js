@@ -14,6 +14,8 @@ import { confirm, copy, TurnView } from './turns.js';
 /** @typedef {import('./host.js').Host} Host */
 
 const SUGGESTIONS = 'Ask something. Attach a variable or a file to talk about your data.';
+/** How often the worker is asked after because somebody is here. */
+const LOOK_MS = 20_000;
 let numbers = 0;
 
 /** @param {HTMLElement} el @param {Store} store @param {Host} host */
@@ -34,6 +36,7 @@ export class View {
     this.failure = null;
     /** @type {Map<string, TurnView>} */
     this.turns = new Map();
+    this.looked = 0;
     this.header = new Header(this);
     this.drawer = new Drawer(this);
     this.composer = new Composer(this);
@@ -68,6 +71,7 @@ export class View {
       h('style', { text: css }), this.header.element, middle, this.problem,
       this.composer.element, this.status.element, this.news,
     );
+    for (const event of ['pointerenter', 'focusin']) root.addEventListener(event, () => this.#look());
     root.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => this.#key(event));
     return root;
   }
@@ -125,6 +129,14 @@ export class View {
   scrollToEnd() {
     this.following = true;
     this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  /** Somebody is here: the kernel's side may have stopped looking after the worker. */
+  #look() {
+    const now = performance.now();
+    if (now - this.looked < LOOK_MS) return;
+    this.looked = now;
+    this.send({ do: 'look' });
   }
 
   /** @param {KeyboardEvent} event */

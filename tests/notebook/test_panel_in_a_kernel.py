@@ -65,6 +65,13 @@ def has_state(state):
     return lambda told: any(turn["state"] == state for turn in told.get("turns", {}).values())
 
 
+@pytest.fixture(autouse=True)
+def closed(notebook):
+    """No panel of the shared kernel looks for workers after its test."""
+    yield
+    notebook.run("panel.close()")
+
+
 @pytest.fixture
 def page(notebook, start_worker):
     start_worker(SLOW)

@@ -34,6 +34,18 @@ def test_the_first_piece_comes_at_once_and_the_rest_25_times_a_second():
     assert min(gaps) >= 0.039
 
 
+def test_a_long_answer_is_passed_on_less_often(monkeypatch):
+    emitted = []
+    flusher = Flusher(lambda text: emitted.append(time.monotonic()))
+    monkeypatch.setattr(flusher, "_began", time.monotonic() - 5)
+    for _ in range(200):
+        flusher.add("x")
+        time.sleep(0.002)
+    flusher.close()
+    gaps = [after - before for before, after in itertools.pairwise(emitted[:-1])]
+    assert min(gaps) >= 0.079
+
+
 def test_what_is_left_is_passed_on_without_waiting():
     emitted = []
     flusher = Flusher(emitted.append, every=30)

@@ -180,6 +180,10 @@ def _reconnect(desk: Desk, _: Mapping[str, Any]) -> None:
     desk.attendant.count()
 
 
+def _look(desk: Desk, _: Mapping[str, Any]) -> None:
+    desk.attendant.look()
+
+
 ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "send": _send,
     "regenerate": _regenerate,
@@ -200,9 +204,12 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "detach": _detach,
     "export": _export,
     "import": _import,
+    "look": _look,
     "worker": _worker,
     "start": _start,
     "cancel_start": _cancel_start,
     "reconnect": _reconnect,
 }
 """What a view may ask for, by what it calls it."""
+SILENT = {"draft", "look", "names", "export"}
+"""What takes no problem off the page: a person did not mean to."""

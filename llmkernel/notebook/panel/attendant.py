@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 0.5
 IDLE_SECONDS = 3.0
+AWAKE_SECONDS = 60.0
+"""How long it goes on looking after a panel that nobody touches: a notebook may hold many."""
+_PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 """How long nothing must have been typed before it is counted."""
 
@@ -34,6 +37,7 @@ class Attendant:
         self._over = False
         self._count_at: float | None = None
         self._look_at = 0.0
+        self._awake_until = 0.0
         self.used: int | None = None
         """Tokens of the conversation and of what is typed; None where they are not known."""
 
@@ -50,12 +54,15 @@ class Attendant:
             self._wake()
 
     def close(self) -> None:
-        """End the thread; it may be busy for a moment yet."""
+        """End the thread."""
         with self._news:
             self._over = True
             self._news.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE_SECONDS)
 
     def _wake(self) -> None:
+        self._awake_until = time.monotonic() + AWAKE_SECONDS
         self._news.notify()
         if self._thread is None and not self._over:
             self._thread = threading.Thread(target=self._run, name="llmkernel-panel-attendant")
@@ -79,8 +86,11 @@ class Attendant:
                 if self._count_at is not None and now >= self._count_at:
                     self._count_at = None
                     return "count"
+                busy = self._desk.answering is not None
+                if now >= self._awake_until and not busy:
+                    self._news.wait()
+                    continue
                 if now >= self._look_at:
-                    busy = self._desk.answering is not None
                     self._look_at = now + (BUSY_SECONDS if busy else IDLE_SECONDS)
                     return "look"
                 self._news.wait(min(self._look_at, self._count_at or self._look_at) - now)

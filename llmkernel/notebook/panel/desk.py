@@ -106,7 +106,8 @@ class Desk:
             return  # from a newer or a broken front end
         try:
             with self.lock:
-                self.problem = None
+                if wanted not in actions.SILENT:
+                    self.problem = None
                 action(self, message)
         except LLMKernelError as error:
             self.problem = problem_of(error)

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from typing import Self
 
 EVERY_SECONDS = 0.04
+_SLOWER = ((10.0, 2.5), (1.0, 2.0))
+"""After so many seconds the pauses are so many times as long: by then a person reads, and each
+update costs the notebook server an envelope of half a kilobyte."""
 
 
 class Flusher:
     """Collects pieces of text; `emit` gets the first at once, the rest at most every 40 ms.
+
+    A long answer is passed on less often: every 80 ms after a second, every 100 ms after ten.
 
     `emit` is called in a thread of its own, never twice at a time. Use it in a `with`
     statement: at its end everything has been passed on.
@@ -23,6 +28,7 @@ class Flusher:
         self._pieces: list[str] = []
         self._news = threading.Condition()
         self._over = False
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="llmkernel-panel-flusher")
         self._thread.daemon = True
         self._thread.start()
@@ -61,7 +67,9 @@ class Flusher:
         return not over
 
     def _rest(self) -> None:
-        until = time.monotonic() + self._every
+        now = time.monotonic()
+        times = next((times for after, times in _SLOWER if now - self._began >= after), 1.0)
+        until = now + self._every * times
         with self._news:
             # the end does not wait; more text does
             self._news.wait_for(lambda: self._over, until - time.monotonic())
