@@ -15,7 +15,7 @@ await build({
   target: ['es2022', 'chrome110', 'firefox115', 'safari16'],
   loader: { '.css': 'text' },
   legalComments: 'none',
-  banner: { js: `/* llmkernel's chat panel; made by \`npm run build\` in panel-js. Licences: panel-js/LICENSES.md */` },
+  banner: { js: `/* llmkernel's chat panel; made by \`npm run build\` in panel-js. Licences: LICENSES.txt beside it */` },
 });
 const bytes = statSync(process.argv[2] ?? target).size;
 console.log(`panel.js: ${bytes.toLocaleString('en')} bytes`);

@@ -19,8 +19,9 @@ from tools.screenshot import browser_page, jupyter_lab, run_all
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 CELLS = [
-    "import llmkernel, pandas as pd\nllm = llmkernel.start(progress=False)\n"
-    'sales = pd.DataFrame({"city": ["Oslo", "Rome", "Bern"], "sum": [310, 290, 120]})',
+    """import llmkernel, pandas as pd
+llm = llmkernel.start(progress=False)
+sales = pd.DataFrame({"city": ["Oslo", "Rome", "Bern"], "sum": [310, 290, 120]})""",
     "panel = llmkernel.ChatPanel(temperature=0)\npanel",
 ]
 QUESTIONS = ["How do I stop a running cell?", "Write a Python function that adds two numbers."]

@@ -163,7 +163,9 @@ export function figures(facts) {
   if (facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
   if (facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
   if (facts.first !== undefined) {
-    found.push([`${Math.round(facts.first * 1000)} ms to first`, 'from question to first token']);
+    const { first } = facts;
+    const wait = first < 1 ? `${Math.round(first * 1000)} ms` : `${first.toFixed(1)} s`;
+    found.push([`${wait} to first`, 'from question to first token']);
   }
   if (facts.prompt) {
     const read = `${facts.prompt.toLocaleString('en')} read`;
