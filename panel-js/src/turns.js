@@ -27,7 +27,9 @@ export class TurnView {
     this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
     if (!this.editing) this.#drawBody(turn);
     const busy = Boolean(this.view.store.state.answering);
-    const drawn = JSON.stringify([{ ...turn, text: turn.text ? 1 : 0 }, busy, this.editing]);
+    const facts = turn.state === 'running' ? (this.view.store.state.live ?? {}) : (turn.facts ?? {});
+    const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
+    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, this.editing]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
@@ -41,7 +43,7 @@ export class TurnView {
       ...(asked ? [this.space, actions] : []),
     );
     this.chips.replaceChildren(...(turn.attachments ?? []).map((chip) => quoted(chip)));
-    this.foot.replaceChildren(...(asked ? [] : [this.#facts(turn), actions]));
+    this.foot.replaceChildren(...(asked ? [] : [this.#facts(turn, facts, words), actions]));
   }
 
   /** @param {Turn} turn */
@@ -65,14 +67,14 @@ export class TurnView {
     );
   }
 
-  /** @param {Turn} turn */
-  #facts(turn) {
+  /** @param {Turn} turn @param {Record<string, any>} facts @param {string} words while it is written */
+  #facts(turn, facts, words) {
     const line = h('div', { class: 'llmk-facts' });
     if (turn.state === 'failed') {
       line.append(h('span', { class: 'llmk-warn', text: turn.problem || 'Broken off' }));
     } else if (turn.state === 'stopped') line.append(h('span', { text: 'stopped' }));
-    else if (turn.state === 'running') line.append(h('span', { text: this.view.waitingWords(turn) }));
-    for (const [text, title] of figures(turn.facts ?? {})) line.append(h('span', { text, title }));
+    else if (turn.state === 'running') line.append(h('span', { text: words }));
+    for (const [text, title] of figures(facts)) line.append(h('span', { text, title }));
     return line;
   }
 

@@ -102,7 +102,8 @@ export class View {
     if (this.stopping) return 'stopping …';
     if (turn.text) return 'writing …';
     const { waiting, running, batch } = this.store.state.worker ?? {};
-    if (waiting) return `in the queue: ${waiting} waiting, ${running} of ${batch} running`;
+    const ahead = Math.min(this.store.state.live?.ahead ?? 0, waiting ?? 0);
+    if (ahead) return `in the queue: ${ahead} ahead, ${running} of ${batch} running`;
     return 'reading …';
   }
 
@@ -177,7 +178,7 @@ export class View {
   #draw(keys, first) {
     const { state } = this.store;
     if (keys.has('answering')) this.#answering(first);
-    if (keys.has('turns') || keys.has('path') || keys.has('answering') || keys.has('worker')) {
+    if (keys.has('turns') || keys.has('path') || keys.has('answering') || keys.has('live')) {
       this.#drawTurns();
     }
     this.#drawProblem();

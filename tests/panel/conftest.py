@@ -16,40 +16,18 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.browsers import CHROMIUM, need_a_browser, skip_or_fail
 from tests.conftest import kill_all_in, stop_worker
 from tools.screenshot import browser_page, jupyter_lab
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or None
-INSTALL = (
-    "no browser: apt-get install chromium, or pip install playwright && playwright install chromium"
-)
 SLOW = "scripted:step_ms=10,eos_after=1800,context_length=4096"
 LONG_MS = 60_000
-
-
-def missing_browser() -> str | None:
-    """Why there can be no browser test here; None where there can."""
-    try:
-        import playwright.sync_api
-    except ImportError:
-        return "playwright is missing: pip install playwright"
-    del playwright
-    return None if CHROMIUM else INSTALL
 
 
 @pytest.fixture(scope="session")
 def browser_or_skip() -> None:
     """Skips where there is no browser; in continuous integration that is a failure."""
-    why = missing_browser()
-    if why:
-        skip_or_fail(why)
-
-
-def skip_or_fail(why: str) -> None:
-    """In continuous integration a test that cannot run is a failure."""
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(why)
-    pytest.skip(why)
+    need_a_browser()
 
 
 @contextmanager

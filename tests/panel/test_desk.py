@@ -254,3 +254,23 @@ def test_a_late_view_is_told_everything_with_its_number(make, scripted_worker):
     whole = panel.views.told[-1]
     assert whole["n"] >= len(panel.views.messages) - 1
     assert whole["turns"] == panel.views.turns
+
+
+def test_the_place_in_the_queue_and_the_figures_so_far_are_shown(make, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=400", max_concurrent=1)
+    with Client(worker) as client:
+        others = [client.stream("x") for _ in range(3)]
+        next(iter(others[0]))
+        panel = make()
+        panel.take({"do": "send", "text": "Hi"})
+        wait_until(
+            lambda: (panel.views.state["live"] or {}).get("ahead") == 2, seconds=10, what="a place"
+        )
+        for other in others:
+            other.close()
+        wait_until(
+            lambda: (panel.views.state["live"] or {}).get("rate"), seconds=10, what="figures"
+        )
+        panel.take({"do": "stop"})
+        rest(panel)
+    assert panel.views.state["live"] is None

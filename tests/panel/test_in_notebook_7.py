@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.browsers import CHROMIUM
 from tests.conftest import stop_worker
-from tests.panel.conftest import CHROMIUM, MODEL, Book, empty_notebook, own_folders, start
+from tests.panel.conftest import MODEL, Book, empty_notebook, own_folders, start
 from tools.screenshot import browser_page, jupyter_lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

@@ -82,13 +82,18 @@ class Answering:
 
     @property
     def live(self) -> dict[str, Any]:
-        """Figures so far: tokens, seconds to the first one, tokens a second."""
+        """Figures so far: tokens, seconds to the first one, tokens a second.
+
+        Before the first token `ahead` counts the requests that were before it in the queue.
+        """
         now = time.monotonic()
         facts: dict[str, Any] = {"tokens": self._tokens}
-        if self._first is not None:
-            facts["first"] = round(self._first - self._began, 3)
-            if now > self._first and self._tokens > 1:
-                facts["rate"] = round((self._tokens - 1) / (now - self._first), 1)
+        if self._first is None:
+            ahead = self._stream.queue_position if self._stream is not None else None
+            return facts if ahead is None else facts | {"ahead": ahead}
+        facts["first"] = round(self._first - self._began, 3)
+        if now > self._first and self._tokens > 1:
+            facts["rate"] = round((self._tokens - 1) / (now - self._first), 1)
         return facts
 
     def _run(self) -> None:
