@@ -67,7 +67,11 @@ def jupyter_lab(
         yield f"http://127.0.0.1:{port}{{path}}?token={token}"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a busy machine, or a kernel that hangs
+            server.kill()
+            server.wait(timeout=20)
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -126,6 +126,17 @@ def test_python_asks_and_gets_the_answer_and_an_interrupt_stops_it(notebook, pag
     assert notebook.must("panel.conversation[-1]['content'] != ''").value == "True"
 
 
+def test_a_cell_that_is_run_again_lets_its_panel_go(notebook, page):
+    held = "len(__import__('ipywidgets').widgets.widget._instances)"
+    before = int(notebook.must(held).value)
+    for _ in range(4):
+        notebook.must("panel = llmkernel.ChatPanel()\npanel", cell="one")
+    assert int(notebook.must(held).value) - before <= 3  # the panel, its layout and style
+    notebook.must("panel", cell="two")
+    notebook.must("llmkernel.ChatPanel()", cell="two")
+    assert notebook.must("panel._widget is not None").value == "True"  # cell one shows it still
+
+
 def test_its_text_is_always_the_same(notebook, page):
     assert page.bundle["text/plain"] == "ChatPanel('Conversation 1', 0 turns)"
 

@@ -97,7 +97,8 @@ class Book:
         return self.page.locator(f".jp-Cell[data-windowed-list-index='{number}']")
 
     def panel(self, code: str = "") -> Panel:
-        """A new panel in an empty notebook."""
+        """A new panel in an empty notebook; the one before is let go."""
+        self.run("globals().get('panel') and panel.close()")
         self.clear()
         self.run(code or "panel = llmkernel.ChatPanel('slow', temperature=0)\npanel")
         return self.view(0)

@@ -120,12 +120,10 @@ def test_code_goes_into_a_new_cell_and_onto_the_clipboard(book):
 
 
 def test_a_data_frame_goes_along_as_a_chip_with_its_cost(book):
-    book.clear()
-    book.run(
+    panel = book.panel(
         "import pandas\nsales = pandas.DataFrame({'city': ['Rome', 'Oslo'], 'sum': [3, 4]})\n"
         "panel = llmkernel.ChatPanel('slow', max_tokens=10, temperature=0)\npanel"
     )
-    panel = book.view(0)
     panel.press("Attach a variable or a file")
     panel.root.get_by_role("button", name="sales").click()
     chip = panel.root.locator(".llmk-pending .llmk-chip")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook import publisher
+from llmkernel.notebook.chats import Place
 from llmkernel.notebook.panel import archive
 from llmkernel.notebook.panel.attachments import from_value
 from llmkernel.notebook.panel.controls import Controls
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _TICK_SECONDS = 0.05
+_shown_in: dict[str, ChatPanel] = {}
+"""The panel that a cell shows, where the front end names its cells."""
 
 
 class ChatPanel:
@@ -48,6 +51,7 @@ class ChatPanel:
         self._displays: list[publisher.Display] = []
         self._kept: tuple[object, ...] = ()
         self._widget: Any = None
+        self._cells: set[str] = set()
         chosen = worker if isinstance(worker, str | None) else worker.name
         workers = Workers(chosen or _chosen_by_magics(self._shell))
         self._desk = Desk(workers, Controls(**params), self._variables, self._send, self._keep)
@@ -173,8 +177,9 @@ class ChatPanel:
         self._raise_problem()
 
     def close(self) -> None:
-        """Stop, and end the connections; the worker stays, and what is shown stays."""
+        """Stop, and take the panel off the page, where its transcript stays. The worker stays too."""
         self._desk.close()
+        self._leave_page()
 
     # the page --------------------------------------------------------------------
 
@@ -217,10 +222,33 @@ class ChatPanel:
         if mode == "live":
             view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
             self._shell.display_pub.publish({VIEW: view, "text/plain": repr(self)})
+            self._take_place(Place.of(self._shell).cell)
         display = publisher.Display(self._shell)
         display.publish(transcript(self._desk.current))
         if mode == "live":
             self._displays.append(display)
+
+    def _take_place(self, cell: str | None) -> None:
+        """A cell that is run again shows this panel; one that was seen there alone is let go.
+
+        Else a notebook that is open for long holds a widget for each run of each cell.
+        """
+        if cell is None:
+            return
+        before = _shown_in.get(cell)
+        _shown_in[cell] = self
+        self._cells.add(cell)
+        if before is not None and before is not self:
+            before._cells.discard(cell)
+            if not before._cells:
+                before._leave_page()
+
+    def _leave_page(self) -> None:
+        self._displays.clear()
+        widget, self._widget = self._widget, None
+        if widget is not None:
+            widget.close()
+            widget.layout.close()
 
     def _keep(self) -> None:
         """Bring what is left in the notebook up to date."""
@@ -238,8 +266,9 @@ class ChatPanel:
         self._desk.show()
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if self._widget is not None:
-            self._widget.send(message)
+        widget = self._widget  # another thread may let it go
+        if widget is not None:
+            widget.send(message)
 
     def _variables(self) -> Mapping[str, Any]:
         return self._shell.user_ns if self._shell is not None else {}
