@@ -138,6 +138,7 @@ export class TurnView {
     );
     this.draw(turn);
     box.focus();
+    this.body.lastElementChild?.scrollIntoView({ block: 'nearest' });
   }
 }
 
