@@ -10,18 +10,9 @@ from nbconvert import HTMLExporter, MarkdownExporter
 
 from tests.panel.attacks import BUNDLE, PAYLOADS, SHOW
 from tests.panel.conftest import LONG_MS, MODEL
+from tests.panel.scripts import CLICK_STOP, TOO_WIDE, VIOLATIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
-
-CLICK_STOP = """(root) => new Promise(resolve => {
-    const began = performance.now();
-    const over = () => !root.querySelector('.llmk-running') && root.querySelector('.llmk-stopped');
-    const observer = new MutationObserver(() => {
-      if (over()) { observer.disconnect(); resolve(performance.now() - began); }
-    });
-    observer.observe(root, { subtree: true, childList: true, attributes: true });
-    root.querySelector('.llmk-stop').click();
-})"""
 
 
 def test_an_answer_streams_while_a_cell_runs_and_stop_acts_at_once(book):
@@ -343,13 +334,6 @@ def test_axe_finds_nothing_in_light_and_dark_and_in_every_state(book, axe):
     assert [name for name, _ in violations(book)] == ["color-contrast"]  # it looks
 
 
-VIOLATIONS = """async () => {
-  document.body.style.minHeight = '100vh';  // it has none there, and axe takes all for hidden
-  const result = await window.axe.run(document.querySelector('.llmk'), { resultTypes: ['violations'] });
-  return result.violations.map(one => [one.id, one.nodes.map(node => node.html.slice(0, 200))]);
-}"""
-
-
 def violations(book):
     return book.page.evaluate(VIOLATIONS)
 
@@ -370,13 +354,9 @@ def test_it_can_be_used_at_400_pixels(book):
     panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
     panel.send("A long question " * 12)
     assert panel.root.evaluate("(root) => root.getBoundingClientRect().width") <= 400
-    wide = """(root) => [...root.querySelectorAll('*')].filter(element =>
-      element.getClientRects().length && !element.closest('.llmk-hidden, pre, .llmk-table, math') &&
-      element.getBoundingClientRect().right > root.getBoundingClientRect().right + 1)
-      .map(element => element.className)"""
-    assert panel.root.evaluate(wide) == []
+    assert panel.root.evaluate(TOO_WIDE) == []
     panel.press("Controls")
-    assert panel.root.evaluate(wide) == []
+    assert panel.root.evaluate(TOO_WIDE) == []
     panel.root.get_by_label("Seed").fill("3")
     panel.press("Close controls")
     panel.until(lambda: book.value("panel.params.get('seed')") == "3")
