@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 test: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs clean
+.PHONY: help venv demo test lint panel docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -32,7 +32,7 @@ demo: venv ## a worker with the embedded model, answers, a batch, figures
 test: venv ## every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-lint: venv ## ruff, formatting, mypy strict, generated pages
+lint: venv ## ruff, formatting, mypy strict, generated pages, the panel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,6 +40,10 @@ lint: venv ## ruff, formatting, mypy strict, generated pages
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python tools/magics_reference.py --check
 	$(BIN)/python -m benchmarks.plots --check
+	sh tools/panel.sh --check
+
+panel: ## bundle the chat panel's front end again (needs npm)
+	sh tools/panel.sh
 
 docs: venv ## write the generated pages of docs/ again
 	$(BIN)/python tools/api_reference.py

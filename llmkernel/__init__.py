@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from llmkernel.client.generation import Delta, Generation
     from llmkernel.client.starting import connect, start
     from llmkernel.connection import list_workers
+    from llmkernel.notebook.panel.panel import ChatPanel
     from llmkernel.params import SamplingParams
 
 __all__ = [
+    "ChatPanel",
     "Client",
     "Delta",
     "Generation",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChatPanel": "notebook.panel.panel",
     "Client": "client",
     "Delta": "client.generation",
     "Generation": "client.generation",

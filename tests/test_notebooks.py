@@ -44,4 +44,5 @@ def test_a_saved_notebook_is_complete_and_free_of_this_machine(path):
 def test_there_is_a_notebook_for_each_thing_to_learn():
     stems = {path.stem for path in NOTEBOOKS}
     assert {"01_quickstart", "02_sampling_and_batches"} <= stems
-    assert {"04_dataframes", "05_logprobs_and_sampling", "06_http_clients"} <= stems
+    assert {"03_chat_panel", "04_dataframes", "05_logprobs_and_sampling"} <= stems
+    assert "06_http_clients" in stems

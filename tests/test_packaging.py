@@ -138,6 +138,18 @@ def test_the_wheel_holds_the_embedded_model_whole(wheel):
     assert weights <= 8_000_000
 
 
+def test_the_wheel_holds_the_panels_bundle_and_its_licences(wheel):
+    folder = "llmkernel/notebook/panel/static"
+    assert wheel.getinfo(f"{folder}/panel.js").file_size <= 500_000
+    assert "dompurify" in wheel.read(f"{folder}/LICENSES.txt").decode()
+    text = wheel.read(f"{folder}/panel.js").decode()
+    assert not re.search(r"XMLHttpRequest|new WebSocket|sendBeacon", text)
+
+
+def test_the_lock_file_of_the_panel_names_no_registry():
+    assert '"resolved"' not in (ROOT / "panel-js" / "package-lock.json").read_text()
+
+
 def test_the_wheel_says_that_it_is_typed(wheel):
     assert "llmkernel/py.typed" in wheel.namelist()
 

@@ -37,8 +37,13 @@ QUIET = {
 
 
 @contextlib.contextmanager
-def jupyter_lab(folder: Path, settings: dict[str, Any] | None = None) -> Iterator[str]:
-    """A JupyterLab that serves `folder`; gives its address, with a place for the path."""
+def jupyter_lab(
+    folder: Path, settings: dict[str, Any] | None = None, app: str = "jupyterlab"
+) -> Iterator[str]:
+    """A JupyterLab that serves `folder`; gives its address, with a place for the path.
+
+    With `app` "notebook" it is Notebook 7.
+    """
     token = secrets.token_hex(16)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,10 +54,11 @@ def jupyter_lab(folder: Path, settings: dict[str, Any] | None = None) -> Iterato
         target = home / "settings" / package / f"{name}.jupyterlab-settings"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(values))
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    kind = {"jupyterlab": "LabApp", "notebook": "JupyterNotebookApp"}[app]
+    command = [sys.executable, "-m", app, "--no-browser", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--expose-app-in-browser"]
-    command += [f"--ServerApp.root_dir={folder}", f"--LabApp.user_settings_dir={home / 'settings'}"]
-    command += [f"--LabApp.workspaces_dir={home / 'workspaces'}"]
+    command += [f"--ServerApp.root_dir={folder}", f"--{kind}.user_settings_dir={home / 'settings'}"]
+    command += [f"--{kind}.workspaces_dir={home / 'workspaces'}"]
     environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_CONFIG_DIR": str(home / "config")}
     with (home / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -61,7 +67,11 @@ def jupyter_lab(folder: Path, settings: dict[str, Any] | None = None) -> Iterato
         yield f"http://127.0.0.1:{port}{{path}}?token={token}"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a busy machine, or a kernel that hangs
+            server.kill()
+            server.wait(timeout=20)
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -69,7 +69,17 @@ class Call:
     it. `tokens` counts what was delivered.
     """
 
-    __slots__ = ("_seq", "cancelled", "inbox", "outcome", "question", "sent", "tokens", "ungranted")
+    __slots__ = (
+        "_seq",
+        "cancelled",
+        "inbox",
+        "outcome",
+        "position",
+        "question",
+        "sent",
+        "tokens",
+        "ungranted",
+    )
 
     def __init__(self, question: Question, inbox: Inbox) -> None:
         self.question: Question = msgspec.structs.replace(question, id=next(_ids))
@@ -78,6 +88,8 @@ class Call:
         self.sent = False
         self.cancelled = False
         """Whether the caller does not want it any more."""
+        self.position: int | None = None
+        """Requests that were ahead of it in the queue when the worker took it."""
         self.tokens = 0
         self.ungranted = 0
         self._seq = 0

@@ -201,6 +201,9 @@ class Channel:
         if isinstance(message, protocol.Deltas):
             for delta in message.deltas:
                 self._on_delta(delta)
+        elif isinstance(message, protocol.Accepted):
+            if (accepted := self._calls.get(message.id)) is not None:
+                accepted.position = message.position
         elif isinstance(message, Answer):
             call = self._calls.get(message.id)
             if call is not None:

@@ -6,8 +6,10 @@ runs through in the caller's thread, with an AsyncInbox it suspends the caller's
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,10 +17,12 @@ import msgspec
 from llmkernel import protocol
 from llmkernel.client import mapping, questions
 from llmkernel.client.calls import Call, InboxMaker, Question
+from llmkernel.client.checkpoint import Checkpoint
 from llmkernel.client.generation import Generation, Piece, Score
 from llmkernel.client.link import Link
 from llmkernel.client.questions import Messages, Prompt
 from llmkernel.client.reading import Reading
+from llmkernel.client.templates import Template
 from llmkernel.errors import (
     InvalidRequest,
     LLMKernelError,
@@ -94,18 +98,20 @@ class Core:
         concurrency: int | None,
         timeout: float | None,
         add_special_tokens: bool,
+        template: str | None,
+        checkpoint: str | PathLike[str] | None,
     ) -> Any:
         """The answers to many prompts; see Client.map."""
         items = mapping.prompts(values)
         if concurrency is not None and concurrency < 1:
             raise InvalidRequest(f"concurrency must be at least 1, and was {concurrency}.")
 
-        def ask(prompt: Any) -> protocol.Submit:
-            return questions.any_prompt(prompt, params, add_special_tokens=add_special_tokens)
-
-        in_flight = concurrency or await self._sensible_concurrency()
-        bar = mapping.Bar(items, shown=progress is True)
-        try:
+        in_flight, ask = await self._how_to_map(concurrency, template, params, add_special_tokens)
+        with contextlib.ExitStack() as stack:
+            kept = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+            bar = stack.enter_context(
+                contextlib.closing(mapping.Bar(items, shown=progress is True))
+            )
             batch = mapping.Batch(
                 self.link,
                 self._make_inbox(),
@@ -114,17 +120,38 @@ class Core:
                 concurrency=in_flight,
                 timeout=timeout,
                 on_result=progress if callable(progress) else bar.step,
+                checkpoint=kept,
             )
             return mapping.like(values, await batch.run())
-        finally:
-            bar.close()
 
-    async def _sensible_concurrency(self) -> int:
-        """Twice what decodes at a time: the next request is there when a row becomes free."""
-        model = (await self.status()).model
-        if model is None:
-            raise NotReady("The model is still loading.")
-        return max(1, min(2 * model.max_concurrent, _MOST_IN_FLIGHT))
+    async def _how_to_map(
+        self,
+        concurrency: int | None,
+        template: str | None,
+        params: SamplingParams,
+        add_special_tokens: bool,
+    ) -> tuple[int, Callable[[Any], protocol.Submit]]:
+        """How many are in flight, and what makes the request for an item.
+
+        By default twice what decodes at a time: the next one is there when a row becomes free.
+        """
+        form = None if template is None else Template(template)
+        model = None
+        if form is not None or concurrency is None:
+            model = (await self.status()).model
+            if model is None:
+                raise NotReady("The model is still loading.")
+
+        def ask(item: Any) -> protocol.Submit:
+            if form is not None:
+                text = form.fill(item)
+                if model is not None and model.has_chat_template:
+                    return questions.conversation(text, params)
+                item = text
+            return questions.any_prompt(item, params, add_special_tokens=add_special_tokens)
+
+        usual = 2 * model.max_concurrent if model is not None else _MOST_IN_FLIGHT
+        return concurrency or max(1, min(usual, _MOST_IN_FLIGHT)), ask
 
     async def score(
         self, text: Prompt, given: Prompt | None, top: int, timeout: float | None

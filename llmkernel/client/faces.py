@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
@@ -145,6 +146,8 @@ class Client(_Face):
         concurrency: int | None = None,
         timeout: float | None = None,
         add_special_tokens: bool = True,
+        template: str | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         **sampling: Any,
     ) -> Any:
         """The answers to many prompts, in their order; the worker decodes them in one batch.
@@ -153,7 +156,13 @@ class Client(_Face):
         exception in its place; one that the worker has no room for yet is sent again.
         Returns a list, or a pandas Series with the same index for a Series. `concurrency`
         is how many are in flight (default: twice the worker's batch), `timeout` is for
-        each; `progress` may be a function that is called with each result as it comes. An interrupt cancels all, and its `partial` is the list so far.
+        each; `progress` may be a function that is called with each result as it comes. An interrupt
+        cancels all, and its `partial` is the list so far.
+
+        With a `template` such as "Summarise: {{ value }}" an item may be anything, and the text
+        with the item in it is a turn of the user ({{ value.name }} is a part of an item). A
+        model without a chat template gets it as it is. A `checkpoint` is a file that keeps
+        each answer as it comes: the same call again asks only for what is not in it yet.
         """
         return run(
             self._core.map(
@@ -163,6 +172,8 @@ class Client(_Face):
                 concurrency=concurrency,
                 timeout=timeout,
                 add_special_tokens=add_special_tokens,
+                template=template,
+                checkpoint=checkpoint,
             )
         )
 
@@ -301,6 +312,8 @@ class AsyncClient(_Face):
         concurrency: int | None = None,
         timeout: float | None = None,
         add_special_tokens: bool = True,
+        template: str | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         **sampling: Any,
     ) -> Any:
         """See Client.map."""
@@ -311,6 +324,8 @@ class AsyncClient(_Face):
             concurrency=concurrency,
             timeout=timeout,
             add_special_tokens=add_special_tokens,
+            template=template,
+            checkpoint=checkpoint,
         )
 
     async def score(

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmkernel import protocol
 from llmkernel.client.calls import Arrival, Inbox
+from llmkernel.client.checkpoint import Checkpoint
 from llmkernel.client.generation import Generation
 from llmkernel.client.link import Link
 from llmkernel.client.reading import FAREWELL_SECONDS, InFlight, farewell
@@ -26,7 +27,8 @@ class Batch:
     """The requests of one map.
 
     `ask(item)` makes the request for one item, or raises why there is none. A failure
-    stays in its item's place. Where the worker's queue is full a request is sent again.
+    stays in its item's place. Where the worker's queue is full a request is sent again. What a
+    `checkpoint` knows is not asked, and what comes is kept there.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Batch:
         concurrency: int,
         timeout: float | None,
         on_result: Callable[[Result], None],
+        checkpoint: Checkpoint | None = None,
     ) -> None:
+        self._checkpoint = checkpoint
         self._link = link
         self._inbox = inbox
         self._items = enumerate(items)
@@ -105,6 +109,10 @@ class Batch:
             submit = self._ask(prompt)
         except LLMKernelError as error:
             self._settle(index, error)
+            return True
+        known = self._checkpoint.get(index, submit) if self._checkpoint else None
+        if known is not None:
+            self._settle(index, known)
         else:
             self._send(index, submit)
         return True
@@ -134,12 +142,18 @@ class Batch:
         del self._flying[arrival.call.id]
         self._full = False
         try:
-            self._settle(index, request.result())
+            self._keep(index, request)
         except Overloaded:
             self._full = True
             self._again.append((index, request.submit))
         except LLMKernelError as error:
             self._settle(index, error)
+
+    def _keep(self, index: int, request: InFlight) -> None:
+        answer = request.result()
+        if self._checkpoint is not None:
+            self._checkpoint.put(index, request.submit, answer)
+        self._settle(index, answer)
 
     def _look_at_clock(self) -> None:
         for _, request in self._flying.values():

@@ -24,6 +24,11 @@ class _Stream:
         """The answer as far as it has been read; complete once the loop over it has ended."""
         return self._reading.request.generation
 
+    @property
+    def queue_position(self) -> int | None:
+        """Requests that were ahead of it when the worker took it; None until then."""
+        return self._reading.request.call.position
+
     def close(self) -> None:
         """The rest is not wanted: cancel it in the worker. Again is no error."""
         self._reading.close()

@@ -28,6 +28,7 @@ from llmkernel.notebook.card import card
 from llmkernel.notebook.chat_list import CHATS
 from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.comparing import COMPARE
+from llmkernel.notebook.panel.command import PANEL
 from llmkernel.notebook.progress import LoadProgress
 from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.request import check_together, over
@@ -50,6 +51,7 @@ _OVERVIEW = """\
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
 %llm compare PROMPT    one prompt, several workers (-m A -m B), side by side
+%llm panel [NAME]      a chat panel: streams beside running cells
 %llm chats [NAME]      the conversations of %%chat: list, show, export, reset
 %llm config [OPTIONS]  show or set defaults of %%generate in this notebook
 %llm help [TOPIC]      the options of a command, or of generate
@@ -209,6 +211,7 @@ _DEFAULTS = click.Command(
     add_help_option=False,
 )
 LLM.add_command(CHATS)
+LLM.add_command(PANEL)
 LLM.add_command(COMPARE)
 
 

@@ -15,6 +15,7 @@ from llmkernel.client.streams import AsyncStream, Stream
 pytestmark = pytest.mark.timeout(30)
 
 NAMES = [
+    "ChatPanel",
     "Client",
     "Delta",
     "Generation",

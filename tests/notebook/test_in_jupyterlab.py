@@ -1,12 +1,8 @@
-"""Markdown of a model in a real JupyterLab, as a trusted output: the page it makes is harmless.
-
-Needs playwright and a Chromium, which are no dependencies of the project.
-"""
+"""Markdown of a model in a real JupyterLab, as a trusted output: the page it makes is harmless."""
 
 from __future__ import annotations
 
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,15 +12,10 @@ from llmkernel.notebook.markdown import safe
 from llmkernel.notebook.rendering import answers
 from llmkernel.notebook.tables import HTML
 from llmkernel.protocol import TokenLogprob, TopToken
+from tests.browsers import CHROMIUM, need_a_browser
 from tests.notebook.test_markdown import ATTACKS, PIECES
 
-pytest.importorskip("playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 RENDER = """async (texts) => {
   const tags = new Set(`p em strong code pre a span ul ol li blockquote h1 h2 h3 h4 h5 h6 hr br
@@ -60,6 +51,7 @@ RENDER = """async (texts) => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A JupyterLab in a browser; a dialogue in it fails the module."""
+    need_a_browser()
     from tools.screenshot import browser_page, jupyter_lab
 
     folder = Path(tmp_path_factory.mktemp("lab"))

@@ -1,0 +1,140 @@
+"""Variables and files that go to the model with a question, as quoted text.
+
+What is attached is a copy made at that moment, so that a conversation says what was asked, and
+not what a variable became since. The quotation is a fence that nothing inside can close.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.markdown import fence
+from llmkernel.notebook.untrusted import plain
+
+MAX_CHARS = 20_000
+"""Of one attachment; what is cut off is said in its note."""
+MAX_FILE_BYTES = 2_000_000
+HEAD_ROWS = 20
+_HIDDEN = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+_MOST_LISTED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A quoted piece of data. `note` says what it is and how much of it is here."""
+
+    name: str
+    kind: str
+    note: str
+    text: str
+    tokens: int | None = None
+    """None until a worker has counted them."""
+
+    @property
+    def quoted(self) -> str:
+        """What the model reads."""
+        return f"{self.name} ({self.note}):\n{fence(self.text, self.kind)}"
+
+
+def with_attachments(text: str, attachments: list[Attachment]) -> str:
+    """The content of a message: what is attached, quoted, and then the text."""
+    return "\n\n".join([*(each.quoted for each in attachments), text])
+
+
+def from_name(name: str, variables: Mapping[str, Any]) -> Attachment:
+    """The variable of that name, or the file. Raises InvalidRequest where there is neither."""
+    name = name.strip()
+    if name in variables:
+        return from_value(name, variables[name])
+    path = Path(name).expanduser()
+    if name and path.is_file():
+        return from_file(path)
+    raise InvalidRequest(f"There is no variable and no file {name!r} here.")
+
+
+def from_file(path: Path) -> Attachment:
+    """A text file. Raises InvalidRequest for one that is too large, or no text."""
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InvalidRequest(
+            f"{path.name} has {size:,} bytes; up to {MAX_FILE_BYTES:,} can be attached. "
+            "Attach a part of it, from a variable."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{path.name} is no text in UTF-8.") from None
+    except OSError as error:
+        raise InvalidRequest(f"{path.name} cannot be read: {error.strerror}.") from None
+    return from_text(path.name, text, path.suffix.lstrip("."))
+
+
+def from_text(name: str, text: str, kind: str = "") -> Attachment:
+    """A text under a name."""
+    return _cut(name, kind or "text", f"{len(text):,} characters", text)
+
+
+def from_value(name: str, value: Any) -> Attachment:
+    """A value of the notebook: the head of a table, the items of a collection, a text."""
+    if isinstance(value, str):
+        return from_text(name, value)
+    if hasattr(value, "to_csv") and hasattr(value, "head") and hasattr(value, "shape"):
+        return _frame(name, value)
+    if isinstance(value, (dict, list, tuple)):
+        items = f"{type(value).__name__} of {len(value):,}"
+        return _cut(name, "json", items, _json(value))
+    return _cut(name, "text", type(value).__name__, repr(value))
+
+
+def names_of(variables: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a person may want to attach: names and kinds of the notebook's data."""
+    found = [
+        {"name": name, "kind": _kind(value)}
+        for name, value in list(variables.items())
+        if not name.startswith("_")
+        and name not in _HIDDEN
+        and not keyword.iskeyword(name)
+        and not isinstance(value, (types.ModuleType, type))
+        and not callable(value)
+    ]
+    return sorted(found, key=lambda entry: entry["name"].lower())[:_MOST_LISTED]
+
+
+def _frame(name: str, frame: Any) -> Attachment:
+    rows = int(frame.shape[0])
+    columns = f", {frame.shape[1]} columns" if len(frame.shape) > 1 else ""
+    part = f"first {HEAD_ROWS} of {rows:,} rows" if rows > HEAD_ROWS else f"{rows:,} rows"
+    return _cut(
+        name, "csv", f"{type(frame).__name__}, {part}{columns}", frame.head(HEAD_ROWS).to_csv()
+    )
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} {' x '.join(map(str, shape))}"
+    if isinstance(value, (str, list, tuple, dict, set)):
+        return f"{type(value).__name__} of {len(value):,}"
+    return type(value).__name__
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys that are no text, or a circle
+        return repr(value)
+
+
+def _cut(name: str, kind: str, note: str, text: str) -> Attachment:
+    text = plain(text).strip("\n")
+    if len(text) > MAX_CHARS:
+        note += f", cut to the first {MAX_CHARS:,} characters"
+        text = text[:MAX_CHARS]
+    return Attachment(plain(name), kind, note, text)

@@ -1,0 +1,236 @@
+"""The desk of a panel: takes what a person does, answers, and says what is to be seen.
+
+It knows no widget. What a view sends comes in through `take`, what views show goes out through
+the broadcast. Every method may be called from any thread and returns at once: a click must not
+wait for a cell, nor a cell for a click.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmkernel.errors import (
+    TABLE,
+    ConnectionProblem,
+    EngineDied,
+    InvalidRequest,
+    LLMKernelError,
+    PromptTooLong,
+)
+from llmkernel.notebook.panel import actions, attachments, sight
+from llmkernel.notebook.panel.answering import Answering, Ending, Question
+from llmkernel.notebook.panel.attachments import Attachment
+from llmkernel.notebook.panel.attendant import Attendant
+from llmkernel.notebook.panel.broadcast import Broadcast, Message
+from llmkernel.notebook.panel.controls import Controls
+from llmkernel.notebook.panel.conversation import Conversation, Turn
+from llmkernel.notebook.panel.workers import Workers
+
+
+class Desk:
+    """Conversations, the one that is shown, and the answer that is being written.
+
+    `variables` gives the notebook's names. `on_rest` is called after what was shown has changed, but not while an answer is
+    being written.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        controls: Controls,
+        variables: Callable[[], Mapping[str, Any]],
+        send: Callable[[Message], None],
+        on_rest: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.workers = workers
+        self.controls = controls
+        self.broadcast = Broadcast(send)
+        self.answering: Answering | None = None
+        self.answered: Turn | None = None
+        """The turn that is being written."""
+        self.problem: dict[str, Any] | None = None
+        self.attendant = Attendant(self)
+        self._variables = variables
+        self._on_rest = on_rest
+        self._numbers = 0
+        self.conversations: list[Conversation] = []
+        self.current = self.begin("Conversation 1")
+
+    # conversations ---------------------------------------------------------------
+
+    def begin(self, name: str = "") -> Conversation:
+        """A new conversation, which is shown. The system prompt goes along."""
+        with self.lock:
+            self._numbers += 1
+            new = Conversation(
+                self.free_name(name or f"Conversation {self._numbers}"), f"c{self._numbers}t"
+            )
+            new.system = self.current.system if self.conversations else ""
+            self.conversations.append(new)
+            self.current = new
+            return new
+
+    def named(self, name: str) -> Conversation:
+        """The conversation of that name. Raises InvalidRequest that lists them."""
+        for each in self.conversations:
+            if each.name == name:
+                return each
+        known = ", ".join(each.name for each in self.conversations)
+        raise InvalidRequest(f"There is no conversation {name!r} here: {known}.")
+
+    def free_name(self, name: str) -> str:
+        """The name, with a number where another conversation has it."""
+        taken = {each.name for each in self.conversations}
+        name = " ".join(name.split())[:60] or "Conversation"
+        number, free = 2, name
+        while free in taken:
+            free, number = f"{name} ({number})", number + 1
+        return free
+
+    # what a person does ----------------------------------------------------------
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Do what a view asks for. What cannot be done is shown there, as a problem."""
+        wanted = str(message.get("do"))
+        if wanted == "sync":
+            self.broadcast.tell(self.broadcast.whole())
+            return
+        if wanted == "stop":
+            self.stop()  # waits for no lock
+            return
+        action = actions.ACTIONS.get(wanted)
+        if action is None:
+            return  # from a newer or a broken front end
+        try:
+            with self.lock:
+                if wanted not in actions.SILENT:
+                    self.problem = None
+                action(self, message)
+        except LLMKernelError as error:
+            self.problem = problem_of(error)
+        self.show()
+
+    def show(self) -> None:
+        """Bring the views up to date, and between answers what stays in the notebook."""
+        with self.lock:
+            self.broadcast.show(*sight.of(self))
+        if self.answering is None:
+            self._on_rest()
+
+    def ask(self, text: str, start: str = "", after: str | None = None) -> Turn:
+        """Send a question with what is attached; returns the turn that will hold the answer.
+
+        Raises InvalidRequest where there is nothing to send, or an answer is being written.
+        """
+        with self.lock:
+            self.must_be_free()
+            conversation = self.current
+            if not text.strip() and not conversation.pending:
+                raise InvalidRequest("There is nothing to send.")
+            after = after or (conversation.path[-1].id if conversation.path else None)
+            asked = conversation.add("user", text, after, conversation.pending)
+            conversation.draft, conversation.draft_by, conversation.pending = "", "", []
+            return self.answer(asked, start)
+
+    def answer(self, asked: Turn | None, start: str = "") -> Turn:
+        """Begin a new answer after a turn, on a branch of its own where there is one."""
+        conversation = self.current
+        messages = conversation.messages(asked.id) if asked else conversation.opening
+        turn = conversation.add("assistant", start, asked.id if asked else None)
+        if start:
+            messages = [*messages, {"role": "assistant", "content": start}]
+        self._begin(
+            turn,
+            Question(self.workers.client_when_ready, messages, self.controls.params, bool(start)),
+        )
+        return turn
+
+    def go_on(self, turn: Turn) -> None:
+        """Let the model go on inside a turn of its own."""
+        messages = self.current.messages(turn.id)
+        self._begin(
+            turn,
+            Question(self.workers.client_when_ready, messages, self.controls.params, goes_on=True),
+        )
+
+    def stop(self) -> None:
+        """Stop the answer that is being written, if any."""
+        answering = self.answering
+        if answering is not None:
+            answering.stop()
+
+    def must_be_free(self) -> None:
+        """Raises InvalidRequest while an answer is being written."""
+        if self.answering is not None:
+            raise InvalidRequest("An answer is being written. Stop it first.")
+
+    def attach(self, attachment: Attachment) -> None:
+        """Put something beside what is typed; it goes with the next question."""
+        with self.lock:
+            others = [one for one in self.current.pending if one.name != attachment.name]
+            self.current.pending = [*others, attachment]
+        self.attendant.count()
+
+    def attach_name(self, name: str) -> None:
+        """The same for a variable or a file. Raises InvalidRequest."""
+        self.attach(attachments.from_name(name, self._variables()))
+
+    def variable_names(self) -> list[dict[str, str]]:
+        """What there is to attach."""
+        return attachments.names_of(self._variables())
+
+    def close(self) -> None:
+        """Stop everything that belongs to the panel."""
+        self.stop()
+        self.attendant.close()
+        self.workers.close()
+
+    # the answer ------------------------------------------------------------------
+
+    def _begin(self, turn: Turn, question: Question) -> None:
+        with self.lock:  # it must not end before it is known here
+            turn.state, turn.problem, turn.facts = "running", "", {}
+            self.answered = turn
+            # shown before the first text, which is added to what the views have
+            self.show()
+            self.answering = Answering(
+                question, lambda text: self._add(turn, text), lambda end: self._end(turn, end)
+            )
+        self.attendant.look()
+
+    def _take_back(self, turn: Turn) -> None:
+        """The question did not fit: what was typed and attached is back where it was."""
+        for conversation in self.conversations:
+            asked = conversation.turns.get(turn.parent or "")
+            if turn.id in conversation.turns and asked is not None and len(asked.children) == 1:
+                conversation.remove(asked.id)
+                conversation.draft = conversation.draft or asked.text
+                conversation.pending = conversation.pending or asked.attachments
+
+    def _add(self, turn: Turn, text: str) -> None:
+        with self.lock:
+            turn.text += text
+            self.broadcast.append(turn.id, text)
+
+    def _end(self, turn: Turn, ending: Ending) -> None:
+        with self.lock:
+            turn.state, turn.facts = ending.state, ending.facts
+            if ending.error is not None:
+                turn.problem = str(ending.error)
+                self.problem = problem_of(ending.error)
+                self.workers.lost(ending.error)
+            self.answering = self.answered = None
+            if isinstance(ending.error, PromptTooLong):
+                self._take_back(turn)
+        self.show()
+        self.attendant.count()
+
+
+def problem_of(error: LLMKernelError) -> dict[str, Any]:
+    """What a view shows of an error, and whether a new connection may help."""
+    lost = isinstance(error, (ConnectionProblem, EngineDied))
+    hint = TABLE[error.code].hint if error.code in TABLE else ""
+    return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}

@@ -1,0 +1,276 @@
+/** Where a question is typed, with what goes along. What is typed is never lost. */
+import { button, h } from './dom.js';
+import { quoted } from './turns.js';
+
+/** @typedef {import('./view.js').View} View */
+
+const TELL_MS = 250;
+
+export class Composer {
+  /** @param {View} view */
+  constructor(view) {
+    this.view = view;
+    this.box = h('textarea', {
+      class: 'llmk-box', rows: 1, placeholder: 'Ask …', 'aria-label': 'Your question',
+      input: () => this.#typed(), keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
+    });
+    this.start = h('input', {
+      class: 'llmk-start', type: 'text', 'aria-label': 'Start the reply with',
+      placeholder: 'Start the reply with …', hidden: true,
+    });
+    this.chips = h('div', { class: 'llmk-chips llmk-pending' });
+    this.menu = h('div', { class: 'llmk-menu llmk-attach', hidden: true });
+    this.attachButton = button('clip', 'Attach a variable or a file', () => this.#openMenu(), {
+      'aria-expanded': 'false',
+    });
+    this.startButton = button('start', 'Start the reply with …', () => this.#toggleStart(), {
+      'aria-expanded': 'false',
+    });
+    this.sendButton = button('send', 'Send', () => this.#press(), { class: 'llmk-button llmk-send' });
+    this.fit = h('div', { class: 'llmk-fit', role: 'status' });
+    this.element = h(
+      'div', { class: 'llmk-composer' },
+      this.chips, this.start, this.fit,
+      h('div', { class: 'llmk-line' }, this.attachButton, this.startButton, this.box, this.sendButton),
+      this.menu,
+    );
+    this.conversation = '';
+    /** @type {string | null} the draft that was seen last */
+    this.seen = null;
+    /** @type {any} */
+    this.timer = null;
+    /** @type {string} */
+    this.drawn = '';
+    /** @type {string} */
+    this.label = '';
+  }
+
+  draw() {
+    const { state, alive } = this.view.store;
+    this.#takeDraft(state);
+    const pending = (state.pending ?? []).map((/** @type {any} */ chip) => this.#chip(chip));
+    const drawn = JSON.stringify(state.pending ?? []);
+    if (drawn !== this.drawn) this.chips.replaceChildren(...pending);
+    this.drawn = drawn;
+    const busy = Boolean(state.answering);
+    const label = busy ? (this.view.stopping ? 'Stopping' : 'Stop (Esc)') : 'Send (Enter)';
+    if (label !== this.label) {
+      const fresh = button(busy ? 'stop' : 'send', label, () => this.#press(), {
+        class: `llmk-button llmk-send ${busy ? 'llmk-stop' : ''}`,
+      });
+      const focused = this.sendButton === this.sendButton.getRootNode().activeElement;
+      this.sendButton.replaceWith(fresh);
+      this.sendButton = fresh;
+      if (focused) fresh.focus();
+    }
+    this.label = label;
+    this.#drawFit(state);
+    this.sendButton.disabled = !alive || (!busy && !this.#canSend());
+  }
+
+  /** What another view or Python made of the draft. @param {Record<string, any>} state */
+  #takeDraft(state) {
+    const text = state.draft?.text ?? '';
+    const fresh = `${state.name} ${state.draft?.by} ${text}`;
+    if (fresh === this.seen) return;
+    const moved = state.name !== this.conversation;
+    this.seen = fresh;
+    this.conversation = state.name;
+    if (!moved && state.draft?.by === this.#id) return; // our own, and perhaps an older one
+    if (!moved && state.draft?.by === '' && text === '' && this.unsent) return;
+    this.box.value = text;
+    this.#fitHeight();
+  }
+
+  get #id() {
+    return this.view.store.id + this.view.prefix;
+  }
+
+  /** After the page or the cell came anew: what was typed here and has not arrived there. */
+  restore() {
+    this.key = this.view.host.draftKey(this.view.root);
+    const kept = read(this.key);
+    if (kept && !this.box.value) {
+      this.box.value = kept;
+      this.#typed();
+    }
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    if (this.unsent) this.#tell();
+  }
+
+  #typed() {
+    this.unsent = true;
+    this.#fitHeight();
+    write(this.key, this.box.value);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#tell(), TELL_MS);
+    this.sendButton.disabled = !this.view.store.alive || (!this.#busy && !this.#canSend());
+  }
+
+  #tell() {
+    this.unsent = false;
+    this.view.send({
+      do: 'draft', text: this.box.value, by: this.#id, name: this.view.store.state.name,
+    });
+  }
+
+  get #busy() {
+    return Boolean(this.view.store.state.answering);
+  }
+
+  #canSend() {
+    const { pending } = this.view.store.state;
+    return !this.tooLong && (this.box.value.trim() !== '' || (pending ?? []).length > 0);
+  }
+
+  /** @param {Record<string, any>} state */
+  #drawFit(state) {
+    const { used, limit } = state.context ?? {};
+    this.tooLong = Boolean(limit) && used > limit;
+    const number = (/** @type {number} */ count) => count.toLocaleString('en');
+    const words = this.tooLong
+      ? `Too long to send: ${number(used)} tokens, and ${number(limit)} fit. ` +
+        'Shorten it, take something off, or begin a new conversation.'
+      : '';
+    if (this.fit.textContent !== words) this.fit.textContent = words;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!this.#busy) this.#press();
+  }
+
+  #press() {
+    const { view } = this;
+    if (this.#busy) {
+      view.stop();
+      return;
+    }
+    if (!view.store.alive || !this.#canSend()) return;
+    clearTimeout(this.timer);
+    view.send({ do: 'send', text: this.box.value, start: this.start.hidden ? '' : this.start.value });
+    this.box.value = '';
+    this.start.value = '';
+    this.unsent = false;
+    write(this.key, '');
+    this.#fitHeight();
+    this.box.focus();
+  }
+
+  #fitHeight() {
+    this.box.style.height = 'auto';
+    this.box.style.height = `${Math.min(this.box.scrollHeight + 2, 200)}px`;
+  }
+
+  #toggleStart() {
+    this.start.hidden = !this.start.hidden;
+    this.startButton.setAttribute('aria-expanded', String(!this.start.hidden));
+    if (!this.start.hidden) this.start.focus();
+    else this.start.value = '';
+  }
+
+  /** @param {import('./store.js').Chip} chip */
+  #chip(chip) {
+    const off = () => this.view.send({ do: 'detach', name: chip.name });
+    return h(
+      'div', { class: 'llmk-chip-frame' }, quoted(chip),
+      button('close', `Take ${chip.name} off`, off),
+    );
+  }
+
+  // the menu ----------------------------------------------------------------------
+
+  #openMenu() {
+    if (this.closeMenu()) return;
+    this.menu.hidden = false;
+    this.attachButton.setAttribute('aria-expanded', 'true');
+    this.field = h('input', {
+      type: 'text', class: 'llmk-field', 'aria-label': 'Name of a variable or path of a file',
+      placeholder: 'variable or path/to/file', input: () => this.#filter(),
+      keydown: (/** @type {KeyboardEvent} */ event) => {
+        if (event.key === 'Enter' && this.field.value.trim()) this.#attach(this.field.value);
+      },
+    });
+    this.list = h('div', { class: 'llmk-names', role: 'group', 'aria-label': 'Variables' });
+    const chosen = h('input', {
+      type: 'file', hidden: true, 'aria-label': 'A file of this computer',
+      change: () => this.#upload(chosen.files?.[0]),
+    });
+    const pick = () => chosen.click();
+    this.menu.replaceChildren(
+      this.field, this.list, chosen,
+      h('button', { type: 'button', class: 'llmk-words', text: 'A file of this computer …', click: pick }),
+    );
+    this.offer([]);
+    this.view.send({ do: 'names' });
+    this.field.focus();
+  }
+
+  /** @returns {boolean} whether it was open */
+  closeMenu() {
+    if (this.menu.hidden) return false;
+    this.menu.hidden = true;
+    this.menu.replaceChildren();
+    this.attachButton.setAttribute('aria-expanded', 'false');
+    this.attachButton.focus();
+    return true;
+  }
+
+  /** @param {{name: string, kind: string}[]} names */
+  offer(names) {
+    if (this.menu.hidden) return;
+    const entries = names.map(({ name, kind }) =>
+      h(
+        'button', { type: 'button', class: 'llmk-entry', 'data-name': name, click: () => this.#attach(name) },
+        h('span', { text: name }), h('span', { class: 'llmk-dim', text: kind }),
+      ),
+    );
+    this.list.replaceChildren(...entries);
+    this.#filter();
+  }
+
+  #filter() {
+    const wanted = this.field.value.trim().toLowerCase();
+    for (const entry of this.list.children) {
+      entry.hidden = !entry.dataset.name.toLowerCase().includes(wanted);
+    }
+  }
+
+  /** @param {string} name */
+  #attach(name) {
+    this.view.send({ do: 'attach', name });
+    this.closeMenu();
+    this.box.focus();
+  }
+
+  /** @param {File | undefined} file */
+  async #upload(file) {
+    if (!file) return;
+    this.view.send({ do: 'attach', name: file.name, text: await file.text() });
+    this.closeMenu();
+  }
+}
+
+/** @param {string | undefined} key */
+function read(key) {
+  try {
+    return key ? (localStorage.getItem(key) ?? '') : '';
+  } catch {
+    return ''; // a page may have no storage
+  }
+}
+
+/** @param {string | undefined} key @param {string} text */
+function write(key, text) {
+  try {
+    if (key && text) localStorage.setItem(key, text);
+    else if (key) localStorage.removeItem(key);
+  } catch {
+    // nothing is kept in this browser; the kernel has it a moment later
+  }
+}

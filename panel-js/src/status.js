@@ -1,0 +1,61 @@
+/** One quiet line: how full the context is, and what the worker does. */
+import { h } from './dom.js';
+
+/** @typedef {import('./view.js').View} View */
+
+export class Status {
+  /** @param {View} view */
+  constructor(view) {
+    this.view = view;
+    this.filled = h('div', { class: 'llmk-filled' });
+    this.track = h('div', {
+      class: 'llmk-track', role: 'meter', 'aria-label': 'Context used', 'aria-valuemin': 0,
+      'aria-valuemax': 100, 'aria-valuenow': 0,
+    }, this.filled);
+    this.words = h('span', { class: 'llmk-context-words' });
+    this.worker = h('span', { class: 'llmk-worker-words' });
+    this.element = h('footer', { class: 'llmk-status' }, this.track, this.words, this.worker);
+  }
+
+  draw() {
+    const { context, worker } = this.view.store.state;
+    const { used, limit } = context ?? {};
+    const known = typeof used === 'number' && limit;
+    const share = known ? Math.min(1, used / limit) : 0;
+    this.filled.style.width = `${Math.max(share * 100, known ? 1 : 0)}%`;
+    this.track.classList.toggle('llmk-full', known && used > limit);
+    this.track.classList.toggle('llmk-nearly', share > 0.85);
+    this.track.setAttribute('aria-valuenow', String(Math.round(share * 100)));
+    const number = (/** @type {number} */ count) => count.toLocaleString('en');
+    const words = known ? `${number(used)} of ${number(limit)} tokens` : '';
+    this.track.setAttribute('aria-valuetext', words || 'not known');
+    put(this.words, words);
+    put(this.worker, workerWords(worker ?? {}));
+  }
+}
+
+/** @param {Record<string, any>} worker */
+function workerWords(worker) {
+  if (worker.state === 'gone') return `${worker.name} has gone`;
+  if (worker.state === 'none' || !worker.state) return 'no worker runs';
+  if (worker.state === 'quiet') return `${worker.name} does not answer yet`;
+  const words = [[worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ')];
+  if (worker.batch) words.push(`batch ${worker.running}/${worker.batch}`);
+  if (worker.waiting) words.push(`${worker.waiting} waiting`);
+  if (worker.rate) words.push(`${worker.rate} tok/s`);
+  if (worker.memory) words.push(size(worker.memory));
+  return words.join(' · ');
+}
+
+/** @param {number} bytes */
+function size(bytes) {
+  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
+}
+
+/** @param {HTMLElement} element @param {string} text */
+function put(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
+    element.title = text;
+  }
+}

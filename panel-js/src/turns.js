@@ -1,0 +1,242 @@
+/** The turns of a conversation on the page. */
+import { button, h, icon } from './dom.js';
+import { Growing } from './growing.js';
+
+/** @typedef {import('./store.js').Turn} Turn */
+/** @typedef {import('./view.js').View} View */
+
+export class TurnView {
+  /** @param {View} view @param {string} id */
+  constructor(view, id) {
+    this.view = view;
+    this.id = id;
+    /** @type {string} what is on the page, to see whether it has to change */
+    this.drawn = '';
+    this.body = h('div', { class: 'llmk-body' });
+    this.head = h('div', { class: 'llmk-turn-head' });
+    this.chips = h('div', { class: 'llmk-chips' });
+    this.foot = h('div', { class: 'llmk-foot' });
+    this.element = h('article', { class: 'llmk-turn' }, this.head, this.chips, this.body, this.foot);
+    this.space = h('span', { class: 'llmk-space' });
+    this.growing = new Growing(this.body, (part) => decorate(view, part));
+    this.editing = false;
+  }
+
+  /** @param {Turn} turn */
+  draw(turn) {
+    this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
+    if (!this.editing) this.#drawBody(turn);
+    const busy = Boolean(this.view.store.state.answering);
+    const facts = turn.state === 'running' ? (this.view.store.state.live ?? {}) : (turn.facts ?? {});
+    const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
+    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, this.editing]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
+    const who = turn.role === 'user' ? 'You' : 'Model';
+    this.element.setAttribute('aria-label', who);
+    const actions = this.#actions(turn, busy);
+    const asked = turn.role === 'user';
+    this.head.replaceChildren(
+      h('span', { class: 'llmk-who', text: who }),
+      this.#branches(turn),
+      ...(asked ? [this.space, actions] : []),
+    );
+    this.chips.replaceChildren(...(turn.attachments ?? []).map((chip) => quoted(chip)));
+    this.foot.replaceChildren(...(asked ? [] : [this.#facts(turn, facts, words), actions]));
+  }
+
+  /** @param {Turn} turn */
+  #drawBody(turn) {
+    if (turn.role === 'user') {
+      if (this.body.textContent !== turn.text) this.body.textContent = turn.text;
+    } else this.growing.set(turn.text, turn.state !== 'running');
+  }
+
+  /** @param {Turn} turn */
+  #branches(turn) {
+    if (turn.branches < 2) return document.createTextNode('');
+    const step = (/** @type {number} */ by) => () =>
+      this.view.send({ do: 'branch', turn: this.id, by });
+    return h(
+      'span',
+      { class: 'llmk-branches', role: 'group', 'aria-label': 'Branches' },
+      button('left', 'Branch before', step(-1), { disabled: turn.place === 1 }),
+      h('span', { text: `${turn.place}/${turn.branches}`, class: 'llmk-place' }),
+      button('right', 'Branch after', step(1), { disabled: turn.place === turn.branches }),
+    );
+  }
+
+  /** @param {Turn} turn @param {Record<string, any>} facts @param {string} words while it is written */
+  #facts(turn, facts, words) {
+    const line = h('div', { class: 'llmk-facts' });
+    if (turn.state === 'failed') {
+      line.append(h('span', { class: 'llmk-warn', text: turn.problem || 'Broken off' }));
+    } else if (turn.state === 'stopped') line.append(h('span', { text: 'stopped' }));
+    else if (turn.state === 'running') line.append(h('span', { text: words }));
+    for (const [text, title] of figures(facts)) line.append(h('span', { text, title }));
+    return line;
+  }
+
+  /** @param {Turn} turn @param {boolean} busy */
+  #actions(turn, busy) {
+    const { view, id } = this;
+    const line = h('div', { class: 'llmk-actions' });
+    if (turn.state === 'running' || this.editing) return line;
+    line.append(button('copy', 'Copy as Markdown', (event) => copy(event, view.textOf(id))));
+    line.append(button('edit', 'Edit', () => this.edit(turn), { disabled: busy }));
+    if (turn.role === 'assistant') {
+      const again = () => view.send({ do: 'regenerate', turn: id });
+      const on = () => view.send({ do: 'continue', turn: id });
+      line.append(button('again', 'Regenerate', again, { disabled: busy }));
+      line.append(button('on', 'Continue this answer', on, { disabled: busy }));
+    } else if (view.isLast(id)) {
+      const answer = () => view.send({ do: 'continue', turn: id });
+      line.append(button('on', 'Answer this', answer, { disabled: busy }));
+    }
+    const remove = () => view.send({ do: 'delete', turn: id });
+    line.append(button('bin', 'Delete with all that follows', remove, { disabled: busy }));
+    return line;
+  }
+
+  /** @param {Turn} turn */
+  edit(turn) {
+    this.editing = true;
+    const box = h('textarea', { class: 'llmk-edit', 'aria-label': `Edit: ${turn.role}`, rows: 4 });
+    box.value = turn.text;
+    const close = () => {
+      this.editing = false;
+      this.drawn = '';
+      this.body.replaceChildren();
+      this.growing = new Growing(this.body, (part) => decorate(this.view, part));
+      const now = this.view.store.turns.get(this.id);
+      if (now) this.draw(now);
+    };
+    const save = (/** @type {boolean} */ answer) => () => {
+      const text = box.value;
+      close();
+      if (text !== turn.text || answer) this.view.send({ do: 'edit', turn: this.id, text, answer });
+    };
+    const main = turn.role === 'user';
+    box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === 'Escape') {
+        event.stopPropagation();
+        close();
+      } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save(main)();
+    });
+    const words = (/** @type {string} */ text, /** @type {() => void} */ click, kind = '') =>
+      h('button', { type: 'button', class: `llmk-words ${kind}`, text, click });
+    this.body.replaceChildren(
+      box,
+      h(
+        'div',
+        { class: 'llmk-edit-actions' },
+        main && words('Save and answer', save(true), 'llmk-primary'),
+        words(main ? 'Save only' : 'Save', save(false), main ? '' : 'llmk-primary'),
+        words('Cancel', close),
+      ),
+    );
+    this.draw(turn);
+    box.focus();
+    this.body.lastElementChild?.scrollIntoView({ block: 'nearest' });
+  }
+}
+
+/** @param {import('./store.js').Chip} chip */
+export function quoted(chip) {
+  const cost = chip.tokens === null ? '' : `${chip.tokens.toLocaleString('en')} tokens`;
+  return h(
+    'details',
+    { class: 'llmk-chip' },
+    h(
+      'summary',
+      {},
+      icon('clip'),
+      h('span', { class: 'llmk-chip-name', text: chip.name }),
+      h('span', { class: 'llmk-chip-note', text: [chip.note, cost].filter(Boolean).join(' · ') }),
+    ),
+    h('pre', { text: chip.text, tabindex: 0, 'aria-label': `What ${chip.name} says` }),
+  );
+}
+
+/** The figures of an answer. @param {Record<string, any>} facts @returns {[string, string][]} */
+export function figures(facts) {
+  /** @type {[string, string][]} */
+  const found = [];
+  if (facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
+  if (facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
+  if (facts.first !== undefined) {
+    const { first } = facts;
+    const wait = first < 1 ? `${Math.round(first * 1000)} ms` : `${first.toFixed(1)} s`;
+    found.push([`${wait} to first`, 'from question to first token']);
+  }
+  if (facts.prompt) {
+    const read = `${facts.prompt.toLocaleString('en')} read`;
+    const cached = facts.cached ? `, ${facts.cached.toLocaleString('en')} cached` : '';
+    found.push([read + cached, 'prompt tokens, and how many were known already']);
+  }
+  if (facts.reason === 'length') found.push(['cut at max tokens', 'Continue goes on']);
+  return found;
+}
+
+/** Give blocks of code a bar with what can be done with them. */
+function decorate(/** @type {View} */ view, /** @type {ParentNode} */ part) {
+  for (const pre of part.querySelectorAll('pre')) {
+    const code = pre.querySelector('code') ?? pre;
+    const language = /language-([\w+#.-]+)/.exec(code.className)?.[1] ?? '';
+    const text = () => (code.textContent ?? '').replace(/\n$/, '');
+    const bar = h(
+      'div',
+      { class: 'llmk-code-bar' },
+      h('span', { text: language || 'text' }),
+      view.host.hasCells &&
+        button('cell', 'Insert into a new cell', (event) => view.insert(event, text()), {
+          words: 'Insert',
+        }),
+      button('copy', 'Copy code', (event) => copy(event, text()), { words: 'Copy' }),
+    );
+    const frame = h('div', { class: 'llmk-code' }, bar);
+    pre.replaceWith(frame);
+    pre.tabIndex = 0;
+    frame.append(pre);
+  }
+  for (const table of part.querySelectorAll('table')) {
+    const frame = h('div', { class: 'llmk-table', tabindex: 0, role: 'group', 'aria-label': 'Table' });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+}
+
+/** Copy, and say so on the button. @param {Event} event @param {string} text */
+export async function copy(event, text) {
+  const pressed = /** @type {HTMLElement} */ (event.currentTarget);
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    copyByHand(text); // a page without https has no clipboard
+  }
+  confirm(pressed);
+}
+
+/** @param {string} text */
+function copyByHand(text) {
+  const box = h('textarea', { style: 'position:fixed;opacity:0' });
+  box.value = text;
+  document.body.append(box);
+  box.select();
+  document.execCommand('copy');
+  box.remove();
+}
+
+/** A tick on a button, for a moment. @param {HTMLElement} pressed */
+export function confirm(pressed) {
+  const old = pressed.querySelector('svg');
+  if (!old || pressed.classList.contains('llmk-did')) return;
+  const tick = icon('check');
+  pressed.classList.add('llmk-did');
+  old.replaceWith(tick);
+  setTimeout(() => {
+    tick.replaceWith(old);
+    pressed.classList.remove('llmk-did');
+  }, 1200);
+}

@@ -1,0 +1,258 @@
+/** One view of a panel: header, conversation, composer, status, controls. */
+import css from './panel.css';
+import { Composer } from './composer.js';
+import { button, h } from './dom.js';
+import { Drawer } from './drawer.js';
+import { Header } from './header.js';
+import { followTheme, hideTranscript } from './host.js';
+import { reconnect } from './link.js';
+import { Status } from './status.js';
+import { confirm, copy, TurnView } from './turns.js';
+
+/** @typedef {import('./store.js').Store} Store */
+/** @typedef {import('./store.js').Change} Change */
+/** @typedef {import('./host.js').Host} Host */
+
+const SUGGESTIONS = 'Ask something. Attach a variable or a file to talk about your data.';
+/** How often the worker is asked after because somebody is here. */
+const LOOK_MS = 20_000;
+let numbers = 0;
+
+/** @param {HTMLElement} el @param {Store} store @param {Host} host */
+export function mount(el, store, host) {
+  const view = new View(el, store, host);
+  return () => view.close();
+}
+
+export class View {
+  /** @param {HTMLElement} el @param {Store} store @param {Host} host */
+  constructor(el, store, host) {
+    this.store = store;
+    this.host = host;
+    this.prefix = `llmk-${(numbers += 1)}`;
+    /** @type {string} */
+    this.problemDrawn = '';
+    /** @type {string | null} */
+    this.failure = null;
+    /** @type {Map<string, TurnView>} */
+    this.turns = new Map();
+    this.looked = 0;
+    this.header = new Header(this);
+    this.drawer = new Drawer(this);
+    this.composer = new Composer(this);
+    this.status = new Status(this);
+    this.problem = h('div', { class: 'llmk-problem', role: 'alert' });
+    this.log = h('div', {
+      class: 'llmk-log', role: 'log', tabindex: 0, 'aria-label': 'Conversation', 'aria-live': 'polite',
+    });
+    this.news = h('div', { class: 'llmk-hidden', role: 'status' });
+    this.empty = h('p', { class: 'llmk-empty', text: SUGGESTIONS });
+    this.toEnd = button('down', 'To the end', () => this.scrollToEnd(), { class: 'llmk-to-end' });
+    this.root = this.#frame();
+    el.append(this.root);
+    this.following = true;
+    this.log.addEventListener('scroll', () => this.#scrolled());
+    this.undo = [store.listen((change) => this.#take(change)), followTheme(this.root)];
+    requestAnimationFrame(() => {
+      this.undo.push(hideTranscript(el));
+      this.composer.restore();
+    });
+    this.#draw(new Set(['turns']), true);
+  }
+
+  #frame() {
+    const middle = h(
+      'div', { class: 'llmk-middle' },
+      h('div', { class: 'llmk-log-frame' }, this.log, this.toEnd), this.drawer.element,
+    );
+    const root = h(
+      'section',
+      { class: 'llmk', 'aria-label': 'Chat panel', 'data-lm-suppress-shortcuts': 'true' },
+      h('style', { text: css }), this.header.element, middle, this.problem,
+      this.composer.element, this.status.element, this.news,
+    );
+    for (const event of ['pointerenter', 'focusin']) root.addEventListener(event, () => this.#look());
+    root.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => this.#key(event));
+    return root;
+  }
+
+  close() {
+    this.composer.close();
+    this.root.remove();
+    for (const action of this.undo) action();
+  }
+
+  /** @param {Record<string, any>} message */
+  send(message) {
+    if (this.store.alive) this.store.send(message);
+  }
+
+  /** @param {string} id */
+  textOf(id) {
+    return this.store.turns.get(id)?.text ?? '';
+  }
+
+  /** @param {string} id */
+  isLast(id) {
+    return this.store.state.path?.at(-1) === id;
+  }
+
+  /** What stands under an answer that has no text yet. @param {import('./store.js').Turn} turn */
+  waitingWords(turn) {
+    if (this.stopping) return 'stopping …';
+    if (turn.text) return 'writing …';
+    const { waiting, running, batch } = this.store.state.worker ?? {};
+    const ahead = Math.min(this.store.state.live?.ahead ?? 0, waiting ?? 0);
+    if (ahead) return `in the queue: ${ahead} ahead, ${running} of ${batch} running`;
+    return 'reading …';
+  }
+
+  stop() {
+    if (!this.store.state.answering) return;
+    this.stopping = true;
+    this.send({ do: 'stop' });
+    this.#drawTurns();
+    this.composer.draw();
+  }
+
+  /** @param {Event} event @param {string} source */
+  insert(event, source) {
+    const pressed = /** @type {HTMLElement} */ (event.currentTarget);
+    if (this.host.insert(this.root, source)) confirm(pressed);
+    else copy(event, source);
+  }
+
+  /** @param {string} words for those who cannot see what changed */
+  say(words) {
+    this.news.textContent = words;
+  }
+
+  scrollToEnd() {
+    this.following = true;
+    this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  /** Somebody is here: the kernel's side may have stopped looking after the worker. */
+  #look() {
+    const now = performance.now();
+    if (now - this.looked < LOOK_MS) return;
+    this.looked = now;
+    this.send({ do: 'look' });
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    event.stopPropagation(); // keys of the notebook are not meant here
+    if (event.key !== 'Escape') return;
+    if (this.header.closeMenus() || this.composer.closeMenu() || this.drawer.close()) return;
+    this.stop();
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    this.following = scrollHeight - scrollTop - clientHeight < 40;
+    this.toEnd.classList.toggle('llmk-shown', !this.following);
+  }
+
+  /** @param {Change} change */
+  #take(change) {
+    if (change.kind === 'text') this.#grow(change.turn);
+    else if (change.kind === 'told') this.#told(change.message);
+    else this.#draw(change.kind === 'state' ? change.keys : new Set(['turns']), false);
+  }
+
+  /** @param {string} id */
+  #grow(id) {
+    const turn = this.store.turns.get(id);
+    if (turn) this.turns.get(id)?.draw(turn);
+    if (this.following) this.scrollToEnd();
+  }
+
+  /** @param {Record<string, any>} message */
+  #told(message) {
+    if (message.names) this.composer.offer(message.names);
+    else if (message.file && (!message.to || message.to === this.prefix)) this.header.hand(message);
+  }
+
+  /** @param {Set<string>} keys @param {boolean} first */
+  #draw(keys, first) {
+    const { state } = this.store;
+    if (keys.has('answering')) this.#answering(first);
+    if (keys.has('turns') || keys.has('path') || keys.has('answering') || keys.has('live')) {
+      this.#drawTurns();
+    }
+    this.#drawProblem();
+    this.header.draw();
+    this.drawer.draw();
+    this.composer.draw();
+    this.status.draw();
+    this.root.classList.toggle('llmk-gone', !this.store.alive);
+    this.log.setAttribute('aria-busy', String(Boolean(state.answering)));
+    if (this.following) this.scrollToEnd();
+  }
+
+  /** @param {boolean} first */
+  #answering(first) {
+    const now = this.store.state.answering;
+    if (!now) this.stopping = false;
+    if (!first && this.was && !now) this.say('The answer is complete.');
+    if (now && now !== this.was) this.following = true;
+    this.was = now;
+  }
+
+  #drawTurns() {
+    /** @type {string[]} */
+    const path = this.store.state.path ?? [];
+    for (const [id, turn] of this.turns) {
+      if (path.includes(id)) continue;
+      turn.element.remove();
+      this.turns.delete(id);
+    }
+    path.forEach((id, index) => this.#drawTurn(id, index));
+    if (path.length) this.empty.remove();
+    else this.log.append(this.empty);
+  }
+
+  /** @param {string} id @param {number} index */
+  #drawTurn(id, index) {
+    const turn = this.store.turns.get(id);
+    if (!turn) return;
+    const view = this.turns.get(id) ?? new TurnView(this, id);
+    this.turns.set(id, view);
+    const there = this.log.children[index];
+    if (there !== view.element) this.log.insertBefore(view.element, there ?? null);
+    view.draw(turn);
+  }
+
+  #drawProblem() {
+    const { problem, worker } = this.store.state;
+    const lost = !this.store.alive || problem?.lost || worker?.state === 'gone';
+    const text = !this.store.alive
+      ? 'The kernel that held this panel was restarted or has gone. What you see is kept.'
+      : (problem?.text ?? (worker?.state === 'gone' ? `The worker ${worker.name} has gone.` : ''));
+    const drawn = `${lost} ${text} ${this.failure ?? ''}`;
+    if (drawn === this.problemDrawn) return;
+    this.problemDrawn = drawn;
+    const words = (/** @type {string} */ said, /** @type {() => void} */ click) =>
+      h('button', { type: 'button', class: 'llmk-words llmk-primary', text: said, click });
+    this.problem.replaceChildren();
+    if (!text) return;
+    const hint = this.failure ?? (this.store.alive ? problem?.hint : '');
+    this.problem.append(h('span', {}, h('b', { text }), hint ? ` ${hint}` : ''));
+    if (lost) this.problem.append(words('Reconnect', () => this.#reconnect()));
+  }
+
+  async #reconnect() {
+    if (this.store.alive) {
+      this.send({ do: 'reconnect' });
+      return;
+    }
+    try {
+      await reconnect(this.store, this.host);
+      this.failure = null;
+    } catch (error) {
+      this.failure = error instanceof Error ? error.message : String(error);
+      this.#drawProblem();
+    }
+  }
+}

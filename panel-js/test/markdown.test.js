@@ -1,0 +1,140 @@
+import { describe, expect, test } from 'vitest';
+import { Growing } from '../src/growing.js';
+import { render } from '../src/markdown.js';
+
+const html = (text) => {
+  const box = document.createElement('div');
+  box.append(render(text));
+  return box;
+};
+
+describe('what is shown', () => {
+  test('Markdown, code with colours, tables and mathematics', () => {
+    const box = html('# T\n\n```python\nx = 1\n```\n\n| a |\n|--:|\n| 1 |\n\n$x^2$ and\n\n$$\\frac{1}{2}$$');
+    expect(box.querySelector('h1').textContent).toBe('T');
+    expect(box.querySelector('code.language-python .hljs-number').textContent).toBe('1');
+    expect(box.querySelectorAll('math').length).toBe(2);
+    expect(box.querySelector('mfrac')).not.toBeNull();
+    expect(box.querySelectorAll('td').length).toBe(1);
+  });
+
+  test.each([
+    ['It costs $5 or $6.', 0],
+    ['the price$ is', 0],
+    ['let $a$ be', 1],
+    ['\\(a\\) and \\[b\\]', 2],
+    ['`$a$`', 0],
+    ['\\$a\\$', 0],
+  ])('%s has %i formulas', (text, count) => {
+    expect(html(text).querySelectorAll('math').length).toBe(count);
+  });
+
+  test.each([
+    '<script>alert(1)</script>', '<img src=x onerror=alert(1)>', '[x](javascript:alert(1))',
+    '[x](data:text/html,x)', '[x](/logout)', '![x](http://evil.example/x.png)',
+    '$\\href{javascript:alert(1)}{x}$', '<svg onload=alert(1)>', '[x](vbscript:x)',
+    '```x" onmouseover="alert(1)\na\n```',
+  ])('%s does nothing', (text) => {
+    const box = html(text);
+    expect(box.querySelector('script, img, svg, iframe, style, form')).toBeNull();
+    for (const element of box.querySelectorAll('*')) {
+      for (const { name, value } of element.attributes) {
+        expect(name).not.toMatch(/^on|^style$|^data-/);
+        if (name === 'href') expect(value).toMatch(/^(https?:\/\/|mailto:)/);
+      }
+    }
+  });
+
+  test('links open elsewhere and say nothing of where they come from', () => {
+    const link = html('[x](https://a.example)').querySelector('a');
+    expect(link.getAttribute('rel')).toBe('noopener noreferrer');
+    expect(link.getAttribute('target')).toBe('_blank');
+  });
+});
+
+const TEXT = `# Title
+
+A paragraph with **bold**, \`code\` and [a link][r].
+
+- one
+- two
+
+  more of two
+
+1. first
+
+\`\`\`python
+def f(x):
+
+    return x
+\`\`\`
+
+> quoted
+> on
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+$$
+x^2
+$$
+
+Setext
+======
+
+[r]: https://a.example/path
+
+The end.`;
+
+describe('a text that grows', () => {
+  const whole = () => {
+    const box = document.createElement('div');
+    new Growing(box).set(TEXT, true);
+    return box.textContent.replace(/\s+/g, ' ');
+  };
+
+  test.each([1, 2, 3, 7, 50])('in steps of %i ends as if it had come at once', (step) => {
+    const box = document.createElement('div');
+    const growing = new Growing(box);
+    for (let at = 0; at < TEXT.length; at += step) growing.set(TEXT.slice(0, at), false);
+    growing.set(TEXT, true);
+    expect(box.textContent.replace(/\s+/g, ' ')).toBe(whole());
+    const at = document.createElement('div');
+    at.append(render(TEXT));
+    expect(box.querySelectorAll('li, td, math, pre, h1, blockquote, a').length).toBe(
+      at.querySelectorAll('li, td, math, pre, h1, blockquote, a').length,
+    );
+    expect(box.querySelector('a').getAttribute('href')).toBe('https://a.example/path');
+  });
+
+  test('keeps the elements of finished blocks', () => {
+    const box = document.createElement('div');
+    const growing = new Growing(box);
+    growing.set('# Title\n\nOne.\n\nTwo', false);
+    const title = box.querySelector('h1');
+    const [one] = box.querySelectorAll('p');
+    for (const more of [' and', ' and more.', ' and more.\n\nThree']) growing.set(`# Title\n\nOne.\n\nTwo${more}`, false);
+    expect(box.querySelector('h1')).toBe(title);
+    expect(box.querySelectorAll('p')[0]).toBe(one);
+    growing.set('# Title\n\nOne.\n\nTwo and more.\n\nThree', true);
+    expect(box.querySelector('h1')).toBe(title);
+  });
+
+  test('parses only the tail', () => {
+    const box = document.createElement('div');
+    const growing = new Growing(box);
+    const long = 'A paragraph.\n\n'.repeat(200);
+    growing.set(long, false);
+    growing.set(`${long}And`, false);
+    expect(growing.kept).toBeGreaterThan(long.length - 20);
+  });
+
+  test('a text that is another one begins anew', () => {
+    const box = document.createElement('div');
+    const growing = new Growing(box);
+    growing.set('# One\n\ntwo\n\nthree', false);
+    growing.set('other', false);
+    expect(box.textContent.trim()).toBe('other');
+  });
+});

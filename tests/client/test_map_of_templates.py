@@ -1,0 +1,111 @@
+"""Maps over data: a template for each item, and a file that a run which was cut short goes on from."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from llmkernel.errors import InvalidRequest
+
+pytestmark = pytest.mark.timeout(60)
+
+GREEDY = {"temperature": 0, "max_tokens": 12, "progress": False}
+
+
+def done(llm):
+    return llm.status().load.requests_finished
+
+
+def test_a_column_becomes_a_column_of_answers(llm):
+    frame = pd.DataFrame({"text": ["one", None, "three"]}, index=[3, 5, 8])
+    frame["out"] = llm.map(frame["text"], template="Summarise: {{ value }}", **GREEDY)
+    asked = llm.chat("Summarise: three", temperature=0, max_tokens=12)
+    assert str(frame["out"][8]) == asked.text
+    assert isinstance(frame["out"][5], InvalidRequest)
+
+
+def test_a_template_takes_parts_of_an_item_and_braces_in_it_stay(llm):
+    items = [{"name": "Ann", "note": "{{ value }}"}]
+    template = "{x} {{ value.name }}: {{value['note']}}"
+    (answer,) = llm.map(items, template=template, **GREEDY)
+    asked = llm.chat("{x} Ann: {{ value }}", temperature=0, max_tokens=12)
+    assert answer.text == asked.text
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [("no place", "no {{ value }}"), ("{{ other }}", "cannot be filled"), (3, "must be text")],
+)
+def test_a_template_that_cannot_be_filled_is_refused_before_anything_is_asked(llm, template, says):
+    before = done(llm)
+    with pytest.raises(InvalidRequest, match=says):
+        llm.map(["a"], template=template, **GREEDY)
+    assert done(llm) == before
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was(llm, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    prompts = [f"number {number}" for number in range(40)]
+    seen = []
+
+    def interrupt_in_the_middle(result):
+        seen.append(result)
+        if len(seen) == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.map(
+            prompts,
+            checkpoint=file,
+            concurrency=4,
+            **GREEDY | {"progress": interrupt_in_the_middle},
+        )
+    kept = len(file.read_text().splitlines())
+    assert kept >= 15
+    before = done(llm)
+    answers = llm.map(prompts, checkpoint=file, **GREEDY)
+    assert done(llm) - before == 40 - kept
+    assert [str(answer) for answer in answers] == [str(one) for one in llm.map(prompts, **GREEDY)]
+
+
+def test_other_prompts_or_parameters_are_asked_again(llm, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    llm.map(["a", "b"], checkpoint=file, **GREEDY)
+    before = done(llm)
+    llm.map(["a", "c"], checkpoint=file, **GREEDY)
+    assert done(llm) - before == 1
+    llm.map(["a"], checkpoint=file, **GREEDY | {"max_tokens": 3})
+    assert done(llm) - before == 2
+
+
+def test_a_line_that_was_cut_off_is_asked_again(llm, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    whole = llm.map(
+        ["a", "b"], checkpoint=file, temperature=0, max_tokens=5, logprobs=2, progress=False
+    )
+    file.write_bytes(file.read_bytes()[:-20])
+    again = llm.map(
+        ["a", "b"], checkpoint=file, temperature=0, max_tokens=5, logprobs=2, progress=False
+    )
+    assert again[0] == whole[0]  # figures and log-probabilities included
+    assert (again[1].token_ids, again[1].text) == (whole[1].token_ids, whole[1].text)
+    lines = file.read_text().splitlines()
+    assert len(lines) == 2
+    assert all(json.loads(line) for line in lines)
+
+
+def test_failures_are_not_kept(llm, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    answers = llm.map(["a", ""], checkpoint=file, **GREEDY)
+    assert isinstance(answers[1], InvalidRequest)
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_another_file_is_not_written_over(llm, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("my notes\n")
+    with pytest.raises(InvalidRequest, match=r"Line 1 of notes\.txt"):
+        llm.map(["a"], checkpoint=file, **GREEDY)
+    assert file.read_text() == "my notes\n"

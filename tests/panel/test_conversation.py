@@ -1,0 +1,186 @@
+"""Conversations as data: branches, paths, what a model is told, files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import archive
+from llmkernel.notebook.panel.attachments import from_text
+from llmkernel.notebook.panel.conversation import Conversation
+from llmkernel.notebook.panel.transcript import fingerprint, transcript
+
+
+def talk(*texts: str) -> Conversation:
+    """Question, answer, question and so on."""
+    conversation = Conversation("Talk")
+    after = None
+    for number, text in enumerate(texts):
+        after = conversation.add("assistant" if number % 2 else "user", text, after).id
+    return conversation
+
+
+def said(conversation: Conversation) -> list[str]:
+    return [turn.text for turn in conversation.path]
+
+
+def test_an_edited_question_is_a_branch_beside_the_first():
+    conversation = talk("one", "two", "three")
+    new = conversation.rewrite(conversation.path[0].id, "other")
+    assert said(conversation) == ["other"]
+    assert conversation.branches(new.id).index(new.id) == 1
+    conversation.step(new.id, -1)
+    assert said(conversation) == ["one", "two", "three"]
+
+
+def test_the_arrows_stop_at_the_ends():
+    conversation = talk("one")
+    turn = conversation.path[0].id
+    conversation.step(turn, 1)
+    conversation.step(turn, -1)
+    assert said(conversation) == ["one"]
+
+
+def test_each_branch_remembers_what_was_shown_after_it():
+    conversation = talk("q", "a")
+    question = conversation.path[0].id
+    again = conversation.add("assistant", "b", question)
+    other = conversation.rewrite(question, "r")
+    conversation.add("assistant", "c", other.id)
+    conversation.step(other.id, -1)
+    assert said(conversation) == ["q", again.text]
+
+
+def test_deleting_takes_what_followed_and_shows_a_neighbour():
+    conversation = talk("q", "a", "more")
+    answer = conversation.path[1].id
+    conversation.add("assistant", "b", conversation.path[0].id)
+    conversation.step(conversation.path[1].id, -1)
+    conversation.remove(answer)
+    assert said(conversation) == ["q", "b"]
+    assert len(conversation.turns) == 2
+    conversation.remove(conversation.path[0].id)
+    assert conversation.path == []
+    assert conversation.turns == {}
+
+
+def test_messages_begin_with_the_system_text_and_quote_what_is_attached():
+    conversation = talk("q", "a")
+    conversation.system = "Be brief."
+    conversation.path[0].attachments.append(from_text("notes.md", "a ``` fence"))
+    system, question, answer = conversation.messages()
+    assert system == {"role": "system", "content": "Be brief."}
+    assert question["content"].endswith("\n\nq")
+    assert "notes.md" in question["content"]
+    assert "````" in question["content"], "the fence inside must not close the quotation"
+    assert answer == {"role": "assistant", "content": "a"}
+    assert len(conversation.messages(conversation.path[0].id)) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [{"role": "tool", "content": "x"}],
+        [{"role": "user", "content": "x"}, {"role": "system", "content": "y"}],
+        [{"role": "user"}],
+        ["text"],
+        [{"role": "user", "content": 3}],
+    ],
+)
+def test_what_is_no_conversation_is_refused_and_changes_nothing(wrong):
+    conversation = talk("q", "a")
+    with pytest.raises(InvalidRequest):
+        conversation.replace(wrong)
+    assert said(conversation) == ["q", "a"]
+
+
+def test_ids_are_never_used_again():
+    conversation = talk("q", "a")
+    before = set(conversation.turns)
+    conversation.replace([{"role": "user", "content": "new"}])
+    assert not before & set(conversation.turns)
+
+
+# files -------------------------------------------------------------------------
+
+TEXT = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc"), whitelist_characters="\n#`~ "), max_size=60
+)
+
+
+@given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=6), TEXT)
+def test_json_keeps_everything(texts, system):
+    conversation = talk(*texts)
+    conversation.system = system
+    conversation.rewrite(conversation.path[0].id, "a branch")
+    conversation.step(conversation.path[0].id, -1)
+    conversation.path[0].attachments.append(from_text("f.py", "x = 1", "py"))
+    conversation.path[-1].facts = {"tokens": 3}
+    again = Conversation("Other")
+    archive.load(archive.to_json(conversation), again)
+    assert said(again) == said(conversation)
+    assert again.messages() == conversation.messages()
+    assert again.name == "Talk"
+    assert len(again.turns) == len(conversation.turns)
+    assert again.path[-1].facts == {"tokens": 3}
+    assert archive.to_json(again) == archive.to_json(conversation)
+
+
+@given(st.lists(TEXT.filter(lambda text: text.strip("\n")), min_size=1, max_size=6))
+def test_markdown_brings_the_shown_turns_back(texts):
+    conversation = talk(*texts)
+    again = Conversation("Other")
+    archive.load(archive.to_markdown(conversation), again)
+    assert said(again) == [text.strip("\n") for text in texts]
+
+
+def test_headings_inside_an_answer_are_not_turns():
+    conversation = talk("q", "## You\n\nsaid\n\n```\n## Model\n```\n## Results\n### You")
+    again = Conversation("Other")
+    archive.load(archive.to_markdown(conversation), again)
+    assert said(again) == said(conversation)
+
+
+def test_a_list_of_messages_is_a_conversation_too():
+    again = Conversation("Other")
+    archive.load(json.dumps([{"role": "user", "content": "hi"}]), again)
+    assert said(again) == ["hi"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"format": "x", "version": 1}', "{}", "just words", '{"format": 3}', "[1]"]
+    + [
+        f'{{"format": "llmkernel-conversation", "version": 1, "turns": [{turn}]}}'
+        for turn in (
+            '{"role": "tool", "text": ""}',
+            '{"role": "user"}',
+            '{"role": "user", "text": "", "attachments": [{}]}',
+        )
+    ],
+)
+def test_another_file_is_refused(text):
+    with pytest.raises(InvalidRequest):
+        archive.load(text, Conversation("Other"))
+
+
+# the transcript ----------------------------------------------------------------
+
+
+def test_a_transcript_says_all_in_three_forms_and_runs_nothing():
+    conversation = talk("q <b>", "**bold** <script>alert(1)</script>")
+    conversation.path[1].state = "stopped"
+    bundle = transcript(conversation)
+    assert "<script>" not in bundle["text/html"]
+    assert "<strong>bold</strong>" in bundle["text/html"]
+    assert "<script>" not in bundle["text/markdown"]
+    assert bundle["text/plain"].endswith("(stopped)")
+
+
+def test_the_same_conversation_has_the_same_transcript():
+    assert transcript(talk("q", "a")) == transcript(talk("q", "a"))
+    assert fingerprint(talk("q", "a")) != fingerprint(talk("q", "b2"))

@@ -1,0 +1,276 @@
+"""The desk of a panel with a real worker: asking, stopping, branches, failures; no front end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from llmkernel import Client
+from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel.controls import Controls
+from llmkernel.notebook.panel.desk import Desk
+from llmkernel.notebook.panel.workers import Workers
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.timeout(90)
+
+SLOW = "scripted:step_ms=10,eos_after=1500"
+
+
+class Views:
+    """What all views of a desk show: every message in order, and the state that they make."""
+
+    def __init__(self):
+        self.messages, self.state, self.turns, self.told = [], {}, {}, []
+
+    def take(self, message):
+        if "n" not in message or "whole" in message:
+            self.told.append(message)
+            return
+        assert message["n"] == len(self.messages) + 1
+        self.messages.append(message)
+        self.state |= message.get("set", {})
+        self.turns |= message.get("turns", {})
+        for gone in message.get("gone", []):
+            del self.turns[gone]
+        if "add" in message:
+            self.turns[message["turn"]]["text"] += message["add"]
+
+    @property
+    def path(self):
+        return [self.turns[turn] for turn in self.state["path"]]
+
+
+@pytest.fixture
+def make(runtime_dir):
+    """Makes desks over whatever workers run."""
+    desks = []
+
+    def one(worker=None, variables=None, **params):
+        views = Views()
+        desk = Desk(Workers(worker), Controls(**params), lambda: variables or {}, views.take)
+        desks.append(desk)
+        desk.show()
+        return SimpleNamespace(desk=desk, views=views, take=desk.take)
+
+    yield one
+    for desk in desks:
+        desk.close()
+
+
+def rest(panel):
+    wait_until(lambda: panel.desk.answering is None, seconds=20, what="the end of the answer")
+
+
+def test_a_question_is_answered_and_the_views_have_all_of_it(make, scripted_worker):
+    panel = make(temperature=0, max_tokens=40)
+    panel.take({"do": "send", "text": "Hi"})
+    rest(panel)
+    question, answer = panel.views.path
+    with Client(scripted_worker) as client:
+        asked = client.chat("Hi", temperature=0, max_tokens=40)
+    assert (question["text"], answer["text"]) == ("Hi", asked.text)
+    assert answer["state"] == "done"
+    assert answer["facts"]["tokens"] == asked.usage.completion_tokens
+    assert answer["facts"]["prompt"] == asked.usage.prompt_tokens
+
+
+def test_nothing_returns_late_and_updates_are_at_most_25_a_second(make, start_worker):
+    start_worker(SLOW)
+    panel = make(max_tokens=150)
+    began = time.monotonic()
+    panel.take({"do": "send", "text": "Hi"})
+    assert time.monotonic() - began < 0.5
+    rest(panel)
+    seconds = time.monotonic() - began
+    deltas = [message for message in panel.views.messages if "add" in message]
+    assert 5 < len(deltas) <= 25 * seconds + 2
+
+
+def test_stop_keeps_the_text_and_frees_the_worker(make, start_worker):
+    worker = start_worker(SLOW)
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    wait_until(lambda: panel.desk.answered.text, seconds=10, what="text")
+    panel.desk.lock.acquire()  # somebody is busy in the desk
+    try:
+        began = time.monotonic()
+        panel.desk.stop()
+        assert time.monotonic() - began < 0.1
+    finally:
+        panel.desk.lock.release()
+    rest(panel)
+    assert panel.views.path[-1]["state"] == "stopped"
+    assert panel.views.path[-1]["text"]
+    with Client(worker) as client:
+        wait_until(lambda: client.status().load.running == 0, seconds=5, what="the worker")
+
+
+def test_an_answer_can_be_made_again_continued_edited_and_taken_away(make, scripted_worker):
+    panel = make(seed=1, max_tokens=6)
+    panel.take({"do": "send", "text": "Hi", "start": "So "})
+    rest(panel)
+    first = panel.views.path[-1]["text"]
+    assert first.startswith("So ")
+    answer = panel.views.state["path"][-1]
+    panel.take({"do": "continue", "turn": answer})
+    rest(panel)
+    assert panel.views.path[-1]["text"].startswith(first)
+    assert len(panel.views.path[-1]["text"]) > len(first)
+    panel.take({"do": "regenerate", "turn": answer})
+    rest(panel)
+    assert (panel.views.path[-1]["place"], panel.views.path[-1]["branches"]) == (2, 2)
+    panel.take({"do": "edit", "turn": panel.views.state["path"][0], "text": "Ho", "answer": True})
+    rest(panel)
+    assert panel.views.path[0]["text"] == "Ho"
+    assert len(panel.views.path) == 2
+    panel.take({"do": "delete", "turn": panel.views.state["path"][0]})
+    assert panel.views.path[0]["text"] == "Hi"
+    assert panel.views.state["problem"] is None
+
+
+def test_a_failure_is_told_and_what_came_is_kept(make, start_worker):
+    start_worker("scripted:step_ms=5,eos_after=900,fail_at_step=20")
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    rest(panel)
+    assert panel.views.path[-1]["state"] == "failed"
+    assert panel.views.path[-1]["text"]
+    assert panel.views.state["problem"]["text"]
+    assert not panel.views.state["problem"]["lost"]
+
+
+def test_a_worker_that_dies_is_told_and_reconnect_starts_it_again(make, start_worker):
+    worker = start_worker(SLOW, name="short-lived")
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    wait_until(lambda: panel.desk.answered.text, seconds=10, what="text")
+    os.kill(worker.pid, signal.SIGKILL)
+    rest(panel)
+    assert panel.views.state["problem"]["lost"]
+    panel.take({"do": "reconnect"})
+    panel.take({"do": "send", "text": "Again"})  # waits for the start
+    wait_until(
+        lambda: panel.desk.answered and panel.desk.answered.text, seconds=60, what="the answer"
+    )
+    panel.take({"do": "stop"})
+    rest(panel)
+    panel.desk.workers.client().stop(drain=False)
+
+
+def test_without_a_worker_it_says_what_to_do_and_keeps_the_question(make):
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    rest(panel)
+    assert "No worker" in panel.views.state["problem"]["text"]
+    assert panel.views.path[0]["text"] == "Hi"
+
+
+def test_a_prompt_that_does_not_fit_goes_back_where_it_was_typed(make, start_worker):
+    start_worker("scripted:context_length=128")
+    panel = make(variables={"x": "data"})
+    panel.take({"do": "attach", "name": "x"})
+    panel.take({"do": "send", "text": "many words " * 50})
+    rest(panel)
+    assert panel.views.path == []
+    assert panel.views.state["draft"]["text"] == "many words " * 50
+    assert [chip["name"] for chip in panel.views.state["pending"]] == ["x"]
+    assert "128" in panel.views.state["problem"]["text"]
+
+
+def test_the_cost_of_a_draft_and_of_what_is_attached_is_counted(make, scripted_worker):
+    panel = make(variables={"x": "data"})
+    panel.take({"do": "attach", "name": "x"})
+    wait_until(lambda: panel.views.state["context"]["used"], seconds=10, what="a count")
+    before = panel.views.state["context"]["used"]
+    panel.take({"do": "draft", "text": "ten bytes.", "by": "me"})
+    wait_until(
+        lambda: panel.views.state["context"]["used"] == before + 10, seconds=10, what="a count"
+    )
+    assert panel.views.state["pending"][0]["tokens"] > 4
+    assert panel.views.state["draft"] == {"text": "ten bytes.", "by": "me"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"do": "nothing"},
+        {"do": "send"},
+        {"do": "send", "text": 3},
+        {"do": "edit", "turn": "gone", "text": "x"},
+        {"do": "delete"},
+        {"do": "select", "name": "gone"},
+        {"do": "set", "values": {"temperature": "hot"}},
+        {"do": "set", "values": {"n": 4}},
+        {"do": "import", "text": "{"},
+        {"do": "attach", "name": "gone"},
+        {"do": "preset", "name": "gone"},
+        {"do": "worker", "name": "gone"},
+    ],
+)
+def test_nonsense_from_a_page_changes_nothing(make, message):
+    panel = make()
+    panel.take(message)
+    assert panel.views.path == []
+    assert panel.desk.controls.values == {}
+    assert len(panel.desk.conversations) == 1
+
+
+def test_only_one_answer_at_a_time(make, start_worker):
+    start_worker(SLOW)
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    panel.take({"do": "send", "text": "And"})
+    assert "Stop it first" in panel.views.state["problem"]["text"]
+    assert panel.views.state["draft"]["text"] == "And"
+    with pytest.raises(InvalidRequest):
+        panel.desk.ask("And")
+    assert len(panel.views.path) == 2
+
+
+def test_conversations_come_and_go_and_names_are_their_own(make):
+    panel = make()
+    panel.take({"do": "system", "text": "Be brief."})
+    panel.take({"do": "new"})
+    assert panel.views.state["system"] == "Be brief."
+    panel.take({"do": "rename", "name": "Conversation 1"})
+    assert panel.views.state["name"] == "Conversation 1 (2)"
+    panel.take({"do": "select", "name": "Conversation 1"})
+    panel.take({"do": "forget"})
+    panel.take({"do": "forget"})
+    assert len(panel.views.state["conversations"]) == 1
+
+
+def test_a_late_view_is_told_everything_with_its_number(make, scripted_worker):
+    panel = make(max_tokens=5)
+    panel.take({"do": "send", "text": "Hi"})
+    rest(panel)
+    panel.take({"do": "sync"})
+    whole = panel.views.told[-1]
+    assert whole["n"] >= len(panel.views.messages) - 1
+    assert whole["turns"] == panel.views.turns
+
+
+def test_the_place_in_the_queue_and_the_figures_so_far_are_shown(make, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=400", max_concurrent=1)
+    with Client(worker) as client:
+        others = [client.stream("x") for _ in range(3)]
+        next(iter(others[0]))
+        panel = make()
+        panel.take({"do": "send", "text": "Hi"})
+        wait_until(
+            lambda: (panel.views.state["live"] or {}).get("ahead") == 2, seconds=10, what="a place"
+        )
+        for other in others:
+            other.close()
+        wait_until(
+            lambda: (panel.views.state["live"] or {}).get("rate"), seconds=10, what="figures"
+        )
+        panel.take({"do": "stop"})
+        rest(panel)
+    assert panel.views.state["live"] is None
