@@ -141,7 +141,7 @@ def test_what_lies_beyond_a_row_is_not_read(parts):
     assert output.isfinite().all()
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:(invalid value|All-NaN):RuntimeWarning")
 @pytest.mark.parametrize("parts", [1, 4])
 def test_nan_in_a_row_stays_in_it(parts):
     paged = Paged([20, 7], [3, 2], heads=2, kv_heads=1, head_dim=16, block_size=4, seed=6)
