@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import read_bandwidth, timed
-from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
+from llmkernel.worker.kernels import four_bit, plans
+from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
 
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
 LAYERS = 32
@@ -48,8 +49,8 @@ _WARPS = [
 
 def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
     """Plans that fill the multiprocessors once or twice."""
-    processors = four_bit.processors(torch.device("cuda"))
-    tokens, found = four_bit.token_tiles(count), []
+    processors = plans.processors(torch.device("cuda"))
+    tokens, found = plans.token_tiles(count), []
     for (row_warps, k_warps), (tiles, depth, stages), together in itertools.product(
         _WARPS, [(2, 1, 4), (2, 2, 3), (2, 2, 4), (4, 1, 4), (1, 2, 4)], (1, 2)
     ):

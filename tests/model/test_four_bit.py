@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import FewPlan, ManyPlan, Packed
+from llmkernel.worker.kernels import four_bit, plans
+from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -73,22 +74,20 @@ def test_sizes_that_are_no_whole_tiles_are_refused():
 @pytest.mark.parametrize("rows", [1024, 4096, 6144, 14336, 28672, 151936])
 @pytest.mark.parametrize("columns", [64, 896, 2560, 4096, 9728, 14336])
 def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
-    few = four_bit.few_plan(columns)
+    few = plans.few_plan(columns)
     assert few.warps <= 16
     assert few.warps * few.tiles * few.parts * 64 >= columns
     assert few.tiles % few.ahead == 0
     assert (few.parts == 1) == (columns <= 4096)
     for processors in (20, 132):
         for count in (1, 8, 9, 32, 64):
-            matrix = four_bit.many_plan(rows, columns, count, processors, 99 * 1024, gated=True)
+            matrix = plans.many_plan(rows, columns, count, processors, 99 * 1024, gated=True)
             assert matrix.parts <= columns // 64
             assert matrix.row_warps * matrix.k_warps <= 16
             assert rows // 16 % matrix.tiles == 0
-            assert matrix.shared(four_bit.token_tiles(count)) <= 99 * 1024, (
-                "a small GPU has no more"
-            )
+            assert matrix.shared(plans.token_tiles(count)) <= 99 * 1024, "a small GPU has no more"
             assert matrix.tiles * matrix.row_warps % 2 == 0, "gate and up are one block's"
-            assert four_bit.token_tiles(count) * 8 >= count
+            assert plans.token_tiles(count) * 8 >= count
 
 
 def test_gate_and_up_in_turns_give_what_they_give_one_by_one():

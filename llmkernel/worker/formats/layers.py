@@ -16,7 +16,7 @@ from llmkernel.protocol import Progress
 from llmkernel.worker.checkpoint import Checkpoint
 from llmkernel.worker.formats.format import FLOATS, Entry, Format, group_length
 from llmkernel.worker.formats.matrix import pack, packed_bytes
-from llmkernel.worker.kernels.four_bit import COLUMNS, ROWS
+from llmkernel.worker.kernels.plans import COLUMNS, ROWS
 from llmkernel.worker.models.packed import PackedLinear
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")

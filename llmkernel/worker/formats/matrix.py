@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import COLUMNS, LEAST_GROUP, Packed
+from llmkernel.worker.kernels.four_bit import LEAST_GROUP, Packed
+from llmkernel.worker.kernels.plans import COLUMNS
 
 MIDDLE = 8
 """The zero point of symmetric quantisation: 4 bits are then -8 to 7."""

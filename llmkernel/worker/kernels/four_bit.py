@@ -1,38 +1,38 @@
 """Products with 4-bit weights: the packed layout, its plain reference, and kernels for a GPU.
 
-The layout is described in four_bit.cuh. It holds any format
-with a table of 16 values and a scale, or a scale and an offset, for groups of a row's weights:
-bitsandbytes' NF4 and FP4, GPTQ and AWQ.
+The layout is described in four_bit.cuh. It holds any format with a table of 16 values and a scale,
+or a scale and an offset, for groups of a row's weights: bitsandbytes' NF4 and FP4, GPTQ and AWQ.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llmkernel.worker.kernels import launch, layer
+from llmkernel.worker.kernels import launch, layer, plans
+from llmkernel.worker.kernels.plans import (
+    COLUMNS,
+    ROWS,
+    FewPlan,
+    ManyPlan,
+    few_plan,
+    many_plan,
+    processors,
+    shared_memory,
+    token_tiles,
+)
 
-ROWS, COLUMNS = 16, 64
-"""Of a tile. Both sizes of a matrix are multiples of them."""
 LEAST_GROUP = 32
 """Columns that share a scale; else a multiple of a tile's."""
 MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
-_TABLE_END = 4096 + 256 * 256
-"""Bytes of shared memory up to the end of the table of pairs."""
-_STATIC = 1024
-"""More bytes of shared memory than the compiler places itself."""
 FEW_TOKENS = 8
 """Activations that `four_bit_few` keeps in registers."""
-_LONG = 128
-"""k-tiles of a matrix whose columns are in parts where it has few rows."""
-_WIDE = 7
-"""Row tiles of a block from which on a warp has two of them, and long turns."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
 
@@ -208,52 +208,6 @@ def ungate(output: Tensor) -> Tensor:
     return (functional.silu(gate) * up).flatten(1)
 
 
-class FewPlan(NamedTuple):
-    """How `four_bit_few` is launched.
-
-    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
-    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
-    """
-
-    warps: int
-    tiles: int
-    ahead: int
-    blocks: int
-    parts: int
-
-
-class ManyPlan(NamedTuple):
-    """How `four_bit_many` is launched.
-
-    A block has `row_warps` x `k_warps` warps of `tiles` row tiles each, which divide those of the
-    matrix. A turn is `depth` k-tiles of a warp; activations of `stages` turns are in memory. `blocks`
-    share a multiprocessor; the columns are in `parts`.
-    """
-
-    row_warps: int
-    k_warps: int
-    tiles: int
-    depth: int
-    stages: int
-    blocks: int
-    parts: int
-
-    def shared(self, tokens: int) -> int:
-        """Bytes of shared memory for `tokens` tiles of tokens: the table, and activations or sums."""
-        stages = self.stages * self.depth * self.k_warps * tokens * 1024
-        rows = self.tiles * self.row_warps * ROWS
-        sums = self.k_warps * tokens * 8 * (rows + 4) * 4
-        return max(_TABLE_END + stages, _STATIC + sums)
-
-    def smaller(self) -> ManyPlan:
-        """One that takes less shared memory."""
-        if self.stages > 2:
-            return self._replace(stages=self.stages - 1)
-        if self.depth > 1:
-            return self._replace(depth=1)
-        return self._replace(k_warps=self.k_warps // 2)
-
-
 def few_product(
     x: Tensor,
     packed: Packed,
@@ -280,7 +234,7 @@ def few_product(
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
             _counters(device) if split else None, rows, packed.columns, count,
         ],
-        _TABLE_END,
+        plans.TABLE_END,
     )  # fmt: skip
     return output
 
@@ -324,61 +278,6 @@ def expand_on_gpu(packed: Packed, dtype: torch.dtype) -> Tensor:
     return output
 
 
-@functools.cache
-def token_tiles(count: int) -> int:
-    """Tiles of 8 tokens that `count` takes, rounded up so that few kernels are compiled."""
-    return next(tiles for tiles in (1, 2, 3, 4, 6, 8) if count <= 8 * tiles)
-
-
-@functools.cache
-def few_plan(columns: int) -> FewPlan:
-    """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them."""
-    across = columns // COLUMNS
-    if across <= 64:
-        return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
-    return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
-
-
-@functools.cache
-def many_plan(
-    rows: int,
-    columns: int,
-    count: int,
-    processors: int,
-    shared: int = 227 * 1024,
-    gated: bool = False,
-) -> ManyPlan:
-    """One block for each multiprocessor where that goes: rows first, then parts of long columns.
-
-    Where the matrix is `gated`, gate and up of a pair are one block's. No block has more than `shared` bytes of shared memory, of which there are 99 KiB at least.
-    """
-    down, across, warps = rows // ROWS, columns // COLUMNS, 16 if count <= 32 else 8
-    parts = 4 if across >= _LONG and down <= 4 * processors else 1
-    mine = math.ceil(down * parts / processors)
-    tiles = 2 if down % 2 == 0 and (mine >= _WIDE or count > 32) else 1
-    row_warps = min(8, math.ceil(mine / tiles))
-    row_warps += gated and row_warps * tiles % 2
-    most = min(warps // row_warps, 8 if count <= 16 else 4, math.ceil(across / parts))
-    k_warps = 2 ** int(math.log2(max(1, most)))
-    plan = ManyPlan(row_warps, k_warps, tiles, 2 if mine >= _WIDE or tiles == 1 else 1, 4, 1, parts)
-    while plan.shared(token_tiles(count)) > shared:
-        plan = plan.smaller()
-    return plan
-
-
-@functools.cache
-def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU."""
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-@functools.cache
-def shared_memory(device: torch.device) -> int:
-    """Bytes that a block may have on a GPU."""
-    properties: Any = torch.cuda.get_device_properties(device)
-    return int(properties.shared_memory_per_block_optin)
-
-
 class _Kind(NamedTuple):
     """What of the kernels' source is compiled for a matrix."""
 
@@ -397,7 +296,7 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 @functools.cache
 def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
     sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
-    return launch.kernel("four_bit_few", dtype, _TABLE_END, **sizes)
+    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **sizes)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import four_bit, layer
+from llmkernel.worker.kernels import four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -170,7 +170,7 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     cut = four_bit.split(whole, half)
     bias = merged.bias
     if bias is not None:
-        bias = bias.view(2, -1, four_bit.ROWS).transpose(0, 1).flatten()
+        bias = bias.view(2, -1, plans.ROWS).transpose(0, 1).flatten()
     return PackedLinear(four_bit.gated(*cut), bias)
 
 

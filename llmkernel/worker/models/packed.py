@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import four_bit
+from llmkernel.worker.kernels import four_bit, plans
 from llmkernel.worker.kernels.four_bit import Packed
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -182,7 +182,7 @@ def _fits(layer: Any) -> bool:
     if type(layer).__name__ != "Linear4bit" or getattr(layer.weight, "quant_state", None) is None:
         return False
     state, (rows, columns) = layer.weight.quant_state, (layer.out_features, layer.in_features)
-    whole = rows % four_bit.ROWS == 0 and columns % four_bit.COLUMNS == 0
+    whole = rows % plans.ROWS == 0 and columns % plans.COLUMNS == 0
     plain = layer.weight.dtype == torch.uint8 and state.blocksize == _BLOCK
     return whole and plain and not getattr(state, "packing_format_for_cpu", False)
 
