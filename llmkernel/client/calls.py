@@ -72,6 +72,7 @@ class Call:
     __slots__ = (
         "_seq",
         "cancelled",
+        "delivered",
         "inbox",
         "outcome",
         "position",
@@ -90,6 +91,9 @@ class Call:
         """Whether the caller does not want it any more."""
         self.position: int | None = None
         """Requests that were ahead of it in the queue when the worker took it."""
+        self.delivered: list[protocol.StreamDelta] = []
+        """All parts so far. An interrupt may come after one has left the inbox and before its
+        reader has it; then it is found here."""
         self.tokens = 0
         self.ungranted = 0
         self._seq = 0
@@ -108,6 +112,7 @@ class Call:
         self._seq += 1
         self.tokens += len(delta.token_ids)
         self.ungranted += len(delta.token_ids)
+        self.delivered.append(delta)
         self.inbox.put(Arrival(self, delta))
 
     def end(self, outcome: Answer | LLMKernelError) -> None:

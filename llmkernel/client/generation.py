@@ -127,14 +127,18 @@ class Score:
 
 
 class Collector:
-    """Puts deltas together, so that what came so far is there at any time."""
+    """Puts deltas together, so that what came so far is there at any time.
+
+    An interrupt may come at any moment: a delta is there or not, and may be added again.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[int, list[StreamDelta]] = {}
+        self._parts: dict[int, dict[int, StreamDelta]] = {}
+        """By answer and sequence number."""
 
     def add(self, delta: StreamDelta) -> Delta:
         """Take a delta off the wire."""
-        self._parts.setdefault(delta.index, []).append(delta)
+        self._parts.setdefault(delta.index, {})[delta.seq] = delta
         return Delta(delta.text, delta.token_ids, delta.index, delta.logprobs)
 
     def outputs(
@@ -149,9 +153,10 @@ class Collector:
         ]
 
     def _output(self, index: int, end: Output) -> Output:
-        parts = self._parts.get(index)
-        if not parts:
+        found = self._parts.get(index)
+        if not found:
             return end
+        parts = [found[seq] for seq in sorted(found)]
         logprobs = [entry for part in parts for entry in part.logprobs or ()]
         return Output(
             index=index,

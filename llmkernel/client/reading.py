@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from llmkernel import protocol
-from llmkernel.client.calls import Arrival, Call, Inbox
+from llmkernel.client.calls import Call, Inbox
 from llmkernel.client.generation import Collector, Delta, Generation, generation
 from llmkernel.client.link import Link
 from llmkernel.errors import (
@@ -68,6 +68,11 @@ class InFlight:
     def add(self, delta: protocol.StreamDelta) -> Delta:
         """Take a part of the answer."""
         return self._collector.add(delta)
+
+    def catch_up(self) -> None:
+        """Take what was delivered and lost on its way by an interrupt."""
+        for delta in self.call.delivered:
+            self._collector.add(delta)
 
     def cancel(self) -> None:
         """It is not wanted any more; its last message still comes."""
@@ -171,16 +176,10 @@ async def farewell(requests: Iterable[InFlight], inbox: Inbox, seconds: float) -
         request.cancel()
     deadline = time.monotonic() + seconds
     while any(not request.over for request in waiting.values()):
-        arrival = await inbox.get(max(0.0, deadline - time.monotonic()))
-        if arrival is None:
-            return
-        _take(waiting, arrival)
-
-
-def _take(waiting: dict[int, InFlight], arrival: Arrival) -> None:
-    request = waiting.get(arrival.call.id)
-    if request is not None and arrival.delta is not None:
-        request.add(arrival.delta)
+        if await inbox.get(max(0.0, deadline - time.monotonic())) is None:
+            break
+    for request in waiting.values():
+        request.catch_up()
 
 
 def _not_streamed(whole: Generation) -> list[Delta]:

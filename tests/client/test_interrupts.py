@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from llmkernel.client import calls
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -57,6 +58,27 @@ def test_an_interrupt_acts_at_once_keeps_the_text_and_frees_the_worker(endless, 
         assert report["partial"].count("finish_reason='cancelled'") == 3, "each row's piece stays"
     next(neighbour)
     neighbour.close()
+
+
+@pytest.mark.parametrize("moment", [1, 5])
+def test_an_interrupt_between_inbox_and_reader_loses_nothing(endless, monkeypatch, moment):
+    get, taken = calls.SyncInbox.get, []
+
+    async def interrupted_once(inbox, timeout=None):
+        arrival = await get(inbox, timeout)
+        taken.append(arrival)
+        if len(taken) == moment:
+            raise KeyboardInterrupt
+        return arrival
+
+    whole = endless.generate("hello", max_tokens=60, temperature=0).text
+    monkeypatch.setattr(calls.SyncInbox, "get", interrupted_once)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        for _ in endless.stream("hello", max_tokens=15_000, temperature=0):
+            pass
+    partial = stopped.value.partial.text
+    assert len(partial) >= moment
+    assert whole.startswith(partial[:50])
 
 
 def test_two_interrupts_do_not_wait_for_the_worker(endless):
