@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -12,9 +13,13 @@ from llmkernel.protocol import Output, StreamDelta, Timings, TokenLogprob, Usage
 
 pytestmark = pytest.mark.timeout(10)
 
+_numbers = itertools.count()
+
 
 def part(text, index=0, **fields):
-    return StreamDelta(id=1, seq=0, index=index, text=text, token_ids=[*text.encode()], **fields)
+    return StreamDelta(
+        id=1, seq=next(_numbers), index=index, text=text, token_ids=[*text.encode()], **fields
+    )
 
 
 def test_a_generation_reads_as_its_text_and_shows_no_control_characters():

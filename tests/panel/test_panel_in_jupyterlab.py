@@ -335,8 +335,10 @@ def test_axe_finds_nothing_in_light_and_dark_and_in_every_state(book, axe):
         assert violations(book) == []
         book.page.keyboard.press("Escape")
     book.theme("JupyterLab Light")
+    panel.until(lambda: "llmk-dark" not in panel.root.get_attribute("class"))
     panel.root.evaluate("(root) => { root.style.setProperty('--dim', '#ddd'); }")
-    assert [name for name, _ in violations(book)] == ["color-contrast"]  # it looks
+    # it looks; colours take a moment to change
+    panel.until(lambda: [name for name, _ in violations(book)] == ["color-contrast"])
 
 
 def violations(book):
