@@ -73,7 +73,7 @@ class Book:
         self.last = 0
         self.failures: list[str] = []
         self.requests: list[str] = []
-        page.on("pageerror", lambda error: self.failures.append(str(error)))
+        page.on("pageerror", lambda error: self.failures.append(error.stack or str(error)))
         page.on("dialog", lambda dialog: (self.failures.append("a dialog"), dialog.dismiss()))
         page.on("request", lambda request: self.requests.append(request.url))
 
@@ -126,6 +126,8 @@ class Book:
         self.page.wait_for_function(
             "(light) => document.body.dataset.jpThemeLight === light", arg=light, timeout=LONG_MS
         )
+        # JupyterLab takes the cover of a change away a moment later, and breaks over a second one
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=LONG_MS)
 
     def save(self) -> None:
         """Save the notebook."""
