@@ -386,6 +386,36 @@ def test_what_is_found_was_used(tmp_path: Path) -> None:
     assert (tmp_path / "w" / "a").stat().st_mtime > (tmp_path / "w" / "b").stat().st_mtime
 
 
+def loosen(path: Path) -> None:
+    path.chmod(path.stat().st_mode | 0o020)
+
+
+def redirect(path: Path) -> None:
+    moved = path.rename(path.with_name(path.name + ".moved"))
+    path.symlink_to(moved)
+
+
+@pytest.mark.parametrize("which", [".", "a", "a/manifest.json"], ids=["root", "folder", "file"])
+@pytest.mark.parametrize("change", [loosen, redirect])
+def test_what_others_could_have_written_is_not_used(tmp_path: Path, which: str, change: Any) -> None:
+    shelf = Shelf(tmp_path / "w", 1000)
+    made = Manifest({"a": "b"}, 0, {}, {}, {}, [])
+    assert shelf.add("a", 10, lambda folder: manifest.write(folder, made))
+    change(tmp_path / "w" / which)
+    assert shelf.find("a", {"a": "b"}) is None
+    assert not (tmp_path / "w" / "a").exists()
+
+
+def test_what_belongs_to_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(tmp_path / "w", 1000)
+    made = Manifest({"a": "b"}, 0, {}, {}, {}, [])
+    assert shelf.add("a", 10, lambda folder: manifest.write(folder, made))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert shelf.find("a", {"a": "b"}) is None
+
+
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 1000)
     for name, age in ((".old.1", 7200), (".new.2", 10)):
