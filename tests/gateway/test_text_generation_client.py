@@ -49,7 +49,7 @@ print(json.dumps(found))
 
 
 def test_every_call_that_has_a_route_here(scripted):
-    client = scripted.server.gateway.models.replicas["scripted"]._client
+    client = scripted.worker()
     text = client.generate("How do I", temperature=0, max_tokens=60).text
     done = subprocess.run(
         [PYTHON, "-c", CODE, scripted.url, TOKEN],
