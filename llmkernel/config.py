@@ -114,7 +114,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < 2**50:
-                raise InvalidRequest(f"{name} must be at least {low}, and was {value}.", field=name)
+                raise InvalidRequest(
+                    f"{name} must be from {low} to below 2^50, and was {value}.", field=name
+                )
 
 
 def parse_size(text: str, field: str = "kv_cache") -> int:

@@ -152,7 +152,7 @@ class AsyncInbox:
         self._thread = threading.get_ident()
         self._tick = TICK_SECONDS if _KERNEL in sys.modules else None
         self._arrivals: deque[Arrival] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._woken = False
 
     def put(self, arrival: Arrival) -> None:
@@ -180,10 +180,11 @@ class AsyncInbox:
 
     async def _wait(self, seconds: float | None) -> None:
         """Until something was put in, or so long."""
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
         timer = None if seconds is None else self._loop.call_later(seconds, self._resolve)
         try:
-            await self._waiter
+            await waiter
         finally:
             if timer is not None:
                 timer.cancel()
@@ -193,8 +194,10 @@ class AsyncInbox:
         self._resolve()
 
     def _resolve(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
 
 
 InboxMaker = Callable[[], Inbox]

@@ -56,9 +56,7 @@ class Core:
         # log-probabilities of a long answer would not fit into one message
         stream = stream or submit.params.logprobs is not None
         submit = msgspec.structs.replace(submit, stream=stream)
-        if timeout is not None and not timeout > 0:
-            raise InvalidRequest(f"timeout must be above 0 seconds, and was {timeout}.")
-        return Reading(self.link, submit, self._make_inbox(), timeout)
+        return Reading(self.link, submit, self._make_inbox(), questions.seconds(timeout))
 
     async def ask(self, question: Question, kind: type[A], timeout: float) -> A:
         """The one answer to a question.
@@ -118,7 +116,7 @@ class Core:
                 items,
                 ask,
                 concurrency=in_flight,
-                timeout=timeout,
+                timeout=questions.seconds(timeout),
                 on_result=progress if callable(progress) else bar.step,
                 checkpoint=kept,
             )

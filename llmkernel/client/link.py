@@ -39,14 +39,18 @@ class Link:
 
     def start(self, call: Call) -> None:
         """Ask; the answer comes into the call's inbox. Raises ConnectionProblem after a fork."""
+        self.check()
+        if self._closed:
+            raise ConnectionProblem("This client is closed. Make a new one: llmkernel.connect()")
+        self._soon(self._channel.start, call)
+
+    def check(self) -> None:
+        """Raise ConnectionProblem after a fork: nothing arrives in the child."""
         if self._forked:
             raise ConnectionProblem(
                 "This client was made before the process was forked. "
                 "Make a new one here: llmkernel.connect()"
             )
-        if self._closed:
-            raise ConnectionProblem("This client is closed. Make a new one: llmkernel.connect()")
-        self._soon(self._channel.start, call)
 
     def cancel(self, call: Call) -> None:
         """The caller does not want the answer any more; its last message still comes."""
