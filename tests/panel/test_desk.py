@@ -35,6 +35,11 @@ class Views:
         self.messages.append(message)
         self.state |= message.get("set", {})
         self.turns |= message.get("turns", {})
+        for turn, part in message.get("change", {}).items():
+            merged = (self.turns[turn] | part).items()
+            self.turns[turn] = {
+                name: value for name, value in merged if part.get(name, 0) is not None
+            }
         for gone in message.get("gone", []):
             del self.turns[gone]
         if "add" in message:

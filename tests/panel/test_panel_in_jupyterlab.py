@@ -296,6 +296,43 @@ def test_after_a_restart_of_the_kernel_the_panel_says_so_and_goes_on(book):
     assert book.value(f"len({last}.conversation)") == "4"
 
 
+def test_a_restart_loses_no_branch_and_no_conversation(book):
+    panel = book.panel(
+        "data = {'a': 1}\npanel = llmkernel.ChatPanel('slow', max_tokens=6, seed=1, typical_p=0.9)\npanel"
+    )
+    panel.press("Attach a variable or a file")
+    panel.root.get_by_role("button", name="data").click()
+    panel.until(lambda: panel.root.locator(".llmk-pending .llmk-chip").count())
+    panel.send("First")
+    panel.press("Regenerate")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").count())
+    panel.rest()
+    panel.press("Branch before")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").inner_text() == "1/2")
+    first = panel.answers.last.locator(".llmk-body").inner_text()
+    panel.press("New conversation")
+    panel.until(lambda: panel.answers.count() == 0)
+    panel.send("Second")
+    book.restart()
+    panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+    panel.press("Reconnect")
+    panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+    assert panel.questions.first.locator(".llmk-body").inner_text() == "Second"
+    panel.root.locator(".llmk-pill").first.click()
+    panel.root.get_by_role("button", name="Conversation 1").click()
+    panel.until(lambda: panel.questions.first.locator(".llmk-body").inner_text() == "First")
+    assert panel.answers.last.locator(".llmk-place").inner_text() == "1/2"
+    assert panel.answers.last.locator(".llmk-body").inner_text() == first
+    assert "data" in panel.questions.first.locator(".llmk-chip").inner_text()
+    panel.press("Branch after")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").inner_text() == "2/2")
+    book.run("import llmkernel")
+    last = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
+    assert book.value(f"{last}.conversations") == "['Conversation 1', 'Conversation 2']"
+    assert book.value(f"'```json' in {last}.conversation[0]['content']") == "True"
+    assert book.value(f"{last}.params['typical_p']") == "0.9"
+
+
 def test_no_attack_does_anything_wherever_it_is_cut(book):
     """Each payload is shown at every position of a cut: while it grows, and in the end."""
     positions = sum(len(payload) + 1 for payload in PAYLOADS)

@@ -83,6 +83,11 @@ class Mirror:
         self.n = message["n"]
         self.state |= message.get("set", {})
         self.turns |= message.get("turns", {})
+        for turn, part in message.get("change", {}).items():
+            merged = (self.turns[turn] | part).items()
+            self.turns[turn] = {
+                name: value for name, value in merged if part.get(name, 0) is not None
+            }
         for gone in message.get("gone", []):
             del self.turns[gone]
         if "add" in message:
@@ -117,6 +122,19 @@ def test_what_has_not_changed_is_not_sent():
     assert len(sent) == 2
     cast.show({"a": 2, "b": [1]}, {"t": {"text": "longer"}})
     assert sent[2] == {"n": 3, "set": {"a": 2}}
+
+
+def test_of_a_turn_that_is_known_only_what_is_another_is_sent():
+    sent = []
+    cast = Broadcast(sent.append)
+    view = Mirror(cast.whole())
+    cast.show({}, {"t": {"text": "long", "state": "running", "problem": "x"}})
+    cast.append("t", "er")
+    cast.show({}, {"t": {"text": "longer", "state": "done"}})
+    assert sent[-1] == {"n": 3, "change": {"t": {"state": "done", "problem": None}}}
+    for message in sent:
+        view.take(message)
+    assert view.turns == cast.whole()["turns"] == {"t": {"text": "longer", "state": "done"}}
 
 
 def test_numbers_have_no_gap_whatever_threads_do():

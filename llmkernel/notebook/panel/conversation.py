@@ -56,8 +56,9 @@ class Conversation:
         """Which view typed it, so that it does not write over what it types on."""
         self.pending: list[Attachment] = []
         self.turns: dict[str, Turn] = {}
+        self.prefix = prefix
+        """What the ids of its turns begin with."""
         self._numbers = itertools.count(1)
-        self._prefix = prefix
         self._first: list[str] = []
         self._first_shown: str | None = None
 
@@ -82,11 +83,11 @@ class Conversation:
         self, role: str, text: str, after: str | None, attachments: Iterable[Attachment] = ()
     ) -> Turn:
         """A new turn after another one, or with None at the beginning; it is shown."""
-        turn = Turn(f"{self._prefix}{next(self._numbers)}", role, text, after)
+        turn = Turn(f"{self.prefix}{next(self._numbers)}", role, text, after)
         turn.attachments = list(attachments)
         self.turns[turn.id] = turn
         self._children(after).append(turn.id)
-        self._show(turn)
+        self.show(turn.id)
         return turn
 
     def rewrite(self, turn: str, text: str) -> Turn:
@@ -99,7 +100,20 @@ class Conversation:
         branches = self.branches(turn)
         place = branches.index(turn) + by
         if 0 <= place < len(branches):
-            self._show(self.turns[branches[place]])
+            self.show(branches[place])
+
+    def show(self, turn: str) -> None:
+        """Show this turn among its branches."""
+        parent = self.turns[turn].parent
+        if parent is None:
+            self._first_shown = turn
+        else:
+            self.turns[parent].shown = turn
+
+    def is_shown(self, turn: str) -> bool:
+        """Whether it is the one that is shown among its branches."""
+        parent = self.turns[turn].parent
+        return turn == (self._first_shown if parent is None else self.turns[parent].shown)
 
     def remove(self, turn: str) -> None:
         """Take a turn away with all that followed it; a branch beside it is shown."""
@@ -156,12 +170,6 @@ class Conversation:
 
     def _children(self, parent: str | None) -> list[str]:
         return self._first if parent is None else self.turns[parent].children
-
-    def _show(self, turn: Turn) -> None:
-        if turn.parent is None:
-            self._first_shown = turn.id
-        else:
-            self.turns[turn.parent].shown = turn.id
 
     def _below(self, turn: str) -> list[str]:
         found, todo = [], [turn]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import (
     TABLE,
@@ -19,7 +19,7 @@ from llmkernel.errors import (
     LLMKernelError,
     PromptTooLong,
 )
-from llmkernel.notebook.panel import actions, attachments, sight
+from llmkernel.notebook.panel import actions, archive, attachments, sight
 from llmkernel.notebook.panel.answering import Answering, Ending, Question
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.attendant import Attendant
@@ -27,6 +27,9 @@ from llmkernel.notebook.panel.broadcast import Broadcast, Message
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Conversation, Turn
 from llmkernel.notebook.panel.workers import Workers
+
+if TYPE_CHECKING:
+    from llmkernel.notebook.panel.revival import Memory
 
 
 class Desk:
@@ -72,6 +75,18 @@ class Desk:
             self.conversations.append(new)
             self.current = new
             return new
+
+    def remember(self, memory: Memory) -> None:
+        """Hold the conversations that a page remembers instead. Raises InvalidRequest."""
+        with self.lock:
+            self.conversations = []
+            shown = None
+            for talk in memory.talks:
+                held = self.begin(talk.name)
+                held.system, held.draft, held.pending = talk.system, talk.draft, talk.pending
+                archive.put(held, talk.turns)
+                shown = held if talk.name == memory.current else shown
+            self.current = shown or (self.conversations or [self.begin()])[0]
 
     def named(self, name: str) -> Conversation:
         """The conversation of that name. Raises InvalidRequest that lists them."""

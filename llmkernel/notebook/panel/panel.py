@@ -21,6 +21,7 @@ from llmkernel.notebook.panel.workers import Workers
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
+    from llmkernel.notebook.panel.revival import Memory
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _TICK_SECONDS = 0.05
@@ -191,17 +192,9 @@ class ChatPanel:
             self._desk.attendant.count()
         return self._widget
 
-    def revived(self, key: str, name: str, turns: list[dict[str, Any]], draft: str) -> None:
-        """Go on under the id `key` with what was said; `revival` calls it."""
-        current = self._desk.current
-        current.name, current.draft = name or current.name, draft
-        after = None
-        for turn in turns:
-            added = current.add(turn["role"], str(turn.get("text", "")), after)
-            ended = turn.get("state") in ("done", "failed")
-            added.state = turn["state"] if ended else "done" if added.role == "user" else "stopped"
-            added.facts = dict(turn.get("facts") or {})
-            after = added.id
+    def revived(self, key: str, memory: Memory) -> None:
+        """Go on under the id `key` with what a page remembers; `revival` calls it."""
+        self._desk.remember(memory)
         self._desk.show()
         self._widget = _make_widget(self._desk, key)
         self._desk.attendant.count()
