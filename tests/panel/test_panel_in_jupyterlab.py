@@ -244,6 +244,28 @@ def test_controls_reach_the_model_and_what_cannot_be_is_said(book):
     panel.until(lambda: "max_tokens must be" in panel.root.locator(".llmk-problem").inner_text())
 
 
+def test_a_preset_is_there_after_a_restart_and_can_be_forgotten(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', seed=7)\npanel")
+    panel.press("Controls")
+    preset = panel.root.get_by_label("Preset", exact=True)
+    assert not panel.root.get_by_label("Forget this preset").is_visible()
+    panel.root.get_by_label("Name of a new preset").fill("mine <b>")
+    panel.press("Keep")
+    panel.until(lambda: "mine <b>" in preset.inner_text())
+    book.restart()
+    book.run("import llmkernel")
+    panel = book.panel("panel = llmkernel.ChatPanel('slow')\npanel")
+    panel.press("Controls")
+    preset = panel.root.get_by_label("Preset", exact=True)
+    panel.until(lambda: "mine <b>" in preset.inner_text())
+    preset.select_option("mine <b>")
+    panel.until(lambda: book.value("panel.params") == "{'seed': 7}")
+    panel.press("Forget this preset")
+    panel.until(lambda: "mine" not in preset.inner_text())
+    assert not panel.root.get_by_label("Forget this preset").is_visible()
+    assert panel.root.locator(".llmk-problem").inner_text() == ""
+
+
 def test_keys_typed_in_the_panel_are_not_the_notebooks(book):
     panel = book.panel()
     cells = f"() => {{ {MODEL}; return m.cells.length; }}"

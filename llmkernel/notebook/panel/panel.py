@@ -16,6 +16,7 @@ from llmkernel.notebook.panel.attachments import from_value
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Messages
 from llmkernel.notebook.panel.desk import Desk
+from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.panel.transcript import fingerprint, transcript
 from llmkernel.notebook.panel.workers import Workers
 
@@ -55,7 +56,9 @@ class ChatPanel:
         self._cells: set[str] = set()
         chosen = worker if isinstance(worker, str | None) else worker.name
         workers = Workers(chosen or _chosen_by_magics(self._shell))
-        self._desk = Desk(workers, Controls(**params), self._variables, self._send, self._keep)
+        self._desk = Desk(
+            workers, Controls(PresetFile(), **params), self._variables, self._send, self._keep
+        )
         if isinstance(conversation, str):
             self._begin_named(conversation)
         elif conversation is not None:

@@ -35,6 +35,7 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "values": {name: desk.controls.values.get(name) for name in SHOWN},
         "further": {k: v for k, v in desk.controls.values.items() if k not in SHOWN},
         "presets": list(desk.controls.presets),
+        "own_presets": desk.controls.own,
         "controls": descriptions(),
         "worker": desk.workers.view(),
         "workers": desk.workers.running,
