@@ -26,6 +26,7 @@ from llmkernel.notebook.panel.attendant import Attendant
 from llmkernel.notebook.panel.broadcast import Broadcast, Message
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Conversation, Turn
+from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.workers import Workers
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Desk:
         self.attendant = Attendant(self)
         self._variables = variables
         self._on_rest = on_rest
+        self._place = Place()
         self._numbers = 0
         self.conversations: list[Conversation] = []
         self.current = self.begin("Conversation 1")
@@ -205,10 +207,21 @@ class Desk:
 
     # the answer ------------------------------------------------------------------
 
+    @property
+    def live(self) -> dict[str, Any] | None:
+        """Figures of the answer that is being written, its place in the queue among them."""
+        answering = self.answering
+        if answering is None:
+            return None
+        facts = answering.live
+        if "ahead" in facts:
+            facts["ahead"] = self._place.ahead(facts["ahead"], self.workers.report)
+        return facts
+
     def _begin(self, turn: Turn, question: Question) -> None:
         with self.lock:  # it must not end before it is known here
             turn.state, turn.problem, turn.facts = "running", "", {}
-            self.answered = turn
+            self.answered, self._place = turn, Place()
             # shown before the first text, which is added to what the views have
             self.show()
             self.answering = Answering(

@@ -31,7 +31,7 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "draft": {"text": current.draft, "by": current.draft_by},
         "pending": [chip(each) for each in current.pending],
         "answering": desk.answered.id if desk.answered else None,
-        "live": desk.answering.live if desk.answering else None,
+        "live": desk.live,
         "values": {name: desk.controls.values.get(name) for name in SHOWN},
         "further": {k: v for k, v in desk.controls.values.items() if k not in SHOWN},
         "presets": list(desk.controls.presets),
