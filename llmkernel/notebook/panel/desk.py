@@ -56,6 +56,8 @@ class Desk:
         self.answered: Turn | None = None
         """The turn that is being written."""
         self.problem: dict[str, Any] | None = None
+        self.clicks_wait: bool | None = None
+        """Whether what views send waits for a cell that runs; None until one has sent something."""
         self.attendant = Attendant(self)
         self._variables = variables
         self._on_rest = on_rest
@@ -129,6 +131,13 @@ class Desk:
         except LLMKernelError as error:
             self.problem = problem_of(error)
         self.show()
+
+    def heard(self) -> None:
+        """Something came from a view, in this thread; in the main thread it waited for its turn."""
+        waits = threading.current_thread() is threading.main_thread()
+        if waits != self.clicks_wait:
+            self.clicks_wait = waits
+            self.show()
 
     def show(self) -> None:
         """Bring the views up to date, and between answers what stays in the notebook."""

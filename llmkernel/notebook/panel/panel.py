@@ -287,7 +287,12 @@ def _make_widget(desk: Desk, key: str | None = None) -> Any:
         from llmkernel.notebook.panel.simple import SimplePanel
 
         return SimplePanel(desk)
-    return PanelWidget(desk.take, desk.broadcast.whole, key)
+
+    def take(message: Mapping[str, Any]) -> None:
+        desk.heard()
+        desk.take(message)
+
+    return PanelWidget(take, desk.broadcast.whole, key)
 
 
 def _shell() -> Any:

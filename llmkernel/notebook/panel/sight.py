@@ -32,6 +32,7 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "pending": [chip(each) for each in current.pending],
         "answering": desk.answered.id if desk.answered else None,
         "live": desk.live,
+        "clicks_wait": bool(desk.clicks_wait),
         "values": {name: desk.controls.values.get(name) for name in SHOWN},
         "further": {k: v for k, v in desk.controls.values.items() if k not in SHOWN},
         "presets": list(desk.controls.presets),
