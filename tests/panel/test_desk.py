@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import time
@@ -317,3 +318,22 @@ def test_an_old_report_says_nothing_of_a_place():
     assert place.ahead(5, load(22, 9)) == 2, "who comes later stands behind"
     assert place.ahead(5, load(40, 9)) == 0
     assert Place().ahead(3, None) == 3
+
+
+def test_half_a_character_does_not_break_what_views_are_sent(make, scripted_worker):
+    panel = make(max_tokens=5)
+    half = '[{"role": "user", "content": "\\ud800"}]'
+    for message in (
+        {"do": "draft", "text": "a\ud800", "by": "me\ud800"},
+        {"do": "rename", "name": "\ud800"},
+        {"do": "system", "text": "\ud800"},
+        {"do": "import", "text": half},
+        {"do": "attach", "name": "\ud800", "text": "b\ud800"},
+        {"do": "attach", "name": "\ud800"},
+        {"do": "send", "text": "c\ud800"},
+    ):
+        panel.take(message)
+    rest(panel)
+    json.dumps(panel.desk.broadcast.whole(), ensure_ascii=False).encode()
+    assert panel.views.path[-1]["state"] == "done"
+    assert panel.views.path[-2]["text"] == "c\ufffd"

@@ -13,6 +13,7 @@ import msgspec
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.conversation import ROLES, Conversation, Turn
+from llmkernel.notebook.untrusted import whole
 
 FORMAT = "llmkernel-conversation"
 VERSION = 2
@@ -114,7 +115,7 @@ def load(text: str, into: Conversation) -> None:
         _load_markdown(text, into)
         return
     try:
-        value = json.loads(text)
+        value = whole(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"This is no JSON: {error}.") from None
     if isinstance(value, list):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.attachments import Attachment, with_attachments
+from llmkernel.notebook.untrusted import whole
 
 State = Literal["done", "running", "stopped", "failed"]
 Messages = list[dict[str, str]]
@@ -83,7 +84,7 @@ class Conversation:
         self, role: str, text: str, after: str | None, attachments: Iterable[Attachment] = ()
     ) -> Turn:
         """A new turn after another one, or with None at the beginning; it is shown."""
-        turn = Turn(f"{self.prefix}{next(self._numbers)}", role, text, after)
+        turn = Turn(f"{self.prefix}{next(self._numbers)}", role, whole(text), after)
         turn.attachments = list(attachments)
         self.turns[turn.id] = turn
         self._children(after).append(turn.id)
@@ -150,7 +151,7 @@ class Conversation:
         checked = [_checked(number, message) for number, message in enumerate(messages)]
         system = ""
         if checked and checked[0]["role"] == "system":
-            system = checked.pop(0)["content"]
+            system = whole(checked.pop(0)["content"])
         wrong = next((each["role"] for each in checked if each["role"] not in ROLES), None)
         if wrong is not None:
             raise InvalidRequest(

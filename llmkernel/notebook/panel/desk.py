@@ -28,6 +28,7 @@ from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Conversation, Turn
 from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.workers import Workers
+from llmkernel.notebook.untrusted import plain, whole
 
 if TYPE_CHECKING:
     from llmkernel.notebook.panel.revival import Memory
@@ -103,7 +104,7 @@ class Desk:
     def free_name(self, name: str) -> str:
         """The name, with a number where another conversation has it."""
         taken = {each.name for each in self.conversations}
-        name = " ".join(name.split())[:60] or "Conversation"
+        name = " ".join(plain(whole(name)).split())[:60] or "Conversation"
         number, free = 2, name
         while free in taken:
             free, number = f"{name} ({number})", number + 1
@@ -113,6 +114,7 @@ class Desk:
 
     def take(self, message: Mapping[str, Any]) -> None:
         """Do what a view asks for. What cannot be done is shown there, as a problem."""
+        message = whole(dict(message))
         wanted = str(message.get("do"))
         if wanted == "sync":
             self.broadcast.tell(self.broadcast.whole())

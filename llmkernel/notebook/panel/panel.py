@@ -19,6 +19,7 @@ from llmkernel.notebook.panel.desk import Desk
 from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.panel.transcript import fingerprint, transcript
 from llmkernel.notebook.panel.workers import Workers
+from llmkernel.notebook.untrusted import whole
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
@@ -64,7 +65,7 @@ class ChatPanel:
         elif conversation is not None:
             self.conversation = list(conversation)
         if system is not None:
-            self._desk.current.system = system
+            self._desk.current.system = whole(system)
         self._desk.show()
 
     # conversations ---------------------------------------------------------------
@@ -112,7 +113,7 @@ class ChatPanel:
 
     @system.setter
     def system(self, text: str) -> None:
-        self._desk.current.system = text
+        self._desk.current.system = whole(text)
         self._changed()
 
     @property
