@@ -11,7 +11,7 @@ from llmkernel.report import details, headline, hit_rate
 from llmkernel.units import duration, size
 
 _CARD = "border:1px solid rgba(128,128,128,0.4);border-radius:4px;padding:0.6em 0.9em"
-_CARD += ";max-width:62em"
+_CARD += ";max-width:62em;overflow-wrap:anywhere"
 _TILES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(8em,1fr));gap:0.7em 1.2em"
 _TILES += ";margin:0.6em 0"
 _LABEL = "font-size:0.85em;opacity:0.8"

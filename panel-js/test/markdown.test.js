@@ -158,6 +158,19 @@ describe('a text that is too much for a parser', () => {
     expect(root.querySelector('b')).toBe(null);
   });
 
+  test.each([
+    ['quotations', `${'>'.repeat(300)} the <b>end`],
+    ['lists', Array.from({ length: 100 }, (_, i) => `${'  '.repeat(i)}- item`).join('\n') + ' the <b>end'],
+  ])('nested beyond the limit is shown all the same: %s', (_, text) => {
+    const root = document.createElement('div');
+    const growing = new Growing(root);
+    growing.set(text, false);
+    expect(root.textContent).toContain('the <b>end');
+    growing.set(text, true);
+    expect(root.textContent).toContain('the <b>end');
+    expect(root.querySelector('b')).toBe(null);
+  });
+
   test('whatever fails, the words are there, and what comes after is shown again', () => {
     const root = document.createElement('div');
     const growing = new Growing(root);

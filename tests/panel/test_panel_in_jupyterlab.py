@@ -428,6 +428,40 @@ def test_it_can_be_used_at_400_pixels(book):
     panel.until(lambda: book.value("panel.params.get('seed')") == "3")
 
 
+def test_at_400_pixels_no_figure_is_hidden(book):
+    panel = book.panel(
+        "panel = llmkernel.ChatPanel('slow', max_tokens=9)\npanel.attach([1], name='a' * 80)\npanel"
+    )
+    panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
+    panel.send("Hi")
+    note = panel.questions.first.locator(".llmk-chip-note")
+    panel.until(lambda: "tokens" in note.inner_text())
+    assert note.is_visible()
+    assert panel.root.locator(".llmk-worker-words").is_visible()
+    assert "batch" in panel.root.locator(".llmk-worker-words").inner_text()
+    assert panel.root.evaluate(TOO_WIDE) == []
+
+
+HARD = {
+    "mathematics without end": "$" + "{" * 3000 + "$",
+    "a line without a blank": "x" * 100_000,
+    "quotations in quotations": ">" * 3000 + " a",
+    "a table of thousands": "|a|b|\n|-|-|\n" + "|x|y|\n" * 2000,
+    "tags": "<img src=x onerror=alert(1)>" * 1000,
+}
+
+
+def test_no_answer_is_too_much_for_the_page(book):
+    for what, text in HARD.items():
+        said = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": text + " the end"},
+        ]
+        panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={said!r})\npanel")
+        panel.until(lambda panel=panel: "the end" in panel.answers.first.inner_text())
+        assert panel.root.evaluate(TOO_WIDE) == [], what
+
+
 def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal):
     mortal.stop()
     panel = book.panel()

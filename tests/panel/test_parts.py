@@ -161,6 +161,8 @@ def test_a_frame_is_its_head_and_says_so():
     assert attached.note == "DataFrame, first 20 of 1,000 rows, 2 columns"
     assert attached.text.splitlines()[0] == ",a,b"
     assert len(attached.text.splitlines()) == 21
+    one = attachments.from_value("one", pd.DataFrame({"a": [1]}))
+    assert one.note == "DataFrame, 1 row, 1 column"
     assert attachments.from_value("s", frame["a"]).note == "Series, first 20 of 1,000 rows"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.markdown import fence
+from llmkernel.notebook.rendering import count
 from llmkernel.notebook.untrusted import plain, whole
 
 MAX_CHARS = 20_000
@@ -133,8 +134,8 @@ def _is_data(name: str, value: Any) -> bool:
 
 def _frame(name: str, frame: Any) -> Attachment:
     rows = int(frame.shape[0])
-    columns = f", {frame.shape[1]} columns" if len(frame.shape) > 1 else ""
-    part = f"first {HEAD_ROWS} of {rows:,} rows" if rows > HEAD_ROWS else f"{rows:,} rows"
+    columns = f", {count(frame.shape[1], 'column')}" if len(frame.shape) > 1 else ""
+    part = f"first {HEAD_ROWS} of {rows:,} rows" if rows > HEAD_ROWS else count(rows, "row")
     return _cut(
         name, "csv", f"{type(frame).__name__}, {part}{columns}", frame.head(HEAD_ROWS).to_csv()
     )
