@@ -100,7 +100,7 @@ class Core:
         checkpoint: str | PathLike[str] | None,
     ) -> Any:
         """The answers to many prompts; see Client.map."""
-        items = mapping.prompts(values)
+        items = mapping.prompts(values, template=template is not None)
         if concurrency is not None and concurrency < 1:
             raise InvalidRequest(f"concurrency must be at least 1, and was {concurrency}.")
 
@@ -108,7 +108,7 @@ class Core:
         with contextlib.ExitStack() as stack:
             kept = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
             bar = stack.enter_context(
-                contextlib.closing(mapping.Bar(items, shown=progress is True))
+                contextlib.closing(mapping.bar(items, shown=progress is True))
             )
             batch = mapping.Batch(
                 self.link,
@@ -118,6 +118,7 @@ class Core:
                 concurrency=in_flight,
                 timeout=questions.seconds(timeout),
                 on_result=progress if callable(progress) else bar.step,
+                on_known=progress if callable(progress) else lambda _: bar.known(),
                 checkpoint=kept,
             )
             return mapping.like(values, await batch.run())
