@@ -21,7 +21,10 @@ from llmkernel.parts import (
     Load,
     ModelInfo,
     Output,
+    Spread,
     State,
+    StepKind,
+    StepReport,
     StreamDelta,
     Timings,
     TokenLogprob,
@@ -36,7 +39,10 @@ __all__ = [
     "Load",
     "ModelInfo",
     "Output",
+    "Spread",
     "State",
+    "StepKind",
+    "StepReport",
     "StreamDelta",
     "Timings",
     "TokenLogprob",
@@ -140,6 +146,8 @@ class GetStatus(_Message, frozen=True):
     """Ask for a StatusReport."""
 
     id: int
+    steps: bool = False
+    """Say how the steps went, too."""
 
 
 class Watch(_Message, frozen=True):
@@ -292,6 +300,8 @@ class StatusReport(_Message, frozen=True):
     rss_bytes: int = 0
     device_bytes: int = 0
     """Allocated on the accelerator by the worker; 0 on the CPU."""
+    steps: StepReport | None = None
+    """Only where GetStatus asked for it, and not while loading."""
 
 
 class Stopping(_Message, frozen=True):

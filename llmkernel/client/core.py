@@ -195,9 +195,10 @@ class Core:
         )
         return (await self.ask(question, protocol.Text, TEXT_SECONDS)).text
 
-    async def status(self) -> protocol.StatusReport:
+    async def status(self, *, steps: bool = False) -> protocol.StatusReport:
         """What the worker says of itself."""
-        return await self.ask(protocol.GetStatus(id=0), protocol.StatusReport, STATUS_SECONDS)
+        question = protocol.GetStatus(id=0, steps=steps)
+        return await self.ask(question, protocol.StatusReport, STATUS_SECONDS)
 
     async def stop(self, *, drain: bool, timeout: float) -> None:
         """End the worker and wait until its process is gone."""

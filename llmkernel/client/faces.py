@@ -204,9 +204,9 @@ class Client(_Face):
         """The text of token ids."""
         return run(self._core.detokenize(token_ids, skip_special_tokens=skip_special_tokens))
 
-    def status(self) -> StatusReport:
-        """What the worker holds, does and took."""
-        return run(self._core.status())
+    def status(self, *, steps: bool = False) -> StatusReport:
+        """What the worker holds, does and took; with `steps`, how its steps went, too."""
+        return run(self._core.status(steps=steps))
 
     def stop(self, *, drain: bool = True, timeout: float = STOP_SECONDS) -> None:
         """End the worker, for everybody, and wait until it is gone.
@@ -353,9 +353,9 @@ class AsyncClient(_Face):
         """See Client.detokenize."""
         return await self._core.detokenize(token_ids, skip_special_tokens=skip_special_tokens)
 
-    async def status(self) -> StatusReport:
+    async def status(self, *, steps: bool = False) -> StatusReport:
         """See Client.status."""
-        return await self._core.status()
+        return await self._core.status(steps=steps)
 
     async def stop(self, *, drain: bool = True, timeout: float = STOP_SECONDS) -> None:
         """See Client.stop."""

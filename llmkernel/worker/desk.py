@@ -92,6 +92,10 @@ class Desk:
         """What the engine is doing now."""
         return self._engine.load()
 
+    def steps(self) -> protocol.StepReport:
+        """How the engine's steps went."""
+        return self._engine.steps()
+
     # In ----------------------------------------------------------------------------
 
     def submit(self, peer: Peer, submit: protocol.Submit, size: int) -> None:

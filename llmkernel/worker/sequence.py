@@ -140,6 +140,8 @@ class StepBatch:
     """All rows of one step, decode rows (count 1) first."""
 
     rows: list[Row]
+    launched: float = 0.0
+    """When it went to the runner, on the monotonic clock."""
 
     @property
     def tokens(self) -> int:

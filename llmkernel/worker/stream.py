@@ -40,6 +40,9 @@ class EngineLike(Protocol):
     def load(self) -> protocol.Load:
         """What it is doing now."""
 
+    def steps(self) -> protocol.StepReport:
+        """How its steps went."""
+
     def check_fits(self, prompt_tokens: int, max_tokens: int | None, width: int) -> int:
         """The limit of new tokens; raises PromptTooLong for what could never run."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -65,6 +68,79 @@ def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
     }
     assert len(edges) == 36
     assert "0.00015000000000000001" in edges or "0.00015" in edges
+
+
+TGI = {
+    "tgi_request_count": "counter", "tgi_request_success": "counter",
+    "tgi_request_failure": "counter", "tgi_batch_inference_count": "counter",
+    "tgi_batch_inference_success": "counter", "tgi_batch_inference_failure": "counter",
+    "tgi_batch_concat": "counter",
+    "tgi_queue_size": "gauge", "tgi_batch_current_size": "gauge",
+    "tgi_batch_current_max_tokens": "gauge", "tgi_batch_max_total_tokens": "gauge",
+    "tgi_request_duration": "histogram", "tgi_request_validation_duration": "histogram",
+    "tgi_request_queue_duration": "histogram", "tgi_request_inference_duration": "histogram",
+    "tgi_request_mean_time_per_token_duration": "histogram",
+    "tgi_request_input_length": "histogram", "tgi_request_max_new_tokens": "histogram",
+    "tgi_request_generated_tokens": "histogram", "tgi_request_skipped_tokens": "histogram",
+    "tgi_batch_next_size": "histogram", "tgi_batch_inference_duration": "histogram",
+    "tgi_batch_forward_duration": "histogram", "tgi_batch_decode_duration": "histogram",
+    "tgi_batch_filter_duration": "histogram", "tgi_batch_concat_duration": "histogram",
+}  # fmt: skip
+"""Every metric that Text Generation Inference has."""
+LEFT_OUT = {"tgi_batch_filter_duration", "tgi_batch_concat_duration"}
+"""Work that is not done here: a step is planned anew, no batch is cut or joined to another."""
+
+
+def test_the_page_has_tgis_metrics_but_those_of_work_that_is_not_done(scripted):
+    scripted.post("/generate", BODY)
+    page = scripted.get("/metrics").text
+    kinds = {family.name: family.type for family in text_string_to_metric_families(page)}
+    found = {
+        name: kind
+        for name, kind in kinds.items()
+        if name.startswith("tgi_") and not name.endswith("_created")
+    }
+    assert found == {name: kind for name, kind in TGI.items() if name not in LEFT_OUT}
+    for name in found:  # counters have no ending there, and dashboards ask for what is there
+        assert re.search(rf"(?m)^{name}(_bucket)?[ {{]", page) or name == "tgi_request_failure", (
+            name
+        )
+        assert not re.search(rf"(?m)^{name}_total", page)
+    for name in LEFT_OUT:
+        assert f"`{name}`" in (Path("docs") / "gateway.md").read_text()
+
+
+def test_steps_are_counted_as_batches(scripted):
+    def steps(kind: str, method: str) -> float:
+        labels = (("method", method), ("model", "scripted"), ("worker", "scripted"))
+        return samples(scripted)[f"tgi_batch_{kind}", *labels]
+
+    def total(kind: str) -> float:
+        return steps(kind, "prefill") + steps(kind, "decode")
+
+    scripted.post("/generate", BODY)
+    truth = scripted.status("scripted").load.steps
+    wait_until(
+        lambda: total("inference_success_total") == truth, seconds=5, what="the worker's report"
+    )
+    before = steps("inference_count_total", "prefill"), steps("inference_count_total", "decode")
+    scripted.post("/generate", BODY)
+    truth = scripted.status("scripted").load.steps
+    wait_until(lambda: total("inference_success_total") == truth, seconds=5, what="its next one")
+    after = steps("inference_count_total", "prefill"), steps("inference_count_total", "decode")
+    assert after[0] - before[0] == 1
+    assert after[1] - before[1] >= 4
+    for kind in ("inference", "forward", "decode"):
+        assert total(f"{kind}_duration_count") == truth
+    assert total("inference_failure_total") == 0
+    sums = [total(f"{kind}_duration_sum") for kind in ("inference", "forward", "decode")]
+    assert sums[0] == pytest.approx(sums[1] + sums[2])
+    worker = (("model", "scripted"), ("worker", "scripted"))
+    page = samples(scripted)
+    prompts = page["tgi_batch_next_size_count", *worker]
+    assert prompts == steps("inference_count_total", "prefill")
+    assert page["tgi_batch_next_size_sum", *worker] >= prompts
+    assert page["tgi_batch_next_size_bucket", ("le", "1.0"), *worker] <= prompts
 
 
 def test_what_workers_count_is_there_too(scripted):
