@@ -59,6 +59,11 @@ class Timings(_Part, frozen=True):
     queue: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
+    first_step: int = 0
+    """Number of the engine's step that took it in; 0 where none did. Requests that ran in one
+    step have its number in common."""
+    last_step: int = 0
+    """Number of the last step that computed a token of it."""
 
     @property
     def time_to_first_token(self) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
-from llmkernel.errors import Draining
+from llmkernel.errors import Draining, RequestEnded
 from llmkernel.gateway.dialects import OWN, Dialect
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
@@ -172,6 +172,8 @@ class Serving(RequestHandler):
     async def _fail(self, error: Exception) -> None:
         failure = failure_of(error)
         self._note(error, failure.code)
+        if isinstance(error, RequestEnded) and error.partial is not None:
+            self.record.add(error.partial)
         outflow = self._exchange.outflow if self._exchange is not None else None
         if outflow is None or not outflow.begun:
             self._word(error)

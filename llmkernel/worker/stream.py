@@ -221,6 +221,8 @@ class Stream:
             queue=max(0.0, admitted - request.arrived),
             prefill=max(0.0, first - admitted),
             decode=max(0.0, end - first),
+            first_step=request.first_step,
+            last_step=max((s.last_step for s in request.sequences), default=0),
         )
 
     def _prompt(self) -> dict[str, Any]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmkernel.gateway.tracing import Tracer
 from tests.conftest import wait_until
+from tests.gateway.serving import Gate
 
 BODY = {"inputs": "How do I", "parameters": {"max_new_tokens": 5}}
 PROMPT = len(BODY["inputs"]) + 1
@@ -183,28 +190,37 @@ def test_the_status_tells_numbers_and_no_text(scripted):
     )
 
 
-def test_a_trace_goes_on_from_the_callers(open_gate, scripted):
-    pytest.importorskip("opentelemetry.sdk")
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    from llmkernel.gateway.tracing import Tracer
-
+@pytest.fixture
+def traced(open_gate, scripted) -> Iterator[tuple[Gate, InMemorySpanExporter]]:
+    """A gateway that keeps its spans."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     gate = open_gate()
-    gate.server.gateway.tracer = Tracer(provider)
+    before, gate.server.gateway.tracer = gate.server.gateway.tracer, Tracer(provider)
+    yield gate, exporter
+    gate.server.gateway.tracer = before
+    provider.shutdown()
+
+
+def spans_of(exporter: InMemorySpanExporter, count: int) -> list[ReadableSpan]:
+    wait_until(
+        lambda: len(exporter.get_finished_spans()) >= count, seconds=5, what=f"{count} spans"
+    )
+    spans = list(exporter.get_finished_spans())
+    assert len(spans) == count
+    return spans
+
+
+PHASES = ["llmkernel.queue", "llmkernel.prefill", "llmkernel.decode"]
+
+
+def test_a_trace_goes_on_from_the_callers(traced):
+    gate, exporter = traced
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     gate.post("/generate", BODY, headers={"traceparent": f"00-{trace}-{parent}-01"})
-    wait_until(lambda: len(exporter.get_finished_spans()) == 4, seconds=5, what="four spans")
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    assert set(spans) == {
-        "POST /generate",
-        "llmkernel.queue",
-        "llmkernel.prefill",
-        "llmkernel.decode",
-    }
+    found = spans_of(exporter, 4)
+    spans = {span.name: span for span in found}
+    assert set(spans) == {"POST /generate", *PHASES}
     request = spans["POST /generate"]
     assert f"{request.context.trace_id:032x}" == trace
     assert f"{request.parent.span_id:016x}" == parent
@@ -213,10 +229,44 @@ def test_a_trace_goes_on_from_the_callers(open_gate, scripted):
     assert request.attributes["llmkernel.outcome"] == "ok"
     assert "How do I" not in str([span.to_json() for span in spans.values()])
     gate.post("/generate", {"inputs": ""}, headers={"traceparent": "nonsense"})
-    wait_until(lambda: len(exporter.get_finished_spans()) == 5, seconds=5, what="the fifth span")
-    failed = exporter.get_finished_spans()[-1]
+    failed = spans_of(exporter, 5)[-1]
     assert failed.attributes["llmkernel.outcome"] == "invalid_request"
     assert not failed.status.is_ok
+
+
+def test_a_trace_reaches_the_engines_steps(traced):
+    gate, exporter = traced
+    answer = gate.post("/generate", BODY)
+    spans = {span.name: span for span in spans_of(exporter, 4)}
+    request, *phases = (spans[name] for name in ["POST /generate", *PHASES])
+    edges = [request.start_time, *(p.start_time for p in phases), phases[-1].end_time]
+    assert edges == sorted(edges)
+    assert phases[-1].end_time <= request.end_time
+    for one, other in itertools.pairwise(phases):
+        assert one.end_time == other.start_time
+    queue = (phases[0].end_time - phases[0].start_time) / 1e6
+    assert queue == pytest.approx(int(answer.headers["x-queue-time"]), abs=1)
+    first = phases[1].attributes["llmkernel.step.first"]
+    last = phases[2].attributes["llmkernel.step.last"]
+    assert last - first >= 4  # five tokens, the first of them by the step that read the prompt
+    assert {phase.attributes["llmkernel.worker"] for phase in phases} == {"scripted"}
+
+
+def test_answers_side_by_side_have_their_own_times(traced):
+    gate, exporter = traced
+    body = {"model": "tgi", "prompt": ["one", "two", "three"], "max_tokens": 1500}
+    body["ignore_eos"] = True
+    assert gate.post("/v1/completions", body).status_code == 200
+    spans = spans_of(exporter, 10)
+    request = next(span for span in spans if span.name == "POST /v1/completions")
+    decodes = [span for span in spans if span.name == "llmkernel.decode"]
+    assert len(decodes) == 3
+    for span in spans:
+        assert request.start_time <= span.start_time
+        assert span.end_time <= request.end_time, "their times were put one after the other"
+    lasts = [span.attributes["llmkernel.step.last"] for span in decodes]
+    firsts = [s.attributes["llmkernel.step.first"] for s in spans if s.name == "llmkernel.prefill"]
+    assert max(firsts) < min(lasts), "they shared steps"
 
 
 def test_traces_without_the_extra_name_it(monkeypatch):
