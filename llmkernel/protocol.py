@@ -110,6 +110,13 @@ class Submit(_Message, frozen=True):
     """For a text prompt: let the tokenizer add its own BOS and the like."""
     continue_final_message: bool = False
     """For a conversation whose last turn is the assistant's: go on inside that turn."""
+    cache_salt: str = ""
+    """Requests share cached tokens only with those of the same principal and the same salt.
+    For a client that asks for several people; up to 512 characters."""
+    max_prompt_tokens: int | None = None
+    """Refuse a longer prompt, though the worker has room for it."""
+    max_total_tokens: int | None = None
+    """The same for prompt and answer together; without max_tokens the answer ends there."""
 
 
 class Cancel(_Message, frozen=True):

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from llmkernel.client import AsyncClient
 from llmkernel.client.generation import Generation
 from llmkernel.errors import LLMKernelError
 from llmkernel.gateway.exchange import Exchange
@@ -19,7 +20,7 @@ from llmkernel.gateway.openai.response import Response
 from llmkernel.gateway.openai.response_request import ResponseRequest
 from llmkernel.gateway.openai.response_store import Kept, ResponseStore
 from llmkernel.gateway.openai.response_stream import ResponseStream
-from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.naming import new_head, new_id
 from llmkernel.protocol import ChatMessage
@@ -47,7 +48,8 @@ async def create_response(exchange: Exchange) -> None:
         head = new_head("resp_", replica.model)
         response = shapes.begun(head, request, ask.params)
         answer = _stream if request.stream else _whole
-        await answer(exchange, ask, replica, response, turns)
+        client = client_for(exchange, replica, request.cache_salt)
+        await answer(exchange, ask, client, response, turns)
 
 
 async def retrieve_response(exchange: Exchange) -> None:
@@ -64,9 +66,9 @@ async def delete_response(exchange: Exchange) -> None:
 
 
 async def _whole(
-    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+    exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
-    generation = await ask.whole(replica.client)
+    generation = await ask.whole(client)
     exchange.count(generation)
     response = shapes.ended(response, new_id("msg_"), generation)
     _keep(exchange, response, turns, generation)
@@ -74,11 +76,11 @@ async def _whole(
 
 
 async def _stream(
-    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+    exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
     events = ResponseStream(response, new_id("msg_"))
     try:
-        generation = await _relay(exchange, ask, replica, events)
+        generation = await _relay(exchange, ask, client, events)
     except LLMKernelError as error:
         if exchange.outflow is None or not exchange.outflow.begun:
             raise
@@ -92,11 +94,11 @@ async def _stream(
 
 
 async def _relay(
-    exchange: Exchange, ask: Ask, replica: Replica, events: ResponseStream
+    exchange: Exchange, ask: Ask, client: AsyncClient, events: ResponseStream
 ) -> Generation:
     out = exchange.stream()
     first = events.begin()
-    async with ask.stream(replica.client) as deltas:
+    async with ask.stream(client) as deltas:
         async for delta in deltas:
             for event in [*first, *events.delta(delta)]:
                 await out.event(event, event.type)
