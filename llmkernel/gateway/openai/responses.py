@@ -9,12 +9,12 @@ import msgspec
 
 from llmkernel.client import AsyncClient
 from llmkernel.client.generation import Generation
-from llmkernel.errors import LLMKernelError
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.openai import response as shapes
-from llmkernel.gateway.openai import response_request
+from llmkernel.gateway.openai import response_items, response_request
 from llmkernel.gateway.openai.dialect import error_of
 from llmkernel.gateway.openai.response import Response
 from llmkernel.gateway.openai.response_request import ResponseRequest
@@ -34,6 +34,13 @@ class Deleted(msgspec.Struct):
     id: str
     deleted: bool = True
     object: Literal["response"] = "response"
+
+
+class InputTokens(msgspec.Struct):
+    """How long a request is. A last turn of the assistant's counts as closed."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
 
 
 async def create_response(exchange: Exchange) -> None:
@@ -63,6 +70,33 @@ async def delete_response(exchange: Exchange) -> None:
     if not _store(exchange).remove(exchange.principal, name):
         raise _unknown("response_id")
     exchange.answer(Deleted(name))
+
+
+async def list_input_items(exchange: Exchange) -> None:
+    """What a response that is kept answered. Raises Refusal and InvalidRequest."""
+    kept = _kept(exchange, exchange.path["response"], "response_id")
+    exchange.answer(response_items.page(exchange, kept))
+
+
+async def cancel_response(exchange: Exchange) -> None:
+    """Nothing to cancel: responses that are made in the background are refused from the start."""
+    _kept(exchange, exchange.path["response"], "response_id")
+    raise InvalidRequest(
+        "Only a response that is made in the background can be cancelled, and there are none "
+        "here. Close the connection of the one that streams.",
+        field="response_id",
+    )
+
+
+async def count_input(exchange: Exchange) -> None:
+    """The tokens that a request would have read. Raises as creating it would."""
+    request = exchange.read(ResponseRequest)
+    before = _before(exchange, request)
+    ask = response_request.ask(request, before, response_request.turns(request))
+    exchange.validated()
+    async with exchange.lease(request.model) as replica:
+        tokens = await replica.client.tokenize(ask.messages or [])
+    exchange.answer(InputTokens(len(tokens)))
 
 
 async def _whole(
@@ -123,7 +157,7 @@ def _keep(
     turns = [*turns]
     begun = turns.pop().content if turns[-1].role == "assistant" else ""  # it was gone on with
     written = ChatMessage(role="assistant", content=begun + generation.text)
-    _store(exchange).put(exchange.principal, response, [*turns, written])
+    _store(exchange).put(exchange.principal, response, [*turns, written], begun)
 
 
 def _kept(exchange: Exchange, name: str, field: str) -> Kept:
