@@ -8,6 +8,10 @@ import msgspec
 
 State = Literal["loading", "ready", "draining", "failed"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+STEP_SECONDS = tuple(0.0001 * 1.5**k for k in range(1, 36))
+"""Bounds of the times in a StepReport, which are those of Text Generation Inference's metrics."""
+STEP_PROMPTS = tuple(float(2**k) for k in range(11))
+"""Bounds of the prompts in a step."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,6 +59,11 @@ class Timings(_Part, frozen=True):
     queue: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
+    first_step: int = 0
+    """Number of the engine's step that took it in; 0 where none did. Requests that ran in one
+    step have its number in common."""
+    last_step: int = 0
+    """Number of the last step that computed a token of it."""
 
     @property
     def time_to_first_token(self) -> float:
@@ -128,3 +137,38 @@ class Load(_Part, frozen=True):
     """Over the last ten seconds."""
     requests_finished: int = 0
     requests_failed: int = 0
+
+
+class Spread(_Part, frozen=True):
+    """How often a number was how large."""
+
+    counts: list[int] = []
+    """For each bound, those that are not above it and above the one before; the last, all larger."""
+    sum: float = 0.0
+
+
+class StepKind(_Part, frozen=True):
+    """Steps of one kind. Times are in seconds, in buckets of 0.0001 · 1.5^k for k from 1 to 35."""
+
+    launched: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    inference: Spread = Spread()
+    """The whole step: the two below."""
+    forward: Spread = Spread()
+    """From the launch, or from the end of the step before it, until its tokens were read back."""
+    decode: Spread = Spread()
+    """Handing the tokens out and seeing who is done."""
+
+
+class StepReport(_Part, frozen=True):
+    """How the steps of a worker went since its start."""
+
+    prefill: StepKind = StepKind()
+    """Steps that read prompts; sequences that decode may be in them, too."""
+    decode: StepKind = StepKind()
+    """Steps in which every sequence gets its next token."""
+    joined: int = 0
+    """Steps that read prompts beside sequences that decode."""
+    prompts: Spread = Spread()
+    """Prompts in a step that reads any, in buckets of 1, 2, 4 … 1024."""

@@ -21,7 +21,10 @@ from llmkernel.parts import (
     Load,
     ModelInfo,
     Output,
+    Spread,
     State,
+    StepKind,
+    StepReport,
     StreamDelta,
     Timings,
     TokenLogprob,
@@ -36,7 +39,10 @@ __all__ = [
     "Load",
     "ModelInfo",
     "Output",
+    "Spread",
     "State",
+    "StepKind",
+    "StepReport",
     "StreamDelta",
     "Timings",
     "TokenLogprob",
@@ -104,6 +110,13 @@ class Submit(_Message, frozen=True):
     """For a text prompt: let the tokenizer add its own BOS and the like."""
     continue_final_message: bool = False
     """For a conversation whose last turn is the assistant's: go on inside that turn."""
+    cache_salt: str = ""
+    """Requests share cached tokens only with those of the same principal and the same salt.
+    For a client that asks for several people; up to 512 characters."""
+    max_prompt_tokens: int | None = None
+    """Refuse a longer prompt, though the worker has room for it."""
+    max_total_tokens: int | None = None
+    """The same for prompt and answer together; without max_tokens the answer ends there."""
 
 
 class Cancel(_Message, frozen=True):
@@ -140,6 +153,8 @@ class GetStatus(_Message, frozen=True):
     """Ask for a StatusReport."""
 
     id: int
+    steps: bool = False
+    """Say how the steps went, too."""
 
 
 class Watch(_Message, frozen=True):
@@ -292,6 +307,8 @@ class StatusReport(_Message, frozen=True):
     rss_bytes: int = 0
     device_bytes: int = 0
     """Allocated on the accelerator by the worker; 0 on the CPU."""
+    steps: StepReport | None = None
+    """Only where GetStatus asked for it, and not while loading."""
 
 
 class Stopping(_Message, frozen=True):

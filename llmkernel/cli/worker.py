@@ -37,16 +37,13 @@ def start_command(timeout: float | None, as_json: bool, **settings: Any) -> None
     MODEL is a hub id, a local folder, or left out for the embedded model. The command
     returns when the model is loaded; the worker stays until `llmkernel stop`.
     """
-    from llmkernel import connection, launcher
+    from llmkernel import launcher
     from llmkernel.progress import ProgressBar
 
     config = build_config(settings)
-    before = connection.running(config.name)
     with ProgressBar() as bar:
-        worker = launcher.start(config, on_progress=bar.show, timeout=timeout)
+        worker, started = launcher.begin(config, on_progress=bar.show, timeout=timeout)
     report = ask(worker)
-    # another may have been on its way out, and this one have come after it
-    started = before is None or before.instance != worker.instance
     if as_json:
         console.json_line({"started": started} | summary(worker, report))
         return

@@ -23,6 +23,7 @@ from llmkernel.client.link import Link
 from llmkernel.client.questions import Messages, Prompt
 from llmkernel.client.reading import Reading
 from llmkernel.client.templates import Template
+from llmkernel.client.terms import OWN, Terms
 from llmkernel.errors import (
     InvalidRequest,
     LLMKernelError,
@@ -45,9 +46,10 @@ _MOST_IN_FLIGHT = 256
 class Core:
     """Everything that both faces of a client do. `make_inbox` decides how it waits."""
 
-    def __init__(self, link: Link, make_inbox: InboxMaker) -> None:
+    def __init__(self, link: Link, make_inbox: InboxMaker, terms: Terms = OWN) -> None:
         self.link = link
         self._make_inbox = make_inbox
+        self._terms = terms._asdict()
 
     def read(
         self, submit: protocol.Submit, timeout: float | None, *, stream: bool = True
@@ -55,7 +57,7 @@ class Core:
         """Send a request and return what reads its answer."""
         # log-probabilities of a long answer would not fit into one message
         stream = stream or submit.params.logprobs is not None
-        submit = msgspec.structs.replace(submit, stream=stream)
+        submit = msgspec.structs.replace(submit, stream=stream, **self._terms)
         return Reading(self.link, submit, self._make_inbox(), questions.seconds(timeout))
 
     async def ask(self, question: Question, kind: type[A], timeout: float) -> A:
@@ -144,10 +146,10 @@ class Core:
         def ask(item: Any) -> protocol.Submit:
             if form is not None:
                 text = form.fill(item)
-                if model is not None and model.has_chat_template:
-                    return questions.conversation(text, params)
-                item = text
-            return questions.any_prompt(item, params, add_special_tokens=add_special_tokens)
+                chats = model is not None and model.has_chat_template
+                item = questions.turns(text) if chats else text
+            submit = questions.any_prompt(item, params, add_special_tokens=add_special_tokens)
+            return msgspec.structs.replace(submit, **self._terms)
 
         usual = 2 * model.max_concurrent if model is not None else _MOST_IN_FLIGHT
         return concurrency or max(1, min(usual, _MOST_IN_FLIGHT)), ask
@@ -194,9 +196,10 @@ class Core:
         )
         return (await self.ask(question, protocol.Text, TEXT_SECONDS)).text
 
-    async def status(self) -> protocol.StatusReport:
+    async def status(self, *, steps: bool = False) -> protocol.StatusReport:
         """What the worker says of itself."""
-        return await self.ask(protocol.GetStatus(id=0), protocol.StatusReport, STATUS_SECONDS)
+        question = protocol.GetStatus(id=0, steps=steps)
+        return await self.ask(question, protocol.StatusReport, STATUS_SECONDS)
 
     async def stop(self, *, drain: bool, timeout: float) -> None:
         """End the worker and wait until its process is gone."""

@@ -15,6 +15,7 @@ from llmkernel.client.link import Link
 from llmkernel.client.mapping import Progress
 from llmkernel.client.questions import Messages, Prompt
 from llmkernel.client.streams import AsyncStream, Stream
+from llmkernel.client.terms import OWN, Terms
 from llmkernel.connection import Connection
 from llmkernel.params import SamplingParams
 from llmkernel.protocol import StatusReport
@@ -42,6 +43,11 @@ class _Face:
             f"{type(self).__name__}(name={connection.name!r}, model={connection.model!r}, "
             f"pid={connection.pid})"
         )
+
+
+def on_terms(client: AsyncClient, terms: Terms) -> AsyncClient:
+    """The same client, for requests that these terms hold for."""
+    return AsyncClient(client._link, terms)
 
 
 class Client(_Face):
@@ -205,9 +211,9 @@ class Client(_Face):
         """The text of token ids."""
         return run(self._core.detokenize(token_ids, skip_special_tokens=skip_special_tokens))
 
-    def status(self) -> StatusReport:
-        """What the worker holds, does and took."""
-        return run(self._core.status())
+    def status(self, *, steps: bool = False) -> StatusReport:
+        """What the worker holds, does and took; with `steps`, how its steps went, too."""
+        return run(self._core.status(steps=steps))
 
     def stop(self, *, drain: bool = True, timeout: float = STOP_SECONDS) -> None:
         """End the worker, for everybody, and wait until it is gone.
@@ -240,9 +246,9 @@ class AsyncClient(_Face):
     answer so far in `partial`. Works in any asyncio loop, and in several at once.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, terms: Terms = OWN) -> None:
         super().__init__(link)
-        self._core = Core(link, AsyncInbox)
+        self._core = Core(link, AsyncInbox, terms)
 
     async def generate(
         self,
@@ -354,9 +360,9 @@ class AsyncClient(_Face):
         """See Client.detokenize."""
         return await self._core.detokenize(token_ids, skip_special_tokens=skip_special_tokens)
 
-    async def status(self) -> StatusReport:
+    async def status(self, *, steps: bool = False) -> StatusReport:
         """See Client.status."""
-        return await self._core.status()
+        return await self._core.status(steps=steps)
 
     async def stop(self, *, drain: bool = True, timeout: float = STOP_SECONDS) -> None:
         """See Client.stop."""

@@ -22,6 +22,7 @@ from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.faults import Refusal
 from llmkernel.gateway.gateway import Gateway
+from llmkernel.gateway.guard import PRINCIPAL
 from llmkernel.gateway.handler import Serving
 from llmkernel.gateway.logs import write_to
 from llmkernel.gateway.server import rules
@@ -51,7 +52,14 @@ class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prep
         if not await ensure_async(self.authorizer.is_authorized(self, user, action, RESOURCE)):
             raise Refusal("forbidden", f"You may not {action} {RESOURCE} on this server.")
         await self.gateway.awake()
-        return str(user.username)
+        return self._principal(str(user.username))
+
+    def _principal(self, username: str) -> str:
+        """Who asks. To those who bring the token alone Jupyter gives a new name each time."""
+        provider = self.identity_provider
+        if self.token_authenticated or not provider.auth_enabled:
+            return PRINCIPAL
+        return username
 
     def _origin_allowed(self) -> bool:
         """Jupyter's lists, applied to those too whom it lets pass for their token."""

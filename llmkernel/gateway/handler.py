@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
-from llmkernel.errors import Draining, SlowConsumer
-from llmkernel.gateway.dialects import OWN, Dialect
+from llmkernel.errors import Draining, RequestEnded, SlowConsumer
+from llmkernel.gateway.dialects import Dialect
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unsupported import dialect_of
 
 if TYPE_CHECKING:
     from llmkernel.gateway.gateway import Gateway
@@ -61,7 +62,9 @@ class Serving(RequestHandler):
         """Whose shape errors have here."""
         if self.route is not None:
             return self.route.dialect
-        return next(iter(self.routes.values())).dialect if self.routes else OWN
+        if self.routes:
+            return next(iter(self.routes.values())).dialect
+        return dialect_of(self.request.path)
 
     async def admit(self) -> str:
         """The principal of this request. Raises Refusal for one that may not go on."""
@@ -173,6 +176,8 @@ class Serving(RequestHandler):
     async def _fail(self, error: Exception) -> None:
         failure = failure_of(error)
         self._note(error, failure.code)
+        if isinstance(error, RequestEnded) and error.partial is not None:
+            self.record.add(error.partial)
         outflow = self._exchange.outflow if self._exchange is not None else None
         if outflow is None or not outflow.begun:
             self._word(error)

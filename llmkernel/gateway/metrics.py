@@ -8,11 +8,13 @@ the table, outcomes, and the models that run; never a text of a request.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from llmkernel.gateway.worker_metrics import WorkerMetrics
+from llmkernel.parts import STEP_SECONDS
 
 if TYPE_CHECKING:
     from llmkernel.gateway.admission import Permits
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from llmkernel.gateway.record import Record
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = [0.0001 * 1.5**k for k in range(1, 36)]
+SECONDS = list(STEP_SECONDS)
 TOKENS = [float(2**k) for k in range(18)]
 _CAUSES = {
     "overloaded": "overloaded",
@@ -32,6 +34,9 @@ _CAUSES = {
     **dict.fromkeys(("invalid_request", "unsupported_field", "prompt_too_long"), "validation"),
 }
 """What TGI calls an outcome; everything else went wrong in generation."""
+
+_TOTAL = re.compile(rb"^((?:# (?:HELP|TYPE) )?tgi_\w+)_total(?=[ {])", re.MULTILINE)
+"""The ending that prometheus_client gives all counters and TGI gives none of its own."""
 
 
 class Metrics:
@@ -94,7 +99,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The page that a Prometheus server reads."""
-        return generate_latest(self._registry)
+        return _TOTAL.sub(rb"\1", generate_latest(self._registry))
 
     def _measure(self, record: Record) -> None:
         seconds = {

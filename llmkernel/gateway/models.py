@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -140,7 +141,8 @@ class Models:
         """
         replica = await self._find(model)
         if record is not None:
-            record.model = replica.model
+            record.model, record.worker = replica.model, replica.name
+            record.asked = time.monotonic()
         with replica.hold():
             yield replica
 

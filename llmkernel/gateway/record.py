@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from llmkernel.client.generation import Generation
+from llmkernel.protocol import Timings
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,6 +19,11 @@ class Record:
     dialect: str
     principal: str = ""
     model: str = ""
+    worker: str = ""
+    asked: float = 0.0
+    """When a worker was found for it, on the monotonic clock; 0 where none was."""
+    answers: list[Timings] = field(default_factory=list)
+    """The worker's times of each answer; those of one request may run side by side."""
     status: int = 0
     outcome: str = ""
     """ok, dropped, or the code of what went wrong."""
@@ -49,6 +55,7 @@ class Record:
         self.generated_tokens += usage.completion_tokens
         self.queue += timings.queue
         self.prefill += timings.prefill
+        self.answers.append(timings)
         self.decode += timings.decode
         self.finish_reason = answer.finish_reason
 

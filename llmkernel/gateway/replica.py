@@ -120,7 +120,7 @@ class Replica:
 
     async def ask(self) -> StatusReport:
         """Ask it how it is, and keep the answer."""
-        self.report = await self.client.status()
+        self.report = await self.client.status(steps=True)
         self.silent = False
         return self.report
 

@@ -1,8 +1,9 @@
 """OpenTelemetry spans, where the extra `otel` is installed and a collector was named.
 
-A request's span continues the caller's `traceparent`. Below it are the times that the
-worker reports with its answer: queue, prefill, decode. The wire protocol carries no
-trace context, so the engine's single steps are not in a trace.
+A request's span continues the caller's `traceparent`. Below it are a span each for the
+time in a worker's queue, for prefill and for decode, of every answer. They are made here, from
+the times and the numbers of the engine's steps that come with the worker's last message:
+docs/architecture.md says why.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from llmkernel.gateway.record import Record
+    from llmkernel.protocol import Timings
 
 _NANO = 10**9
 
@@ -74,26 +76,38 @@ class Tracer:
         span.set_attribute("llmkernel.outcome", record.outcome or "ok")
         if record.model:
             span.set_attribute("gen_ai.request.model", record.model)
+            span.set_attribute("llmkernel.worker", record.worker)
             span.set_attribute("gen_ai.usage.input_tokens", record.prompt_tokens)
             span.set_attribute("gen_ai.usage.output_tokens", record.generated_tokens)
         if record.outcome not in ("", "ok"):
             span.set_status(Status(StatusCode.ERROR, record.outcome))
-        if record.generated_tokens:
-            self._phases(span, record)
+        for timings in record.answers:
+            self._phases(span, record, timings)
         span.end()
 
-    def _phases(self, span: Any, record: Record) -> None:
-        """The worker's times, one after the other from when the request was sent to it."""
+    def _phases(self, span: Any, record: Record, timings: Timings) -> None:
+        """One answer's times, one after the other from when the worker was asked for it.
+
+        The two clocks are not compared: the few hundred microseconds that a message takes
+        to the worker are missing before the first of them.
+        """
         from opentelemetry.trace import set_span_in_context
 
         context = set_span_in_context(span)
-        at = span.start_time + int(record.validation * _NANO)
-        for name, seconds in (
-            ("queue", record.queue),
-            ("prefill", record.prefill),
-            ("decode", record.decode),
+        sent = max(record.asked, record.began + record.validation) - record.began
+        at = span.start_time + int(sent * _NANO)
+        first, last = timings.first_step, timings.last_step
+        for name, seconds, steps in (
+            ("queue", timings.queue, {}),
+            ("prefill", timings.prefill, {"llmkernel.step.first": first} if first else {}),
+            ("decode", timings.decode, {"llmkernel.step.last": last} if last else {}),
         ):
-            child = self._tracer.start_span(f"llmkernel.{name}", context=context, start_time=at)
+            child = self._tracer.start_span(
+                f"llmkernel.{name}",
+                context=context,
+                start_time=at,
+                attributes={"llmkernel.worker": record.worker, **steps},
+            )
             at += int(seconds * _NANO)
             child.end(end_time=at)
 

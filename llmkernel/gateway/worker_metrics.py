@@ -1,16 +1,27 @@
-"""What workers say of themselves, as Prometheus metrics."""
+"""What workers say of themselves, as Prometheus metrics.
+
+Text Generation Inference counts batches: one of prompts, or one step of those that decode.
+Here a step may hold both; it counts as `prefill` where it reads any prompt.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from llmkernel.protocol import StatusReport
+from llmkernel.parts import STEP_PROMPTS, STEP_SECONDS
+from llmkernel.protocol import Spread, StatusReport, StepReport
 
 if TYPE_CHECKING:
     from llmkernel.gateway.admission import Permits
@@ -37,6 +48,17 @@ _COUNTERS = {
     "requests_finished": ("Requests finished for anybody", "load.requests_finished"),
     "requests_failed": ("Requests failed for anybody", "load.requests_failed"),
 }
+_STEP_COUNTS = {
+    "count": ("Steps that were begun", "launched"),
+    "success": ("Steps whose tokens came back", "succeeded"),
+    "failure": ("Steps that broke", "failed"),
+}
+_STEP_TIMES = {
+    "inference": "A step, seconds",
+    "forward": "The device's part of a step, seconds",
+    "decode": "Handing out the tokens of a step, seconds",
+}
+_METHODS = ("prefill", "decode")
 
 
 class WorkerMetrics(Collector):
@@ -54,6 +76,9 @@ class WorkerMetrics(Collector):
         """The metrics of all workers that have reported."""
         reports = self._reports()
         yield from _totals([report for _, _, report in reports])
+        yield from _batches(
+            [(name, model, report.steps or StepReport()) for name, model, report in reports]
+        )
         for rows, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
             for name, (text, place) in rows.items():
                 family = kind(f"llmkernel_{name}", text, labels=["worker", "model"])
@@ -88,3 +113,47 @@ def _totals(reports: list[StatusReport]) -> Iterator[Metric]:
         ("tgi_batch_max_total_tokens", "Tokens that all blocks can hold", most),
     ):
         yield GaugeMetricFamily(name, text, value=value)
+
+
+def _batches(workers: list[tuple[str, str, StepReport]]) -> Iterator[Metric]:
+    """Its metrics of batches. Each worker has its own, so that one that ends resets no sum."""
+    labels = ["worker", "model"]
+    for name, (text, place) in _STEP_COUNTS.items():
+        counter = CounterMetricFamily(
+            f"tgi_batch_inference_{name}", text, labels=["method", *labels]
+        )
+        for worker, model, steps in workers:
+            for method in _METHODS:
+                value = getattr(getattr(steps, method), place)
+                counter.add_metric([method, worker, model], value)
+        yield counter
+    for name, text in _STEP_TIMES.items():
+        times = HistogramMetricFamily(
+            f"tgi_batch_{name}_duration", text, labels=["method", *labels]
+        )
+        for worker, model, steps in workers:
+            for method in _METHODS:
+                spread = getattr(getattr(steps, method), name)
+                buckets = _buckets(spread, STEP_SECONDS)
+                times.add_metric([method, worker, model], buckets, spread.sum)
+        yield times
+    joined = CounterMetricFamily(
+        "tgi_batch_concat",
+        "Steps that read prompts beside sequences that decode",
+        labels=["reason", *labels],
+    )
+    prompts = HistogramMetricFamily(
+        "tgi_batch_next_size", "Prompts in a step that reads any", labels=labels
+    )
+    for worker, model, steps in workers:
+        joined.add_metric(["chunking", worker, model], steps.joined)
+        buckets = _buckets(steps.prompts, STEP_PROMPTS)
+        prompts.add_metric([worker, model], buckets, steps.prompts.sum)
+    yield joined
+    yield prompts
+
+
+def _buckets(spread: Spread, bounds: tuple[float, ...]) -> list[tuple[str, float]]:
+    counts = spread.counts or [0] * (len(bounds) + 1)
+    edges = [*map(floatToGoString, bounds), "+Inf"]
+    return list(zip(edges, accumulate(counts), strict=True))

@@ -130,7 +130,8 @@ class LLMKernelMagics(Magics):
         name, *arguments = given or ["help"]
         command = LLM.commands.get(name)
         if command is None:
-            near = difflib.get_close_matches(name, LLM.commands, n=1)
+            begun = [known for known in LLM.commands if known.startswith(name)]
+            near = begun or difflib.get_close_matches(name, LLM.commands, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(LLM.commands)}."
             raise InvalidRequest(f"There is no %llm {name}. {hint}")
         title = f"%llm {name}"

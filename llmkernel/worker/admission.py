@@ -23,6 +23,7 @@ from llmkernel.worker.text import Tokenizer
 
 _PROBE_CHARS = 16
 """Characters for each token of the context that are tokenised before the rest of a long text."""
+MAX_SALT_CHARS = 512
 _LOGPROB_BYTES = 40
 """What one token with its log-probability takes in a message, roughly."""
 
@@ -30,6 +31,10 @@ _LOGPROB_BYTES = 40
 def check(submit: Submit, info: ModelInfo, vocab_size: int) -> None:
     """Refuse what can be seen without tokenising. Raises InvalidRequest or PromptTooLong."""
     submit.params.check()
+    if len(submit.cache_salt) > MAX_SALT_CHARS or has_lone_surrogate(submit.cache_salt):
+        raise InvalidRequest(
+            f"cache_salt must be a text of up to {MAX_SALT_CHARS} characters.", field="cache_salt"
+        )
     if submit.messages is not None:
         if submit.prompt:
             raise InvalidRequest("Give a prompt or messages, not both.", field="messages")
@@ -140,6 +145,33 @@ def check_tokens(submit: Submit, prompt: Sequence[int]) -> None:
             f"the limit is {MAX_MESSAGE_BYTES}. Ask for fewer alternatives or a shorter prompt.",
             field="prompt_logprobs",
         )
+
+
+def bounded(submit: Submit, prompt_tokens: int, max_tokens: int) -> int:
+    """How long the answer may be within the bounds that the request brings itself.
+
+    `max_tokens` is what the engine has room for. Raises PromptTooLong.
+    """
+    most = submit.max_prompt_tokens
+    if most is not None and prompt_tokens > most:
+        raise PromptTooLong(
+            f"The prompt has {prompt_tokens} tokens; no more than {most} are taken here.",
+            needed=prompt_tokens,
+            limit=most,
+        )
+    most, asked = submit.max_total_tokens, submit.params.max_tokens
+    if most is None:
+        return max_tokens
+    needed = prompt_tokens + (1 if asked is None else asked)
+    if needed > most:
+        answer = "one token" if asked is None else f"max_tokens {asked}"
+        raise PromptTooLong(
+            f"The prompt has {prompt_tokens} tokens; with {answer} that is {needed}, "
+            f"and no more than {most} are taken here.",
+            needed=needed,
+            limit=most,
+        )
+    return min(max_tokens, most - prompt_tokens)
 
 
 def engine_params(params: SamplingParams) -> SamplingParams:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from llmkernel.protocol import Load
 from llmkernel.worker.scheduler import Scheduler
+from llmkernel.worker.sequence import StepBatch
+from llmkernel.worker.step_times import StepTimes
 
 RATE_SECONDS = 10.0
 """The window of the reported tokens/s."""
@@ -23,13 +25,15 @@ class Counters:
     cached: int = 0
     finished: int = 0
     failed: int = 0
+    times: StepTimes = field(default_factory=StepTimes)
     _marks: deque[tuple[float, int]] = field(
         default_factory=lambda: deque([(time.monotonic(), 0)], maxlen=4096)
     )
 
-    def step_done(self, now: float) -> None:
+    def step_done(self, batch: StepBatch, now: float) -> None:
         """One more step was read back at `now`."""
         self.steps += 1
+        self.times.done(batch, now)
         self._marks.append((now, self.generated))
 
     def tokens_per_second(self) -> float:

@@ -92,6 +92,10 @@ class Desk:
         """What the engine is doing now."""
         return self._engine.load()
 
+    def steps(self) -> protocol.StepReport:
+        """How the engine's steps went."""
+        return self._engine.steps()
+
     # In ----------------------------------------------------------------------------
 
     def submit(self, peer: Peer, submit: protocol.Submit, size: int) -> None:
@@ -166,13 +170,14 @@ class Desk:
         submit = preparing.submit
         params = admission.engine_params(submit.params)
         admission.check_tokens(submit, prompt)
+        most = self._engine.check_fits(len(prompt), params.max_tokens, params.width)
         request = Request(
             key=next(self._keys),
             client=preparing.peer.name,
             prompt=prompt,
             params=params,
-            max_tokens=self._engine.check_fits(len(prompt), params.max_tokens, params.width),
-            salt=preparing.peer.principal.encode(),
+            max_tokens=admission.bounded(submit, len(prompt), most),
+            salt=_salt(preparing.peer.principal, submit.cache_salt),
             eos_token_ids=self._tokenizer.eos_token_ids,
             seed=random.getrandbits(63) if params.seed is None else params.seed,
             arrived=preparing.arrived,
@@ -262,6 +267,11 @@ class Desk:
     def _forget(self, preparing: Preparing) -> None:
         self._preparing.discard(preparing)
         self._preparing_bytes -= preparing.size
+
+
+def _salt(principal: str, wanted: str) -> bytes:
+    """A principal's name has no NUL, so no salt makes one look like another."""
+    return f"{principal}\0{wanted}".encode()
 
 
 def _refusal(request_id: int, error: LLMKernelError) -> protocol.Refused:

@@ -22,7 +22,7 @@ from llmkernel.errors import (
     NumericalError,
     PromptTooLong,
 )
-from llmkernel.protocol import Load
+from llmkernel.protocol import Load, StepReport
 from llmkernel.worker.blocks import BlockPool
 from llmkernel.worker.counters import Counters
 from llmkernel.worker.failures import Failures
@@ -163,6 +163,10 @@ class Engine:
         """What the engine is doing now."""
         return self._count.load(self.scheduler)
 
+    def steps(self) -> StepReport:
+        """How the steps went."""
+        return self._count.times.report()
+
     @property
     def idle(self) -> bool:
         """Whether nothing is queued, running or on its way; exact between steps."""
@@ -214,6 +218,7 @@ class Engine:
         self._leave(death)
 
     def _launch(self, batch: StepBatch) -> None:
+        self._count.times.launched(batch)
         try:
             handle = self._runner.launch(batch)
         except Exception as error:  # noqa: BLE001 - whatever a model raises fails this step only
@@ -245,7 +250,7 @@ class Engine:
             self.scheduler.landed(row)
             if not row.sequence.ended:
                 self._take_row(row, sampled, scores, now)
-        self._count.step_done(now)
+        self._count.step_done(batch, now)
 
     def _take_row(
         self, row: Row, sampled: Sampled | None, scores: list[Sampled], now: float
@@ -331,6 +336,7 @@ class Engine:
 
     def _understand(self, batch: StepBatch, error: Exception) -> LLMKernelError:
         """What an exception means; raises EngineDied where going on makes no sense."""
+        self._count.times.failed(batch)
         _log.error("a step of %d rows failed", len(batch.rows), exc_info=error)
         for row in batch.rows:
             self.scheduler.landed(row)

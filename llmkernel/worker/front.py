@@ -298,8 +298,8 @@ class Front:
             case protocol.Credit(id=request_id, tokens=tokens):
                 if self._desk is not None:
                     self._desk.credit(peer, request_id, tokens)
-            case protocol.GetStatus(id=request_id):
-                self._exchange.send(peer, self._status(request_id))
+            case protocol.GetStatus():
+                self._exchange.send(peer, self._status(message))
             case protocol.Watch():
                 self._on_watch(peer)
             case protocol.Stop(id=request_id, drain=drain):
@@ -346,9 +346,9 @@ class Front:
         if self._desk is not None:
             self._desk.drop(peer)
 
-    def _status(self, request_id: int) -> protocol.StatusReport:
+    def _status(self, question: protocol.GetStatus) -> protocol.StatusReport:
         return protocol.StatusReport(
-            id=request_id,
+            id=question.id,
             state=self._state,
             name=self._config.name,
             instance=self._instance,
@@ -361,6 +361,7 @@ class Front:
             clients=len(self._peers),
             rss_bytes=psutil.Process().memory_info().rss,
             device_bytes=self._device_bytes(),
+            steps=self._desk.steps() if question.steps and self._desk is not None else None,
         )
 
 

@@ -293,6 +293,7 @@ class Scheduler:
         request = sequence.request
         if not request.admitted:
             request.admitted = time.monotonic()
+            request.first_step = self.step
             request.cached_tokens = sequence.computed
         return True
 

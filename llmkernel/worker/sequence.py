@@ -58,6 +58,8 @@ class Request:
     admitted: float = 0.0
     first_token: float = 0.0
     ended: float = 0.0
+    first_step: int = 0
+    """Number of the step in which it was admitted."""
     cached_tokens: int = 0
     prompt_logprobs: list[Sampled] = field(default_factory=list)
     """For prompt tokens 1.. in order, where params.prompt_logprobs asks for them."""
@@ -140,6 +142,8 @@ class StepBatch:
     """All rows of one step, decode rows (count 1) first."""
 
     rows: list[Row]
+    launched: float = 0.0
+    """When it went to the runner, on the monotonic clock."""
 
     @property
     def tokens(self) -> int:

@@ -40,6 +40,9 @@ class EngineLike(Protocol):
     def load(self) -> protocol.Load:
         """What it is doing now."""
 
+    def steps(self) -> protocol.StepReport:
+        """How its steps went."""
+
     def check_fits(self, prompt_tokens: int, max_tokens: int | None, width: int) -> int:
         """The limit of new tokens; raises PromptTooLong for what could never run."""
 
@@ -218,6 +221,8 @@ class Stream:
             queue=max(0.0, admitted - request.arrived),
             prefill=max(0.0, first - admitted),
             decode=max(0.0, end - first),
+            first_step=request.first_step,
+            last_step=max((s.last_step for s in request.sequences), default=0),
         )
 
     def _prompt(self) -> dict[str, Any]:

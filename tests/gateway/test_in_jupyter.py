@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -102,6 +103,41 @@ def guarded(shared_dir, worker, tmp_path_factory) -> Iterator[Jupyter]:
     """One whose Authorizer lets users read and nothing else."""
     worker("scripted")
     yield from serve(tmp_path_factory.mktemp("guarded"), NOBODY)
+
+
+@contextmanager
+def logged_in(jupyter: Jupyter) -> Iterator[httpx.Client]:
+    """A browser of somebody who has logged in: Jupyter gives each their own name."""
+    with httpx.Client(base_url=jupyter.url, timeout=30, follow_redirects=True) as browser:
+        browser.get("/login")
+        browser.post("/login", data={"password": TOKEN, "_xsrf": browser.cookies["_xsrf"]})
+        browser.headers["X-XSRFToken"] = browser.cookies["_xsrf"]
+        yield browser
+
+
+def test_two_users_share_no_cached_tokens(jupyter):
+    body = {"messages": [{"role": "user", "content": "Ann and Bob ask the same, " * 5}]}
+    with logged_in(jupyter) as ann, logged_in(jupyter) as bob:
+
+        def cached(who: httpx.Client) -> int:
+            answer = who.post("/llmkernel/v1/chat/completions", json=body | {"max_tokens": 2})
+            assert answer.status_code == 200, answer.text
+            return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert [cached(ann), cached(bob)] == [0, 0]
+        assert cached(ann) > 0
+        assert cached(jupyter.http) == 0
+
+
+def test_scripts_with_the_token_are_one_user(jupyter):
+    headers = {"Authorization": f"token {TOKEN}"}
+    body = {"input": "Hello", "max_output_tokens": 2}
+    made = jupyter.stranger("POST", "/llmkernel/v1/responses", json=body, headers=headers)
+    body |= {"previous_response_id": made.json()["id"]}
+    went_on = jupyter.stranger("POST", "/llmkernel/v1/responses", json=body, headers=headers)
+    assert went_on.status_code == 200, went_on.text
+    with logged_in(jupyter) as other:
+        assert other.get(f"/llmkernel/v1/responses/{made.json()['id']}").status_code == 404
 
 
 def below(path: str) -> str:

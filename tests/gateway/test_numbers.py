@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmkernel.gateway.tracing import Tracer
 from tests.conftest import wait_until
+from tests.gateway.serving import Gate
 
 BODY = {"inputs": "How do I", "parameters": {"max_new_tokens": 5}}
 PROMPT = len(BODY["inputs"]) + 1
@@ -67,6 +77,79 @@ def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
     assert "0.00015000000000000001" in edges or "0.00015" in edges
 
 
+TGI = {
+    "tgi_request_count": "counter", "tgi_request_success": "counter",
+    "tgi_request_failure": "counter", "tgi_batch_inference_count": "counter",
+    "tgi_batch_inference_success": "counter", "tgi_batch_inference_failure": "counter",
+    "tgi_batch_concat": "counter",
+    "tgi_queue_size": "gauge", "tgi_batch_current_size": "gauge",
+    "tgi_batch_current_max_tokens": "gauge", "tgi_batch_max_total_tokens": "gauge",
+    "tgi_request_duration": "histogram", "tgi_request_validation_duration": "histogram",
+    "tgi_request_queue_duration": "histogram", "tgi_request_inference_duration": "histogram",
+    "tgi_request_mean_time_per_token_duration": "histogram",
+    "tgi_request_input_length": "histogram", "tgi_request_max_new_tokens": "histogram",
+    "tgi_request_generated_tokens": "histogram", "tgi_request_skipped_tokens": "histogram",
+    "tgi_batch_next_size": "histogram", "tgi_batch_inference_duration": "histogram",
+    "tgi_batch_forward_duration": "histogram", "tgi_batch_decode_duration": "histogram",
+    "tgi_batch_filter_duration": "histogram", "tgi_batch_concat_duration": "histogram",
+}  # fmt: skip
+"""Every metric that Text Generation Inference has."""
+LEFT_OUT = {"tgi_batch_filter_duration", "tgi_batch_concat_duration"}
+"""Work that is not done here: a step is planned anew, no batch is cut or joined to another."""
+
+
+def test_the_page_has_tgis_metrics_but_those_of_work_that_is_not_done(scripted):
+    scripted.post("/generate", BODY)
+    page = scripted.get("/metrics").text
+    kinds = {family.name: family.type for family in text_string_to_metric_families(page)}
+    found = {
+        name: kind
+        for name, kind in kinds.items()
+        if name.startswith("tgi_") and not name.endswith("_created")
+    }
+    assert found == {name: kind for name, kind in TGI.items() if name not in LEFT_OUT}
+    for name in found:  # counters have no ending there, and dashboards ask for what is there
+        assert re.search(rf"(?m)^{name}(_bucket)?[ {{]", page) or name == "tgi_request_failure", (
+            name
+        )
+        assert not re.search(rf"(?m)^{name}_total", page)
+    for name in LEFT_OUT:
+        assert f"`{name}`" in (Path("docs") / "gateway.md").read_text()
+
+
+def test_steps_are_counted_as_batches(scripted):
+    def steps(kind: str, method: str) -> float:
+        labels = (("method", method), ("model", "scripted"), ("worker", "scripted"))
+        return samples(scripted)[f"tgi_batch_{kind}", *labels]
+
+    def total(kind: str) -> float:
+        return steps(kind, "prefill") + steps(kind, "decode")
+
+    scripted.post("/generate", BODY)
+    truth = scripted.status("scripted").load.steps
+    wait_until(
+        lambda: total("inference_success_total") == truth, seconds=5, what="the worker's report"
+    )
+    before = steps("inference_count_total", "prefill"), steps("inference_count_total", "decode")
+    scripted.post("/generate", BODY)
+    truth = scripted.status("scripted").load.steps
+    wait_until(lambda: total("inference_success_total") == truth, seconds=5, what="its next one")
+    after = steps("inference_count_total", "prefill"), steps("inference_count_total", "decode")
+    assert after[0] - before[0] == 1
+    assert after[1] - before[1] >= 4
+    for kind in ("inference", "forward", "decode"):
+        assert total(f"{kind}_duration_count") == truth
+    assert total("inference_failure_total") == 0
+    sums = [total(f"{kind}_duration_sum") for kind in ("inference", "forward", "decode")]
+    assert sums[0] == pytest.approx(sums[1] + sums[2])
+    worker = (("model", "scripted"), ("worker", "scripted"))
+    page = samples(scripted)
+    prompts = page["tgi_batch_next_size_count", *worker]
+    assert prompts == steps("inference_count_total", "prefill")
+    assert page["tgi_batch_next_size_sum", *worker] >= prompts
+    assert page["tgi_batch_next_size_bucket", ("le", "1.0"), *worker] <= prompts
+
+
 def test_what_workers_count_is_there_too(scripted):
     scripted.post("/generate", BODY)
 
@@ -107,28 +190,37 @@ def test_the_status_tells_numbers_and_no_text(scripted):
     )
 
 
-def test_a_trace_goes_on_from_the_callers(open_gate, scripted):
-    pytest.importorskip("opentelemetry.sdk")
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    from llmkernel.gateway.tracing import Tracer
-
+@pytest.fixture
+def traced(open_gate, scripted) -> Iterator[tuple[Gate, InMemorySpanExporter]]:
+    """A gateway that keeps its spans."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     gate = open_gate()
-    gate.server.gateway.tracer = Tracer(provider)
+    before, gate.server.gateway.tracer = gate.server.gateway.tracer, Tracer(provider)
+    yield gate, exporter
+    gate.server.gateway.tracer = before
+    provider.shutdown()
+
+
+def spans_of(exporter: InMemorySpanExporter, count: int) -> list[ReadableSpan]:
+    wait_until(
+        lambda: len(exporter.get_finished_spans()) >= count, seconds=5, what=f"{count} spans"
+    )
+    spans = list(exporter.get_finished_spans())
+    assert len(spans) == count
+    return spans
+
+
+PHASES = ["llmkernel.queue", "llmkernel.prefill", "llmkernel.decode"]
+
+
+def test_a_trace_goes_on_from_the_callers(traced):
+    gate, exporter = traced
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     gate.post("/generate", BODY, headers={"traceparent": f"00-{trace}-{parent}-01"})
-    wait_until(lambda: len(exporter.get_finished_spans()) == 4, seconds=5, what="four spans")
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    assert set(spans) == {
-        "POST /generate",
-        "llmkernel.queue",
-        "llmkernel.prefill",
-        "llmkernel.decode",
-    }
+    found = spans_of(exporter, 4)
+    spans = {span.name: span for span in found}
+    assert set(spans) == {"POST /generate", *PHASES}
     request = spans["POST /generate"]
     assert f"{request.context.trace_id:032x}" == trace
     assert f"{request.parent.span_id:016x}" == parent
@@ -137,10 +229,44 @@ def test_a_trace_goes_on_from_the_callers(open_gate, scripted):
     assert request.attributes["llmkernel.outcome"] == "ok"
     assert "How do I" not in str([span.to_json() for span in spans.values()])
     gate.post("/generate", {"inputs": ""}, headers={"traceparent": "nonsense"})
-    wait_until(lambda: len(exporter.get_finished_spans()) == 5, seconds=5, what="the fifth span")
-    failed = exporter.get_finished_spans()[-1]
+    failed = spans_of(exporter, 5)[-1]
     assert failed.attributes["llmkernel.outcome"] == "invalid_request"
     assert not failed.status.is_ok
+
+
+def test_a_trace_reaches_the_engines_steps(traced):
+    gate, exporter = traced
+    answer = gate.post("/generate", BODY)
+    spans = {span.name: span for span in spans_of(exporter, 4)}
+    request, *phases = (spans[name] for name in ["POST /generate", *PHASES])
+    edges = [request.start_time, *(p.start_time for p in phases), phases[-1].end_time]
+    assert edges == sorted(edges)
+    assert phases[-1].end_time <= request.end_time
+    for one, other in itertools.pairwise(phases):
+        assert one.end_time == other.start_time
+    queue = (phases[0].end_time - phases[0].start_time) / 1e6
+    assert queue == pytest.approx(int(answer.headers["x-queue-time"]), abs=1)
+    first = phases[1].attributes["llmkernel.step.first"]
+    last = phases[2].attributes["llmkernel.step.last"]
+    assert last - first >= 4  # five tokens, the first of them by the step that read the prompt
+    assert {phase.attributes["llmkernel.worker"] for phase in phases} == {"scripted"}
+
+
+def test_answers_side_by_side_have_their_own_times(traced):
+    gate, exporter = traced
+    body = {"model": "tgi", "prompt": ["one", "two", "three"], "max_tokens": 1500}
+    body["ignore_eos"] = True
+    assert gate.post("/v1/completions", body).status_code == 200
+    spans = spans_of(exporter, 10)
+    request = next(span for span in spans if span.name == "POST /v1/completions")
+    decodes = [span for span in spans if span.name == "llmkernel.decode"]
+    assert len(decodes) == 3
+    for span in spans:
+        assert request.start_time <= span.start_time
+        assert span.end_time <= request.end_time, "their times were put one after the other"
+    lasts = [span.attributes["llmkernel.step.last"] for span in decodes]
+    firsts = [s.attributes["llmkernel.step.first"] for s in spans if s.name == "llmkernel.prefill"]
+    assert max(firsts) < min(lasts), "they shared steps"
 
 
 def test_traces_without_the_extra_name_it(monkeypatch):

@@ -1,21 +1,16 @@
-"""TGI's own client against the gateway.
-
-It needs huggingface-hub below 1 and so an environment of its own: name its Python in
-TEXT_GENERATION_PYTHON to run this (`pip install text-generation==0.7.0` there).
-"""
+"""TGI's own client against the gateway; it wants huggingface-hub below 1."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+from collections.abc import Iterator
 
 import pytest
 
+from tests.gateway.clients.own_packages import INSTALL_SECONDS, Python, own_python
 from tests.gateway.serving import TOKEN
 
-PYTHON = os.environ.get("TEXT_GENERATION_PYTHON")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="TEXT_GENERATION_PYTHON names no interpreter")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_SECONDS + 60)]
 CODE = """
 import asyncio, json, sys
 from text_generation import AsyncClient, Client
@@ -48,18 +43,17 @@ print(json.dumps(found))
 """
 
 
-def test_every_call_that_has_a_route_here(scripted):
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Iterator[Python]:
+    folder = tmp_path_factory.mktemp("text-generation")
+    with own_python(folder, "text-generation==0.7.0", "huggingface-hub<1") as found:
+        yield found
+
+
+def test_every_call_that_has_a_route_here(scripted, python):
     client = scripted.worker()
     text = client.generate("How do I", temperature=0, max_tokens=60).text
-    done = subprocess.run(
-        [PYTHON, "-c", CODE, scripted.url, TOKEN],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(python.run(CODE, scripted.url, TOKEN))
     too_many = "Input validation error: `stop` supports up to 4 stop sequences. Given: 5"
     assert found == {
         "text": text,

@@ -10,6 +10,7 @@ from llmkernel.gateway.anthropic.request import Conversation, MessagesRequest
 from llmkernel.gateway.anthropic.stream import MessageStream
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.naming import Head, new_head
 
@@ -30,7 +31,7 @@ async def create_message(exchange: Exchange) -> None:
         if request.stream:
             await _stream(exchange, ask, replica, head)
             return
-        generation = await ask.whole(replica.client)
+        generation = await ask.whole(client_for(exchange, replica))
     exchange.count(generation)
     exchange.answer(answers.answer(head, generation))
 
@@ -48,7 +49,7 @@ async def count_tokens(exchange: Exchange) -> None:
 
 async def _stream(exchange: Exchange, ask: Ask, replica: Replica, head: Head) -> None:
     out = exchange.stream()
-    async with ask.stream(replica.client) as deltas:
+    async with ask.stream(client_for(exchange, replica)) as deltas:
         # clients show the size of the prompt from the first event on
         tokens = await replica.client.tokenize(ask.messages or [])
         events = MessageStream(head, len(tokens))

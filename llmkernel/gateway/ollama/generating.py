@@ -11,6 +11,7 @@ from llmkernel.gateway.ollama.options import Options
 from llmkernel.gateway.ollama.request import ChatRequest, Common, GenerateRequest
 from llmkernel.gateway.outflow import NDJSON
 from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 
 
@@ -45,14 +46,14 @@ async def _answer(exchange: Exchange, request: Common, ask: Ask | None, kind: Ki
         if request.stream is not False:
             await _stream(exchange, ask, replica, lines)
             return
-        generation = await ask.whole(replica.client)
+        generation = await ask.whole(client_for(exchange, replica))
     exchange.count(generation)
     exchange.answer(lines.whole(generation))
 
 
 async def _stream(exchange: Exchange, ask: Ask, replica: Replica, lines: Lines) -> None:
     out = exchange.stream(NDJSON)
-    async with ask.stream(replica.client) as deltas:
+    async with ask.stream(client_for(exchange, replica)) as deltas:
         async for delta in deltas:
             for line in lines.delta(delta):
                 await out.line(line)

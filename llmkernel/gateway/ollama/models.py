@@ -1,4 +1,4 @@
-"""GET /api/tags and /api/ps, POST /api/show, GET /api/version: the models that there are."""
+"""The models that there are: list, show, and why they are not copied or deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from llmkernel._version import __version__
-from llmkernel.errors import WorkerNotFound
+from llmkernel.errors import UnsupportedField, WorkerNotFound
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.models import Models
 from llmkernel.gateway.ollama.names import named, plain
@@ -73,6 +73,21 @@ class ShowRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     verbose: bool | None = None
 
 
+class CopyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which model to give another name."""
+
+    source: str
+    destination: str
+
+
+class DeleteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which model to delete."""
+
+    model: str | None = None
+    name: str | None = None
+    """The older name of `model`."""
+
+
 class Shown(msgspec.Struct, kw_only=True):
     """A model in detail."""
 
@@ -108,18 +123,46 @@ async def show(exchange: Exchange) -> None:
     """One model. Raises WorkerNotFound."""
     request = exchange.read(ShowRequest)
     models = exchange.gateway.models
-    name = plain(models, named(request.model, request.name))
-    if name not in models.names() and not models.serving(name):
-        raise WorkerNotFound("There is no such model here. GET /api/tags lists them.")
+    name = _known(models, named(request.model, request.name))
     info = _info(models, name)
     exchange.answer(
         Shown(details=_details(info), model_info=_facts(name, info), capabilities=_CAPABILITIES)
     )
 
 
+async def copy(exchange: Exchange) -> None:
+    """Refused. Raises WorkerNotFound for a model that there is not, as Ollama does."""
+    request = exchange.read(CopyRequest)
+    _known(exchange.gateway.models, request.source)
+    raise UnsupportedField(
+        "Models are not copied: each has the name of its worker and the id of its model. "
+        "`llmkernel start MODEL --name NAME` gives one another name.",
+        field="destination",
+    )
+
+
+async def delete(exchange: Exchange) -> None:
+    """Refused: the files are the operator's. Raises WorkerNotFound for one that there is not."""
+    request = exchange.read(DeleteRequest)
+    _known(exchange.gateway.models, named(request.model, request.name))
+    raise UnsupportedField(
+        "Models are not deleted over HTTP: their files belong to whoever runs this gateway. "
+        "`keep_alive: 0` without a prompt unloads one that the gateway may load.",
+        field="model",
+    )
+
+
 async def version(exchange: Exchange) -> None:
     """The version of this project."""
     exchange.answer(Version())
+
+
+def _known(models: Models, given: str) -> str:
+    """The name of a model that may be named. Raises WorkerNotFound."""
+    name = plain(models, given)
+    if name not in models.names() and not models.serving(name):
+        raise WorkerNotFound("There is no such model here. GET /api/tags lists them.")
+    return name
 
 
 def _info(models: Models, name: str) -> ModelInfo | None:

@@ -8,11 +8,15 @@ from llmkernel.gateway.ollama.answer import Line
 from llmkernel.gateway.ollama.dialect import OLLAMA
 from llmkernel.gateway.ollama.generating import chat, generate
 from llmkernel.gateway.ollama.models import (
+    CopyRequest,
+    DeleteRequest,
     RunningList,
     Shown,
     ShowRequest,
     Tags,
     Version,
+    copy,
+    delete,
     running,
     show,
     tags,
@@ -22,10 +26,20 @@ from llmkernel.gateway.ollama.pull import PullRequest, PullStatus, pull
 from llmkernel.gateway.ollama.request import ChatRequest, GenerateRequest
 from llmkernel.gateway.outflow import NDJSON
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unsupported import unsupported
 
 _get = partial(Route, method="GET", dialect=OLLAMA)
 # curl and Ollama's own program send no content type
 _post = partial(Route, method="POST", dialect=OLLAMA, any_content_type=True)
+
+UNSUPPORTED = {
+    "/api/create": "Models are not made here. Start one with `llmkernel start MODEL`.",
+    "/api/push": "Models are not pushed from here.",
+    "/api/embed": "Embeddings are not supported: this gateway writes text.",
+    "/api/embeddings": "Embeddings are not supported: this gateway writes text.",
+    "/api/blobs/{digest}": "Files are not taken in: models come from the hub, by POST /api/pull.",
+}
+"""Routes of Ollama's API that are answered with why not."""
 
 ROUTES = [
     _post(
@@ -61,4 +75,27 @@ ROUTES = [
         streams=NDJSON,
         event=PullStatus,
     ),
+    _post(
+        path="/api/copy",
+        act=copy,
+        summary="Refused: a model has one name",
+        body=CopyRequest,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/delete",
+        act=delete,
+        summary="Refused: files are the operator's",
+        dialect=OLLAMA,
+        body=DeleteRequest,
+        any_content_type=True,
+    ),
+    *[
+        _post(
+            path=path,
+            act=unsupported(why),
+            summary="Refused: not supported",
+        )
+        for path, why in UNSUPPORTED.items()
+    ],
 ]

@@ -7,6 +7,7 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.openai import chat_answer, chat_request
 from llmkernel.gateway.openai.chat_request import ChatRequest
 from llmkernel.gateway.openai.chat_stream import ChatStream
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.naming import new_head
 
@@ -19,11 +20,12 @@ async def complete_chat(exchange: Exchange) -> None:
     with exchange.permits(ask.params.width - 1):
         async with exchange.lease(request.model) as replica:
             head = new_head("chatcmpl-", replica.model)
+            client = client_for(exchange, replica, request.cache_salt)
             if request.stream:
                 usage = chat_request.wants_usage(request)
-                await _stream(exchange, ask, replica.client, ChatStream(head, include_usage=usage))
+                await _stream(exchange, ask, client, ChatStream(head, include_usage=usage))
                 return
-            generation = await ask.whole(replica.client)
+            generation = await ask.whole(client)
     exchange.count(generation)
     exchange.answer(chat_answer.answer(head, generation))
 

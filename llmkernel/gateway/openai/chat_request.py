@@ -62,6 +62,8 @@ class ChatRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fields=T
     top_logprobs: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    cache_salt: str | None = None
+    """Share cached prompts only with requests of the same salt."""
     user: str | None = None
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None

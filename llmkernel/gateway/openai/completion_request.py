@@ -36,6 +36,8 @@ class CompletionRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fi
     """Answer with the prompt and what follows; with logprobs and max_tokens 0 this is scoring."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    cache_salt: str | None = None
+    """Share cached prompts only with requests of the same salt."""
     user: str | None = None
     suffix: Any = None
     grammar: Any = None

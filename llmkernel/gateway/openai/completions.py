@@ -10,6 +10,7 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.openai import completion_answer, completion_request
 from llmkernel.gateway.openai.completion_request import CompletionRequest
 from llmkernel.gateway.openai.completion_stream import CompletionStream
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.merging import merged, together
 from llmkernel.gateway.translation.naming import Head, new_head
@@ -23,7 +24,8 @@ async def complete(exchange: Exchange) -> None:
     with exchange.permits(sum(ask.params.width for ask in asks) - 1):
         async with exchange.lease(request.model) as replica:
             answer = _stream if request.stream else _whole
-            await answer(exchange, request, asks, replica.client, new_head("cmpl-", replica.model))
+            client = client_for(exchange, replica, request.cache_salt)
+            await answer(exchange, request, asks, client, new_head("cmpl-", replica.model))
 
 
 async def _whole(

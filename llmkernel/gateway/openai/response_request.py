@@ -73,6 +73,8 @@ class ResponseRequest(sampling.SamplingFields, kw_only=True, forbid_unknown_fiel
     """Only message.output_text.logprobs."""
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
+    cache_salt: str | None = None
+    """Share cached prompts only with requests of the same salt."""
     user: str | None = None
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None

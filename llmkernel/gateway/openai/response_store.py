@@ -20,6 +20,8 @@ class Kept(msgspec.Struct, frozen=True):
     turns: list[ChatMessage]
     size: int
     """Bytes of text, roughly."""
+    begun: str = ""
+    """What the request had written of the response's own turn."""
 
 
 class ResponseStore:
@@ -34,13 +36,15 @@ class ResponseStore:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, owner: str, response: Response, turns: list[ChatMessage]) -> None:
+    def put(
+        self, owner: str, response: Response, turns: list[ChatMessage], begun: str = ""
+    ) -> None:
         """Keep a response; others may have to go."""
-        size = len(msgspec.msgpack.encode((response, turns)))
+        size = len(msgspec.msgpack.encode((response, turns, begun)))
         if size > self._most_bytes:
             return
         self.remove(owner, response.id)
-        self._kept[owner, response.id] = Kept(response, turns, size)
+        self._kept[owner, response.id] = Kept(response, turns, size, begun)
         self._bytes += size
         while len(self._kept) > self._most or self._bytes > self._most_bytes:
             _, oldest = self._kept.popitem(last=False)

@@ -7,19 +7,20 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from llmkernel.client import AsyncClient
 from llmkernel.client.generation import Generation
-from llmkernel.errors import LLMKernelError
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.openai import response as shapes
-from llmkernel.gateway.openai import response_request
+from llmkernel.gateway.openai import response_items, response_request
 from llmkernel.gateway.openai.dialect import error_of
 from llmkernel.gateway.openai.response import Response
 from llmkernel.gateway.openai.response_request import ResponseRequest
 from llmkernel.gateway.openai.response_store import Kept, ResponseStore
 from llmkernel.gateway.openai.response_stream import ResponseStream
-from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.naming import new_head, new_id
 from llmkernel.protocol import ChatMessage
@@ -35,6 +36,13 @@ class Deleted(msgspec.Struct):
     object: Literal["response"] = "response"
 
 
+class InputTokens(msgspec.Struct):
+    """How long a request is. A last turn of the assistant's counts as closed."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+
+
 async def create_response(exchange: Exchange) -> None:
     """The next turn after what a request and the responses before it say."""
     request = exchange.read(ResponseRequest)
@@ -47,7 +55,8 @@ async def create_response(exchange: Exchange) -> None:
         head = new_head("resp_", replica.model)
         response = shapes.begun(head, request, ask.params)
         answer = _stream if request.stream else _whole
-        await answer(exchange, ask, replica, response, turns)
+        client = client_for(exchange, replica, request.cache_salt)
+        await answer(exchange, ask, client, response, turns)
 
 
 async def retrieve_response(exchange: Exchange) -> None:
@@ -63,10 +72,37 @@ async def delete_response(exchange: Exchange) -> None:
     exchange.answer(Deleted(name))
 
 
+async def list_input_items(exchange: Exchange) -> None:
+    """What a response that is kept answered. Raises Refusal and InvalidRequest."""
+    kept = _kept(exchange, exchange.path["response"], "response_id")
+    exchange.answer(response_items.page(exchange, kept))
+
+
+async def cancel_response(exchange: Exchange) -> None:
+    """Nothing to cancel: responses that are made in the background are refused from the start."""
+    _kept(exchange, exchange.path["response"], "response_id")
+    raise InvalidRequest(
+        "Only a response that is made in the background can be cancelled, and there are none "
+        "here. Close the connection of the one that streams.",
+        field="response_id",
+    )
+
+
+async def count_input(exchange: Exchange) -> None:
+    """The tokens that a request would have read. Raises as creating it would."""
+    request = exchange.read(ResponseRequest)
+    before = _before(exchange, request)
+    ask = response_request.ask(request, before, response_request.turns(request))
+    exchange.validated()
+    async with exchange.lease(request.model) as replica:
+        tokens = await replica.client.tokenize(ask.messages or [])
+    exchange.answer(InputTokens(len(tokens)))
+
+
 async def _whole(
-    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+    exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
-    generation = await ask.whole(replica.client)
+    generation = await ask.whole(client)
     exchange.count(generation)
     response = shapes.ended(response, new_id("msg_"), generation)
     _keep(exchange, response, turns, generation)
@@ -74,11 +110,11 @@ async def _whole(
 
 
 async def _stream(
-    exchange: Exchange, ask: Ask, replica: Replica, response: Response, turns: list[ChatMessage]
+    exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
     events = ResponseStream(response, new_id("msg_"))
     try:
-        generation = await _relay(exchange, ask, replica, events)
+        generation = await _relay(exchange, ask, client, events)
     except LLMKernelError as error:
         if exchange.outflow is None or not exchange.outflow.begun:
             raise
@@ -92,11 +128,11 @@ async def _stream(
 
 
 async def _relay(
-    exchange: Exchange, ask: Ask, replica: Replica, events: ResponseStream
+    exchange: Exchange, ask: Ask, client: AsyncClient, events: ResponseStream
 ) -> Generation:
     out = exchange.stream()
     first = events.begin()
-    async with ask.stream(replica.client) as deltas:
+    async with ask.stream(client) as deltas:
         async for delta in deltas:
             for event in [*first, *events.delta(delta)]:
                 await out.event(event, event.type)
@@ -121,7 +157,7 @@ def _keep(
     turns = [*turns]
     begun = turns.pop().content if turns[-1].role == "assistant" else ""  # it was gone on with
     written = ChatMessage(role="assistant", content=begun + generation.text)
-    _store(exchange).put(exchange.principal, response, [*turns, written])
+    _store(exchange).put(exchange.principal, response, [*turns, written], begun)
 
 
 def _kept(exchange: Exchange, name: str, field: str) -> Kept:

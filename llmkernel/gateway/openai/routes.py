@@ -14,12 +14,17 @@ from llmkernel.gateway.openai.completions import complete
 from llmkernel.gateway.openai.dialect import OPENAI
 from llmkernel.gateway.openai.models import Model, ModelList, list_models, retrieve_model
 from llmkernel.gateway.openai.response import Response
+from llmkernel.gateway.openai.response_items import ItemList
 from llmkernel.gateway.openai.response_request import ResponseRequest
 from llmkernel.gateway.openai.response_stream import ResponseEvent
 from llmkernel.gateway.openai.responses import (
     Deleted,
+    InputTokens,
+    cancel_response,
+    count_input,
     create_response,
     delete_response,
+    list_input_items,
     retrieve_response,
 )
 from llmkernel.gateway.openai.texts import (
@@ -32,8 +37,14 @@ from llmkernel.gateway.openai.texts import (
 )
 from llmkernel.gateway.outflow import EVENT_STREAM
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unsupported import unsupported
 
 _route = partial(Route, dialect=OPENAI)
+UNSUPPORTED = {
+    "/v1/responses/compact": "Conversations are not compacted here. Send a shorter input.",
+    "/v1/embeddings": "Embeddings are not supported: this gateway writes text.",
+}
+"""Routes of OpenAI's API for text that are answered with why not."""
 
 ROUTES = [
     _route(
@@ -83,6 +94,25 @@ ROUTES = [
         event=ResponseEvent,
         permit=True,
     ),
+    # before the route of any response, whose id these names would be
+    _route(
+        method="POST",
+        path="/v1/responses/input_tokens",
+        act=count_input,
+        summary="The tokens that a response would read",
+        body=ResponseRequest,
+        answer=InputTokens,
+    ),
+    *[
+        _route(
+            method="POST",
+            path=path,
+            act=unsupported(why),
+            summary="Refused: not supported",
+            any_content_type=True,
+        )
+        for path, why in UNSUPPORTED.items()
+    ],
     _route(
         method="GET",
         path="/v1/responses/{response}",
@@ -96,6 +126,20 @@ ROUTES = [
         act=delete_response,
         summary="Let a response go",
         answer=Deleted,
+    ),
+    _route(
+        method="GET",
+        path="/v1/responses/{response}/input_items",
+        act=list_input_items,
+        summary="What a response answered, turn by turn",
+        answer=ItemList,
+    ),
+    _route(
+        method="POST",
+        path="/v1/responses/{response}/cancel",
+        act=cancel_response,
+        summary="Refused: none is made in the background",
+        any_content_type=True,
     ),
     _route(
         method="POST",

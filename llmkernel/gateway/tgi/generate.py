@@ -12,6 +12,7 @@ from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import failure_of
 from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.tgi import headers
 from llmkernel.gateway.tgi.answers import reason, response
 from llmkernel.gateway.tgi.dialect import TGI
@@ -72,7 +73,7 @@ async def whole(
     """The answer to a request, and the headers that tell how long it took."""
     async with prepared(exchange, request, stream=False, full_text=full_text) as ready:
         with _copies(exchange, ready.plan.best_of):
-            answer = await ready.replica.client.generate(
+            answer = await client_for(exchange, ready.replica).generate(
                 ready.ids, ready.plan.params, max_tokens=ready.max_tokens
             )
         exchange.count(answer)
@@ -101,7 +102,8 @@ async def _events(exchange: Exchange, ready: Ready) -> None:
     out = exchange.stream()
     out.headers(headers.stream(ready.replica, ready.inputs))
     streaming = Streaming(ready.plan, ready.inputs, len(ready.ids), ready.max_tokens)
-    deltas = ready.replica.client.stream(ready.ids, ready.plan.params, max_tokens=ready.max_tokens)
+    client = client_for(exchange, ready.replica)
+    deltas = client.stream(ready.ids, ready.plan.params, max_tokens=ready.max_tokens)
     async with deltas:
         async for delta in deltas:
             for event in await streaming.take(delta, ready.specials):

@@ -9,6 +9,7 @@ from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal
 from llmkernel.gateway.routes import Act
+from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.tgi.generate import compatible, whole
 from llmkernel.gateway.tgi.schemas import (
     CompatRequest,
@@ -58,7 +59,8 @@ async def _one(exchange: Exchange, instance: VertexInstance) -> str:
             "`parameters` go with `inputs`, not with `messages`", field="parameters"
         )
     async with exchange.lease() as replica:
-        answer = await replica.client.chat(conversation(instance.messages or []))
+        client = client_for(exchange, replica)
+        answer = await client.chat(conversation(instance.messages or []))
     exchange.count(answer)
     return answer.text
 

@@ -10,6 +10,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "gateway_dialects.md"
 BEGINNING, *RECIPES = re.findall(
     r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
 )
+LLAMA_INDEX = next(recipe for recipe in RECIPES if "llama_index" in recipe)
+"""It cannot be imported beside the others."""
 
 CELLS = re.findall(r"^```ipython\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 """Those for the magics of jupyter-ai, cell by cell."""

@@ -45,6 +45,39 @@ def test_chat(client, expected):
     assert answer.total_duration > 0
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda client: client.copy("scripted", "other"), "not copied"),
+        (lambda client: client.delete("scripted:latest"), "not deleted over HTTP"),
+        (lambda client: client.create("other", from_="scripted"), "not made here"),
+        (lambda client: client.push("scripted"), "not pushed"),
+        (lambda client: client.embed("scripted", "text"), "Embeddings"),
+        (lambda client: client.embeddings("scripted", "text"), "Embeddings"),
+    ],
+    ids=["copy", "delete", "create", "push", "embed", "embeddings"],
+)
+def test_what_is_not_supported_says_so(client, call, says):
+    with pytest.raises(ollama.ResponseError, match=says) as error:
+        call(client)
+    assert error.value.status_code == 400
+
+
+def test_models_that_there_are_not_are_not_found(client):
+    for call in (lambda: client.copy("none", "other"), lambda: client.delete("none")):
+        with pytest.raises(ollama.ResponseError, match="no such model") as error:
+            call()
+        assert error.value.status_code == 404
+
+
+def test_a_blob_is_refused_and_a_route_that_is_none_is_not_found(scripted):
+    digest = "sha256:" + "0" * 64
+    blob = scripted.http.post(f"/api/blobs/{digest}", content=b"x")
+    assert (blob.status_code, set(blob.json())) == (400, {"error"})
+    none = scripted.get("/api/none")
+    assert (none.status_code, set(none.json())) == (404, {"error"})
+
+
 def test_a_streamed_chat(client, expected):
     lines = list(client.chat("scripted", USER, options=GREEDY, stream=True))
     assert "".join(line.message.content for line in lines) == expected.text

@@ -96,6 +96,56 @@ def test_responses(client, expected):
         client.responses.retrieve(answer.id)
 
 
+def test_the_items_of_a_response(client):
+    first = client.responses.create(input="One?", instructions="Be brief.", **GREEDY)
+    begun = [{"role": "user", "content": "Two?"}, {"role": "assistant", "content": "It is"}]
+    second = client.responses.create(input=begun, previous_response_id=first.id, **GREEDY)
+    items = client.responses.input_items.list(second.id, order="asc")
+    told = [(item.role, item.content[0].type, item.content[0].text) for item in items]
+    assert told == [
+        ("user", "input_text", "One?"),
+        ("assistant", "output_text", first.output_text),
+        ("user", "input_text", "Two?"),
+        ("assistant", "output_text", "It is"),
+    ]
+    ids = [item.id for item in items]
+    newest = client.responses.input_items.list(second.id, limit=3)
+    assert [item.id for item in newest.data] == ids[:0:-1]
+    assert newest.has_more
+    assert [item.id for item in newest] == ids[::-1], "the pages do not follow one another"
+    for wrong in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_none"}):
+        with pytest.raises(openai.BadRequestError) as error:
+            client.responses.input_items.list(second.id, **wrong)
+        assert error.value.param == next(iter(wrong))
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_items.list("resp_none")
+
+
+def test_a_response_is_cancelled_by_leaving_it(client):
+    answer = client.responses.create(input="One?", **GREEDY)
+    with pytest.raises(openai.BadRequestError, match="in the background"):
+        client.responses.cancel(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_none")
+
+
+def test_the_tokens_of_a_response_are_counted(client):
+    answer = client.responses.create(input="One?", **GREEDY)
+    counted = client.responses.input_tokens.count(input="One?")
+    assert counted.input_tokens == answer.usage.input_tokens
+    more = client.responses.input_tokens.count(input="Two?", previous_response_id=answer.id)
+    assert more.input_tokens > counted.input_tokens
+
+
+def test_what_is_not_supported_says_so(client):
+    with pytest.raises(openai.BadRequestError, match="compacted"):
+        client.responses.compact(model="tgi", input="One?")
+    with pytest.raises(openai.BadRequestError, match="Embeddings"):
+        client.embeddings.create(model="tgi", input="One?")
+    with pytest.raises(openai.NotFoundError, match="There is no such route"):
+        client.moderations.create(input="One?")
+
+
 def test_a_streamed_response(client, expected):
     with client.responses.stream(input="What is a worker?", **GREEDY) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
