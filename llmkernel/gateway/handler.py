@@ -92,8 +92,10 @@ class Serving(RequestHandler):
         if self.route is None:
             raise self._no_route()
         self._check_length()
-        if self.route.body is not None and not self.route.any_content_type:
-            self._check_content_type()
+        if self.route.body is not None:
+            self._check_coding()
+            if not self.route.any_content_type:
+                self._check_content_type()
 
     def data_received(self, chunk: bytes) -> None:
         """Keep a part of the body, up to the limit."""
@@ -112,6 +114,11 @@ class Serving(RequestHandler):
         limit = self.gateway.settings.limits.payload_limit
         if size > limit:
             raise Refusal("too_large", f"The body is larger than {limit} bytes.")
+
+    def _check_coding(self) -> None:
+        given = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if given != "identity":
+            raise Refusal("content_type", "Send the body as it is: Content-Encoding is not taken.")
 
     def _check_content_type(self) -> None:
         given = self.request.headers.get("Content-Type", "").partition(";")[0].strip()
