@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import site
@@ -30,6 +31,7 @@ from llmkernel.processes import Identity
 _LOG_LINES = 15
 _LOG_BYTES = 2**18
 _CLOSED = -1
+_TROUBLE = re.compile("error|traceback|fatal|critical|exception", re.IGNORECASE)
 _STOP_SECONDS = 5.0
 
 
@@ -135,8 +137,14 @@ class Child:
 
     def why(self, what: str = "ended before it was ready") -> LLMKernelError:
         """The error for a worker that did not come up: its own report, else its log."""
+        told = self._told()
+        killed = (
+            ""
+            if _TROUBLE.search(told)
+            else " It tells of no error, so it was killed, perhaps for lack of memory."
+        )
         return self.failure or StartFailed(
-            f"The worker {self.name!r} {what}. Its log, {self.log}:\n{self._told()}"
+            f"The worker {self.name!r} {what}.{killed} Its log, {self.log}:\n{told}"
         )
 
     def stop(self) -> None:

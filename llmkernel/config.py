@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ DEMO_MODEL = "demo"
 Quantization = Literal["auto", "nf4", "fp4", "int8", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+_CHOICES: dict[str, Any] = {"quantization": Quantization, "dtype": Dtype}
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
@@ -84,7 +85,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         try:
             config = msgspec.convert(plain, cls)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(f"Bad setting: {error}") from None
+            raise _bad_setting(error) from None
         config._check()
         return config
 
@@ -114,7 +115,19 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < 2**50:
-                raise InvalidRequest(f"{name} must be at least {low}, and was {value}.", field=name)
+                raise InvalidRequest(
+                    f"{name} must be from {low} to below 2^50, and was {value}.", field=name
+                )
+
+
+def _bad_setting(error: msgspec.ValidationError) -> InvalidRequest:
+    """In words what msgspec says, with the values that a setting may have."""
+    what, _, place = str(error).partition(" - at ")
+    name = place.strip("`").removeprefix("$.")
+    choices = get_args(_CHOICES.get(name))
+    if choices:
+        return InvalidRequest(f"{name} must be one of {', '.join(choices)}.", field=name)
+    return InvalidRequest(f"Bad setting {name}: {what.replace('`', '')}.", field=name)
 
 
 def parse_size(text: str, field: str = "kv_cache") -> int:

@@ -294,7 +294,7 @@ TABLE: dict[str, Outcome] = {
         Outcome(
             WorkerNotFound,
             404,
-            "`%llm list` shows what runs; `%llm start` starts one, `-m NAME` picks one.",
+            "`%llm list` shows what runs; `%llm start` starts one; say which by its name.",
         ),
         Outcome(WorkerDied, 502, "Start it again with `%llm start`. " + _LOGS),
         Outcome(WorkerUnresponsive, 504, _LOGS),

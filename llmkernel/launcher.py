@@ -51,7 +51,17 @@ def start(
     on_progress: OnProgress | None = None,
     timeout: float | None = None,
 ) -> Connection:
-    """The connection to a ready worker of this configuration, started where none runs.
+    """The connection to a ready worker of this configuration, started where none runs; see `begin`."""
+    return begin(config, on_progress=on_progress, timeout=timeout)[0]
+
+
+def begin(
+    config: WorkerConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    timeout: float | None = None,
+) -> tuple[Connection, bool]:
+    """The connection to a ready worker of this configuration, and whether it was started here.
 
     Attaches to a running worker of that name. `on_progress` is called in this thread
     for each step of loading; `timeout` in seconds covers everything and is off by
@@ -67,13 +77,13 @@ def start(
         running = files.running(config.name)
         if running is not None:
             if _attach(config, running, wait):
-                return running
+                return running, False
         elif (lock := NameLock.take(paths.lock_path(config.name))) is None:
             wait.for_the_lock(config.name)
         else:
             with lock:  # given back whatever happens, unless a worker has taken it over
                 if files.running(config.name) is None:
-                    return _launch(config, lock, wait)
+                    return _launch(config, lock, wait), True
             time.sleep(_POLL)  # its lock file was removed; the worker there takes the name back
 
 

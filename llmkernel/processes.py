@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def own_identity() -> Identity:
     return Identity(os.getpid(), start, boot_id())
 
 
+@functools.cache
 def boot_id() -> str:
     """What the kernel calls the present boot."""
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import zmq
 
 _BATCH = 64
-"""Messages taken in a row before the loop may do something else."""
+"""Messages taken in a row before the loop may do something else,"""
+_BATCH_SECONDS = 0.005
+"""and for how long."""
 _READABLE = int(zmq.POLLIN)
 """A plain number: the enumeration's own operator takes as long as the question."""
 
@@ -50,9 +53,12 @@ class Pump:
             self._socket.close()
 
     def _receive(self) -> None:
+        end = time.monotonic() + _BATCH_SECONDS
         for _ in range(_BATCH):
             if not self._receive_one():
                 return
+            if time.monotonic() > end:
+                break
         self._loop.call_soon(self._receive)
 
     def _receive_one(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import click
 import msgspec
@@ -267,3 +268,19 @@ def test_no_worker_is_started_with_a_limit_that_it_would_refuse_later(monkeypatc
     monkeypatch.setenv("LLMKERNEL_WATCHDOG", value)
     with pytest.raises(InvalidRequest, match=f"LLMKERNEL_WATCHDOG='{value}'"):
         environment.for_worker()
+
+
+@pytest.mark.parametrize("said", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_threads_of_a_worker_wait_asleep_unless_somebody_says_how(monkeypatch, said):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment.for_worker()["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv(said, "1000")
+    assert environment.for_worker().get("OMP_WAIT_POLICY") == os.environ.get("OMP_WAIT_POLICY")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("quantization", "nf5"), ("dtype", "float8")])
+def test_what_a_setting_may_be_is_told(setting, value):
+    said = refusal(**{setting: value})
+    assert setting in said
+    assert "none" in said or "bfloat16" in said

@@ -66,6 +66,9 @@ and `mailto`, pictures are links, control characters are taken out.
 | `0` | published once, at the end, without anything that depends on speed |
 | `auto`, or not set | `0` where nbclient (nbconvert, papermill) or pytest (nbval) runs the notebook, and under `%%capture`; else `1` |
 
+Where outputs are published once, a generation in the background and the bar of `map` show nothing: an
+output that came after its cell would be in the file or not by chance. The handle has the answer.
+
 ### What the variable gets
 
 | options | `-o VAR` |

@@ -11,6 +11,13 @@ if ! command -v npm > /dev/null; then
     echo "npm is missing: apt-get install nodejs npm (Node 20 or newer)" >&2
     exit 1
 fi
+version=$(node --version 2> /dev/null || echo none)
+major=${version#v}
+major=${major%%.*}
+if ! [ "$major" -ge 20 ] 2> /dev/null; then
+    echo "Node 20 or newer is needed, and here is $version: https://nodejs.org, or a newer Debian" >&2
+    exit 1
+fi
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --silent --no-audit --no-fund
 fi

@@ -14,13 +14,14 @@ import msgspec
 from llmkernel import environment
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
+from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import StartFailed, from_code
 from llmkernel.progress import ProgressBar
 from llmkernel.protocol import Progress
 
 
 @click.command("pull", cls=Command)
-@click.argument("model")
+@click.argument("model", default=DEMO_MODEL)
 @click.option("--revision", metavar="TEXT", help="Branch, tag or commit on the hub.")
 @click.option(
     "--json", "as_json", is_flag=True, help="NDJSON: the progress, then the folder and commit."
@@ -28,6 +29,7 @@ from llmkernel.protocol import Progress
 def pull_command(model: str, revision: str | None, as_json: bool) -> None:
     """Download a model into the hub's cache, for a start that needs no network.
 
+    MODEL is a hub id; the embedded model, which is there already, where it is left out.
     Takes what a worker will read and no other copy of the weights. HF_TOKEN is used where it
     is set; a download that broke goes on where it was.
     """

@@ -37,20 +37,18 @@ def start_command(timeout: float | None, as_json: bool, **settings: Any) -> None
     MODEL is a hub id, a local folder, or left out for the embedded model. The command
     returns when the model is loaded; the worker stays until `llmkernel stop`.
     """
-    from llmkernel import connection, launcher
+    from llmkernel import launcher
     from llmkernel.progress import ProgressBar
 
     config = build_config(settings)
-    ran_before = connection.running(config.name) is not None
     with ProgressBar() as bar:
-        worker = launcher.start(config, on_progress=bar.show, timeout=timeout)
+        worker, started = launcher.begin(config, on_progress=bar.show, timeout=timeout)
     report = ask(worker)
     if as_json:
-        console.json_line({"started": not ran_before} | summary(worker, report))
+        console.json_line({"started": started} | summary(worker, report))
         return
-    console.line(
-        f"{worker.name} {'already runs' if ran_before else 'is ready'}: {headline(report)}"
-    )
+    said = f"{worker.name} {'is ready' if started else 'already runs'}: {headline(report)}"
+    console.line(said, untrusted=True)
 
 
 @click.command("list", cls=Command)
@@ -106,11 +104,13 @@ def stop_command(name: str | None, everyone: bool, now: bool, kill: bool, as_jso
     stopped = [worker.name for worker, why in zip(workers, failures, strict=True) if why is None]
     if as_json:
         console.json_line({"stopped": stopped})
-    else:
+    elif stopped or not workers:
         console.line(f"Stopped: {', '.join(stopped)}" if stopped else "No worker runs.", err=True)
-    for why in failures:
-        if why is not None:
-            raise why
+    problems = [why for why in failures if why is not None]
+    for why in problems[1:]:
+        console.line(f"Error: {why.message}", untrusted=True, err=True)
+    if problems:
+        raise problems[0]
 
 
 def summary(worker: Connection, report: StatusReport | None) -> dict[str, Any]:

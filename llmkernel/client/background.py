@@ -1,4 +1,4 @@
-"""The one private thread per process on which all links of this process live."""
+"""Where links live: the one private thread of this process, or a loop that serves anyway."""
 
 from __future__ import annotations
 
@@ -7,8 +7,47 @@ import atexit
 import contextlib
 import os
 import threading
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import zmq
+
+
+class Home(Protocol):
+    """A loop that watches descriptors, and the ZeroMQ context of the sockets on it."""
+
+    pid: int
+    """The process that made it; a forked child has no use for it."""
+    context: zmq.Context[zmq.Socket[bytes]]
+    loop: asyncio.AbstractEventLoop
+
+    def soon(self, action: Callable[..., None], *values: Any) -> None:
+        """Have the loop do something. Any thread. Raises RuntimeError once it is closed."""
+
+
+class Here:
+    """The running loop as a home: nothing hops between threads.
+
+    For a process whose loop does little else, as a gateway's: what blocks the loop holds up
+    its links too. `close` once no link lives here any more.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.context = _context()
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def soon(self, action: Callable[..., None], *values: Any) -> None:
+        """Have the loop do something. Any thread. Raises RuntimeError once it is closed."""
+        if threading.get_ident() == self._thread:
+            self.loop.call_soon(action, *values)
+        else:
+            self.loop.call_soon_threadsafe(action, *values)
+
+    def close(self) -> None:
+        """Close every socket; what was to be sent has had its time."""
+        self.context.destroy()
 
 
 class Background:
@@ -16,10 +55,9 @@ class Background:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.context.set(zmq.MAX_SOCKETS, _SOCKETS)
+        self.context = _context()
         # not the policy's kind of loop: ZeroMQ needs one that watches descriptors
-        self.loop = asyncio.SelectorEventLoop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._run, name="llmkernel-link", daemon=True)
         self._thread.start()
 
@@ -28,6 +66,10 @@ class Background:
         self.loop.run_forever()
         self.context.destroy(linger=0)
         self.loop.close()
+
+    def soon(self, action: Callable[..., None], *values: Any) -> None:
+        """Have the loop do something. Any thread. Raises RuntimeError once it is closed."""
+        self.loop.call_soon_threadsafe(action, *values)
 
     def stop(self) -> None:
         """End the thread and close every socket; for the end of the process."""
@@ -38,6 +80,14 @@ class Background:
 
 _SOCKETS = 16384
 """A connection takes three; ZeroMQ's own bound is 1023."""
+
+
+def _context() -> zmq.Context[zmq.Socket[bytes]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, _SOCKETS)
+    return context
+
+
 _lock = threading.Lock()
 _background: Background | None = None
 

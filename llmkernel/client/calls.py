@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import itertools
 import queue
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -25,9 +27,11 @@ from llmkernel.errors import ConnectionProblem, LLMKernelError
 T = TypeVar("T")
 
 TICK_SECONDS = 0.05
-"""A loop that waits for a worker wakes this often, so that a kernel's interrupt gets through.
+"""A kernel's loop that waits for a worker wakes this often, so that an interrupt gets through.
 
 ipykernel schedules the cancellation of an async cell without waking its loop."""
+_KERNEL = "ipykernel.kernelapp"
+"""A module that every kernel has loaded, and nobody else."""
 
 Question = (
     protocol.Submit | protocol.Tokenize | protocol.Detokenize | protocol.GetStatus | protocol.Stop
@@ -145,14 +149,18 @@ class AsyncInbox:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._tick = TICK_SECONDS if _KERNEL in sys.modules else None
         self._arrivals: deque[Arrival] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._woken = False
 
     def put(self, arrival: Arrival) -> None:
         """Add something and wake whoever waits."""
         self._arrivals.append(arrival)
-        if not self._woken:
+        if threading.get_ident() == self._thread:
+            self._resolve()
+        elif not self._woken:
             self._woken = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._wake)
@@ -161,24 +169,35 @@ class AsyncInbox:
         """The next arrival; None if none comes within `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._arrivals:
-            left = TICK_SECONDS if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self._waiter = self._loop.create_future()
-            tick = self._loop.call_later(min(left, TICK_SECONDS), self._resolve)
-            try:
-                await self._waiter
-            finally:
-                tick.cancel()
+            left = self._tick
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                left = min(left, self._tick or left)
+            await self._wait(left)
         return self._arrivals.popleft()
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Until something was put in, or so long."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        timer = None if seconds is None else self._loop.call_later(seconds, self._resolve)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         self._woken = False
         self._resolve()
 
     def _resolve(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
 
 
 InboxMaker = Callable[[], Inbox]

@@ -1,4 +1,4 @@
-"""What a link does on its own thread: connect, ask, hand out answers, notice the end.
+"""What a link does where it lives: connect, ask, hand out answers, notice the end.
 
 A channel connects when there is something to ask, and again after the connection broke:
 it reads the connection file anew, so that a worker that was started again is found.
@@ -14,7 +14,7 @@ import zmq
 
 from llmkernel import connection as files
 from llmkernel import protocol
-from llmkernel.client.background import Background
+from llmkernel.client.background import Home
 from llmkernel.client.calls import Answer, Call
 from llmkernel.client.session import Session
 from llmkernel.connection import Connection
@@ -39,14 +39,14 @@ _BURIAL_SECONDS = 0.3
 class Channel:
     """Connects to the worker of `connection`, or to the one of that name that came after it.
 
-    All methods are called on the loop of `background`.
+    All methods are called on the loop of `home`.
     """
 
-    def __init__(self, background: Background, connection: Connection, silence: float) -> None:
+    def __init__(self, home: Home, connection: Connection, silence: float) -> None:
         self.connection = connection
         self._silence = silence
-        self._background = background
-        self._loop = background.loop
+        self._home = home
+        self._loop = home.loop
         self._session: Session | None = None
         self._calls: dict[int, Call] = {}
         self._deadline = 0.0
@@ -105,7 +105,7 @@ class Channel:
             self.connection = files.find(self.connection.name)
             self._session = Session(
                 self._loop,
-                self._background.context,
+                self._home.context,
                 self.connection,
                 on_welcome=self._on_welcome,
                 on_message=self._on_message,

@@ -58,9 +58,7 @@ class Core:
         # log-probabilities of a long answer would not fit into one message
         stream = stream or submit.params.logprobs is not None
         submit = msgspec.structs.replace(submit, stream=stream, **self._terms)
-        if timeout is not None and not timeout > 0:
-            raise InvalidRequest(f"timeout must be above 0 seconds, and was {timeout}.")
-        return Reading(self.link, submit, self._make_inbox(), timeout)
+        return Reading(self.link, submit, self._make_inbox(), questions.seconds(timeout))
 
     async def ask(self, question: Question, kind: type[A], timeout: float) -> A:
         """The one answer to a question.
@@ -104,7 +102,7 @@ class Core:
         checkpoint: str | PathLike[str] | None,
     ) -> Any:
         """The answers to many prompts; see Client.map."""
-        items = mapping.prompts(values)
+        items = mapping.prompts(values, template=template is not None)
         if concurrency is not None and concurrency < 1:
             raise InvalidRequest(f"concurrency must be at least 1, and was {concurrency}.")
 
@@ -112,7 +110,7 @@ class Core:
         with contextlib.ExitStack() as stack:
             kept = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
             bar = stack.enter_context(
-                contextlib.closing(mapping.Bar(items, shown=progress is True))
+                contextlib.closing(mapping.bar(items, shown=progress is True))
             )
             batch = mapping.Batch(
                 self.link,
@@ -120,8 +118,9 @@ class Core:
                 items,
                 ask,
                 concurrency=in_flight,
-                timeout=timeout,
+                timeout=questions.seconds(timeout),
                 on_result=progress if callable(progress) else bar.step,
+                on_known=progress if callable(progress) else lambda _: bar.known(),
                 checkpoint=kept,
             )
             return mapping.like(values, await batch.run())

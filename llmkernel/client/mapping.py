@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sized
-from typing import Any
+from typing import Any, Protocol
 
 from llmkernel import protocol
 from llmkernel.client.calls import Arrival, Inbox
@@ -28,7 +28,8 @@ class Batch:
 
     `ask(item)` makes the request for one item, or raises why there is none. A failure
     stays in its item's place. Where the worker's queue is full a request is sent again. What a
-    `checkpoint` knows is not asked, and what comes is kept there.
+    `checkpoint` knows is not asked, and what comes is kept there. Each result is told to
+    `on_result`, or to `on_known` where it was there before.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Batch:
         concurrency: int,
         timeout: float | None,
         on_result: Callable[[Result], None],
+        on_known: Callable[[Result], None],
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -51,6 +53,7 @@ class Batch:
         self._concurrency = concurrency
         self._timeout = timeout
         self._on_result = on_result
+        self._on_known = on_known
         self._more = True
         self._again: deque[tuple[int, protocol.Submit]] = deque()
         self._full = False
@@ -112,7 +115,8 @@ class Batch:
             return True
         known = self._checkpoint.get(index, submit) if self._checkpoint else None
         if known is not None:
-            self._settle(index, known)
+            self._results[index] = known
+            self._on_known(known)
         else:
             self._send(index, submit)
         return True
@@ -165,8 +169,16 @@ class Batch:
         self._on_result(result)
 
 
-def prompts(values: Any) -> Iterable[Any]:
-    """The prompts to map over. Raises InvalidRequest for a single one."""
+def prompts(values: Any, *, template: bool) -> Iterable[Any]:
+    """The prompts to map over: of a data frame its rows. Raises InvalidRequest for a single one."""
+    if _is_frame(values):
+        if not template:
+            raise InvalidRequest(
+                "Of a data frame map needs a column, map(frame['text']), or a template that "
+                "puts columns in their places: template='{{ value.text }}'."
+            )
+        columns = [str(name) for name in values.columns]
+        return [dict(zip(columns, row, strict=True)) for row in values.itertuples(index=False)]
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidRequest(
             f"map takes a list of prompts, and got {type(values).__name__}. "
@@ -176,20 +188,41 @@ def prompts(values: Any) -> Iterable[Any]:
 
 
 def like(values: Any, results: list[Result]) -> Any:
-    """The results in the container of `values`: a Series with its index for a Series, else a list."""
+    """The results in the container of `values`: a list, or a Series with its index.
+
+    A Series gives a Series, and so does a data frame, with a result for each row.
+    """
     pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(values, pandas.Series):
+    if pandas is None or not isinstance(values, pandas.Series | pandas.DataFrame):
         return results
-    return pandas.Series(results, index=values.index, name=values.name, dtype=object)
+    name = None if _is_frame(values) else values.name
+    return pandas.Series(results, index=values.index, name=name, dtype=object)
 
 
-class Bar:
+def _is_frame(values: Any) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(values, pandas.DataFrame)
+
+
+class Bar(Protocol):
+    """Shows how far a map is."""
+
+    def step(self, result: Any) -> None:
+        """One more is done."""
+
+    def known(self) -> None:
+        """One more was there from the beginning: it says nothing of the rate."""
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+
+
+class TqdmBar:
     """A tqdm bar of results, with the number of failures once there are any."""
 
-    def __init__(self, values: Iterable[Any], *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool = True) -> None:
         from tqdm.auto import tqdm
 
-        total = len(values) if isinstance(values, Sized) else None
         self._bar: Any = tqdm(total=total, unit="prompt", disable=not shown)
         self._failed = 0
 
@@ -200,6 +233,23 @@ class Bar:
             self._failed += 1
             self._bar.set_postfix(failed=self._failed)
 
+    def known(self) -> None:
+        """One more was there from the beginning: it says nothing of the rate."""
+        if not self._bar.disable:
+            self._bar.initial += 1
+            self._bar.n += 1
+            self._bar.last_print_n = self._bar.n
+
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+
+make_bar: Callable[[int | None], Bar] = TqdmBar
+"""What shows how far a map is; the magics put a bar here that a notebook can be saved with."""
+
+
+def bar(values: Iterable[Any], *, shown: bool) -> Bar:
+    """The bar of a map over `values`."""
+    total = len(values) if isinstance(values, Sized) else None
+    return make_bar(total) if shown else TqdmBar(total, shown=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,6 +18,8 @@ Messages: TypeAlias = str | Sequence[Mapping[str, str] | protocol.ChatMessage]
 """A conversation of {"role": ..., "content": ...} turns; a text is one turn of the user."""
 
 INT32_MAX = 2**31 - 1
+_LONGEST_SECONDS = 1e8
+"""Three years: what the system's own clocks hold."""
 _TURNS = (Mapping, protocol.ChatMessage)
 
 
@@ -79,6 +82,15 @@ def turns(messages: Messages) -> list[protocol.ChatMessage]:
     if found and found[-1].role == "user" and not found[-1].content.strip():
         raise InvalidRequest("The message to answer is empty.", field="messages")
     return found
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A timeout as it is waited for; None for none, and for infinity. Raises InvalidRequest."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidRequest(f"timeout must be above 0 seconds, and was {timeout!r}.")
+    return min(float(timeout), _LONGEST_SECONDS) if math.isfinite(timeout) else None
 
 
 def token_ids(values: Iterable[int]) -> list[int]:

@@ -126,15 +126,20 @@ class Reading:
     def __init__(
         self, link: Link, submit: protocol.Submit, inbox: Inbox, timeout: float | None
     ) -> None:
+        self._link = link
         self._inbox = inbox
         self._whole: deque[Delta] = deque()
         self._over = False
         self.request = InFlight(link, submit, inbox, timeout)
 
     async def next(self) -> Delta | None:
-        """What came next; None after the end. Raises how the request failed."""
+        """What came next; None after the end. Raises how the request failed.
+
+        Several readers share what comes; each of them hears of the end.
+        """
         if self._over:
             return self._whole.popleft() if self._whole else None
+        self._link.check()
         try:
             return await self._next()
         except (KeyboardInterrupt, asyncio.CancelledError) as stop:
@@ -162,6 +167,10 @@ class Reading:
             await farewell([self.request], self._inbox, _LATE_SECONDS)
         elif arrival.delta is not None:
             return self.request.add(arrival.delta)
+        else:
+            self._inbox.put(arrival)  # for the next reader
+        if self._over:
+            return self._whole.popleft() if self._whole else None
         self._over = True
         self._whole += _not_streamed(self.request.result())
         if self.request.call.tokens:

@@ -57,6 +57,6 @@ def _part(value: Any, field: str | None) -> Any:
     if field is None:
         return value
     found = value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
-    if found is None:
+    if found is None or found != found:
         raise InvalidRequest(f"The item has no {field!r} to put into the template.")
     return found

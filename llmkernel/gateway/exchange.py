@@ -71,6 +71,10 @@ class Exchange:
         """The body as the route's schema. Raises Refusal."""
         return bodies.decode(self.body, kind)
 
+    async def turn(self) -> None:
+        """Let others have the loop where they wait for it; before work that many begin at once."""
+        await self.gateway.turns.take()
+
     def lease(self, model: str | None = None) -> AbstractAsyncContextManager[Replica]:
         """A worker for a `model` field, held until the block ends; see Models.lease."""
         return self.gateway.models.lease(model, self.record)
@@ -116,6 +120,7 @@ class Exchange:
             self._handler,
             content_type,
             self.record,
+            self.gateway.turns,
             write_seconds=settings.write_seconds,
             idle=settings.keep_alive_seconds,
         )

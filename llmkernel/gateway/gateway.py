@@ -21,6 +21,7 @@ from llmkernel.gateway.recent import Recent
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.settings import Settings
 from llmkernel.gateway.tracing import tracer_to
+from llmkernel.gateway.turns import Turns
 
 
 class Gateway:
@@ -32,6 +33,7 @@ class Gateway:
     def __init__(self, settings: Settings, token: Token | None = None) -> None:
         self.settings = settings
         self.models = Models(settings)
+        self.turns = Turns()
         self.permits = Permits(settings.limits.max_concurrent_requests)
         self.log = GatewayLog()
         self.recent = Recent()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
-from llmkernel.errors import Draining, RequestEnded
+from llmkernel.errors import Draining, RequestEnded, SlowConsumer
 from llmkernel.gateway.dialects import Dialect
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
@@ -159,6 +159,7 @@ class Serving(RequestHandler):
             self._report()
 
     async def _run(self, exchange: Exchange) -> None:
+        await exchange.turn()
         with self.gateway.observe(exchange, self.request.headers):
             try:
                 with self._permit():
@@ -191,8 +192,9 @@ class Serving(RequestHandler):
         with contextlib.suppress(StreamClosedError, asyncio.TimeoutError):
             self.write(self.dialect.last_words(failure))
             await asyncio.wait_for(asyncio.shield(self.flush()), 1.0)
-            return
-        self._cut()  # it does not even take that
+            if not isinstance(error, SlowConsumer):
+                return
+        self._cut()  # it does not even take that, or takes nothing else
 
     def _cut(self) -> None:
         """End a connection whose answer is not whole, so that nobody takes it for one."""

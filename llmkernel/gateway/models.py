@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from llmkernel import connection as files
+from llmkernel.client.background import Here
 from llmkernel.config import default_name
 from llmkernel.connection import Connection
 from llmkernel.errors import (
@@ -37,6 +38,7 @@ class Models:
         self.loader = Loader(settings.load_settings)
         self.replicas: dict[str, Replica] = {}
         """By the worker's name."""
+        self._home: Here | None = None
         self._order = itertools.count()
         self._own: set[str] = set()
         """Names of the workers that the gateway started."""
@@ -65,6 +67,15 @@ class Models:
         for replica in self.replicas.values():
             replica.close()
         self.replicas.clear()
+        if self._home is not None:
+            await asyncio.sleep(0)  # their sockets are closed in the next turn
+            self._home.close()
+            self._home = None
+
+    def _place(self) -> Here:
+        """Where the connections live: here, since a thread of their own costs two hops a token."""
+        self._home = self._home or Here()
+        return self._home
 
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
@@ -88,7 +99,7 @@ class Models:
         if known is not None:
             known.close()
         order = known.order if known is not None else next(self._order)
-        replica = self.replicas[connection.name] = Replica(connection, order)
+        replica = self.replicas[connection.name] = Replica(connection, order, self._place())
         if self._own_or_allowed(replica):
             replica.keep = self._settings.unload_after
         return replica

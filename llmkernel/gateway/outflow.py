@@ -13,6 +13,7 @@ from tornado.iostream import StreamClosedError
 from llmkernel.errors import SlowConsumer
 from llmkernel.gateway.dialects import sse
 from llmkernel.gateway.record import Record
+from llmkernel.gateway.turns import Turns
 
 if TYPE_CHECKING:
     from tornado.web import RequestHandler
@@ -21,8 +22,6 @@ EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 MOST_UNSENT = 64 * 1024
 """Bytes that may wait for a reader before the answer is not read on."""
-_TURN = 3
-"""Writes after which a stream that has much to say lets the others have the loop."""
 
 
 class Outflow:
@@ -39,12 +38,14 @@ class Outflow:
         handler: RequestHandler,
         content_type: str,
         record: Record,
+        turns: Turns,
         *,
         write_seconds: float,
         idle: float,
     ) -> None:
         self._handler = handler
         self._record = record
+        self._turns = turns
         self._write_seconds = write_seconds
         self._idle = idle if content_type == EVENT_STREAM else 0.0
         self._loop = asyncio.get_running_loop()
@@ -52,7 +53,6 @@ class Outflow:
         self._soon: asyncio.Handle | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._unsent = 0
-        self._turn = 0
         self._quiet = False
         """Whether nothing was written since the timer last looked."""
         self.begun = False
@@ -91,11 +91,10 @@ class Outflow:
                 self._record.first_byte = time.monotonic()
         if self._soon is None:
             self._soon = self._loop.call_soon(self._flush)
-        self._turn += 1
         if self._unsent > MOST_UNSENT and self._busy:
             await self._patiently()
-        elif self._turn % _TURN == 0:
-            await asyncio.sleep(0)
+        else:
+            await self._turns.take()
         if self._broken:
             raise asyncio.CancelledError  # gone: what cancels this task is on its way
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmkernel.client import AsyncClient, Client
+from llmkernel.client import AsyncClient
+from llmkernel.client.background import Home
+from llmkernel.client.link import Link
 from llmkernel.connection import Connection
 from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
@@ -16,9 +18,12 @@ REPORT_SECONDS = 5.0
 
 
 class Replica:
-    """A running worker. `in_flight` counts the gateway's own requests to it."""
+    """A running worker. `in_flight` counts the gateway's own requests to it.
 
-    def __init__(self, connection: Connection, order: int) -> None:
+    The connection to it lives in `home`.
+    """
+
+    def __init__(self, connection: Connection, order: int, home: Home | None = None) -> None:
         self.order = order
         """When the gateway first saw it, so that the first one stays the default."""
         self.report: StatusReport | None = None
@@ -35,7 +40,8 @@ class Replica:
         self.gone = asyncio.Event()
         """Set once it has been stopped, or stays after all."""
         self._connection = connection
-        self._client = Client(connection)
+        self._link = Link(connection, home=home)
+        self._client = AsyncClient(self._link)
 
     @property
     def name(self) -> str:
@@ -60,7 +66,7 @@ class Replica:
     @property
     def client(self) -> AsyncClient:
         """The way to it."""
-        return self._client.aio
+        return self._client
 
     @property
     def info(self) -> ModelInfo:
@@ -120,4 +126,4 @@ class Replica:
 
     def close(self) -> None:
         """End the connection, not the worker."""
-        self._client.close()
+        self._link.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from typing import Any
@@ -19,6 +20,7 @@ from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.handler import OwnServing, Serving
 from llmkernel.gateway.settings import MAX_HEADER_BYTES, Settings
 from llmkernel.gateway.table import all_routes, by_path
+from llmkernel.gateway.turns import Turns
 
 _SKIPPABLE_BODY = 64 * 2**20
 """A body beyond payload_limit is refused by its length, then skipped, up to here."""
@@ -26,15 +28,19 @@ _BODY_SECONDS = 60.0
 
 
 class BoundedServer(HTTPServer):
-    """An HTTP server that closes connections beyond a number."""
+    """An HTTP server that closes connections beyond a number, and takes new ones by `turns`."""
 
     def initialize(self, *args: Any, max_connections: int = 1024, **kwargs: Any) -> None:
-        """Called by tornado's constructor."""
+        """Called by tornado's constructor, with `turns` beside its own arguments."""
+        self._turns: Turns = kwargs.pop("turns")
         super().initialize(*args, **kwargs)
         self._most = max_connections
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """A new connection."""
+        self._turns.soon(self._handle, stream, address)
+
+    def _handle(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         if len(self._connections) >= self._most:
             stream.close()
         else:
@@ -93,6 +99,7 @@ class Server:
             max_body_size=max(_SKIPPABLE_BODY, self.settings.limits.payload_limit),
             body_timeout=_BODY_SECONDS,
             idle_connection_timeout=self.settings.idle_seconds,
+            turns=self.gateway.turns,
             max_connections=self.settings.max_connections,
         )
         self._http.add_sockets(sockets)
@@ -103,6 +110,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        _settle()
         try:
             await self._stop.wait()
         finally:
@@ -130,6 +138,12 @@ class Server:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
+
+
+def _settle() -> None:
+    """What is loaded by now stays: to look through it would hold up every stream."""
+    gc.collect()
+    gc.freeze()
 
 
 def _bind(settings: Settings) -> list[socket.socket]:

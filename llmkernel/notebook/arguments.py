@@ -25,10 +25,11 @@ _ESCAPES = {"\\n": "\n", "\\t": "\t"}
 logprobs_option = click.option(
     "--logprobs",
     is_flag=False,
-    flag_value="0",
+    flag_value="5",
     type=int,
     metavar=_OPTIONAL_K,
-    help="Colour the tokens by their probability, and show K alternatives for each.",
+    help="Colour the tokens by their probability, and show K alternatives for each, 5 where K is "
+    "left out.",
 )
 system_option = click.option(
     "--system", metavar="TEXT", help="What the model is told before the prompt."

@@ -11,7 +11,7 @@ from llmkernel.report import details, headline, hit_rate
 from llmkernel.units import duration, size
 
 _CARD = "border:1px solid rgba(128,128,128,0.4);border-radius:4px;padding:0.6em 0.9em"
-_CARD += ";max-width:62em"
+_CARD += ";max-width:62em;overflow-wrap:anywhere"
 _TILES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(8em,1fr));gap:0.7em 1.2em"
 _TILES += ";margin:0.6em 0"
 _LABEL = "font-size:0.85em;opacity:0.8"
@@ -21,14 +21,24 @@ _TRACK = "height:0.4em;border-radius:2px;background-color:rgba(128,128,128,0.25)
 _SIGNS = {"ready": "●", "loading": "◐", "draining": "◑", "stopping": "◌"}
 
 
-def card(worker: Connection, report: StatusReport) -> Bundle:
-    """The card of one worker now."""
-    table = fields(details(worker, report))
-    parts = [_head(worker, report)]
+def card(worker: Connection, report: StatusReport, as_of: str = "") -> Bundle:
+    """The card of one worker now; `as_of` is the time of day where it stays as it is."""
+    facts = [*details(worker, report), *([("as of", as_of)] * bool(as_of))]
+    table = fields(facts)
+    parts = [_head(worker, report, as_of)]
     if report.model is not None:
         parts.append(element("div", "".join(_tiles(report, report.model)), style=_TILES))
     parts.append(_unfolding(table))
     return table | {HTML: element("div", "".join(parts), style=_CARD)}
+
+
+def gone(worker: Connection, when: str) -> Bundle:
+    """What is left of the card of a worker that went, seen at that time of day."""
+    said = f"○ gone, seen at {when}"
+    head = f"{literal(worker.name, 'b')} &nbsp; {literal(said, style='opacity:0.85')}"
+    more = literal(worker.model, "div", style=_MORE)
+    facts = [("name", worker.name), ("state", "gone"), ("seen", when), ("model", worker.model)]
+    return fields(facts) | {HTML: element("div", element("div", head) + more, style=_CARD)}
 
 
 def line(report: StatusReport) -> str:
@@ -41,8 +51,9 @@ def line(report: StatusReport) -> str:
     return " · ".join(facts)
 
 
-def _head(worker: Connection, report: StatusReport) -> str:
+def _head(worker: Connection, report: StatusReport, as_of: str) -> str:
     state = f"{_SIGNS.get(report.state, '○')} {report.state}, up {duration(report.uptime)}"
+    state += f", as of {as_of}" * bool(as_of)
     name = literal(worker.name, "b")
     state = literal(state, style="opacity:0.85")
     line = literal(headline(report), "div", style=_MORE)

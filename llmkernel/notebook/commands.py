@@ -46,7 +46,7 @@ from llmkernel.units import duration, size
 _OVERVIEW = """\
 %llm start [MODEL]     load a model, or attach to the worker that has it
 %llm list              the workers of this machine
-%llm status [NAME]     what a worker holds and does; --watch keeps it up to date
+%llm status [NAME]     what a worker holds and does, as it changes
 %llm use NAME          choose the worker that %%generate asks
 %llm stop [NAME]       end a worker and give its memory back
 %llm logs [NAME]       what a worker wrote
@@ -117,14 +117,20 @@ def list_(session: Session) -> None:
     flag_value="0",
     type=click.FloatRange(min=0),
     metavar="[SECONDS]",
-    help="Keep it up to date for so long, or until the cell is interrupted; NAME goes before.",
+    help="Run as long as it changes: so many seconds, or until stopped; NAME goes before.",
 )
 @with_session
 def status(session: Session, name: str | None, watch: float | None) -> None:
-    """Say what a worker holds, what it took for it and what it does: once, or as it changes."""
+    """Say what a worker holds, what it took for it and what it does, as it changes.
+
+    The card changes in its place for ten minutes while other cells run, until it is asked for
+    again. On a terminal, and where outputs are compared, it is shown once.
+    """
     worker = session.find(name)
     if watch is not None:
         watching.watch(session.shell, worker, watch)
+    elif publisher.mode(session.shell) == "live":
+        session.follow(worker)
     else:
         publisher.show(session.shell, card(worker, ask(worker)))
 
@@ -238,7 +244,10 @@ def help_text(topic: str | None = None) -> str:
 
 def defaults_of(line: str, names: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that a line of options stands for. Raises InvalidRequest."""
-    values = values_of(_DEFAULTS, "LLMKernelMagics.defaults", [fill(w, names) for w in words(line)])
+    try:
+        values = values_of(_DEFAULTS, "%llm config", [fill(word, names) for word in words(line)])
+    except InvalidRequest as error:
+        raise InvalidRequest(f"LLMKernelMagics.defaults = {line!r}: {error.message}") from None
     check_together(values)
     SamplingParams.build(**sampling_values(values))
     return values

@@ -53,7 +53,11 @@ class Asked:
         except BaseException:  # leave no thread behind, whatever it is
             self.output.abandon()
             raise
-        self._finish()
+        try:
+            self._finish()
+        except BaseException:
+            self.output.abandon()
+            raise
         return self.stream.generation
 
     def _finish(self, ended: str = "") -> None:

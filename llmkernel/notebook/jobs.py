@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.calls import TICK_SECONDS
 from llmkernel.errors import LLMKernelError
-from llmkernel.notebook.generating import Asked, value
+from llmkernel.notebook.generating import Asked, hand_over_code, value
 
 if TYPE_CHECKING:
     from llmkernel.client.generation import Generation
@@ -22,8 +22,10 @@ class Job:
     It ends with the kernel; interrupting a cell does not touch it.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, shell: Any, asked: Asked) -> None:
         self._asked = asked
+        self._shell = shell
+        self._handed_over = False
         self._over = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
@@ -46,8 +48,9 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the answer; with --format json for what it says.
 
-        Of a cancelled one it is what had come. Raises TimeoutError after `timeout` seconds,
-        and the error that ended the generation.
+        Of a cancelled one it is what had come. With --format code the first cell that asks
+        has the code put under it. Raises TimeoutError after `timeout` seconds, and the error
+        that ended the generation.
         """
         if not self._over.wait(timeout):
             raise TimeoutError(f"The answer is not complete after {timeout:g} s.")
@@ -73,6 +76,9 @@ class Job:
     def _outcome(self) -> Any:
         if self._error is not None:
             raise self._error
+        if self._asked.request.form == "code" and not self._handed_over:
+            self._handed_over = True  # only a cell that runs can be followed by another
+            hand_over_code(self._shell, self._result)
         return self._result
 
     def _read(self) -> None:

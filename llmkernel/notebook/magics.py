@@ -13,13 +13,15 @@ from IPython.core.magic import (
     magics_class,
     no_var_expand,
 )
-from traitlets import Unicode, observe
+from traitlets import TraitError, Unicode, observe, validate
 
+from llmkernel.client import mapping
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook import batch, chatting, comparing, completion, failures
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, defaults_of, help_text
 from llmkernel.notebook.comparing import COMPARE
+from llmkernel.notebook.counting import MapBar
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 from llmkernel.notebook.jobs import Job
 from llmkernel.notebook.prompt import fill
@@ -42,6 +44,8 @@ def load(shell: Any) -> None:
     magics = LLMKernelMagics(shell)
     shell.register_magics(magics)
     failures.install()
+    if hasattr(shell, "kernel"):  # a terminal has tqdm's
+        mapping.make_bar = lambda total: MapBar(shell, total)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(
             completion.matcher(shell, LLM, lambda: list(magics.session.chats))
@@ -57,6 +61,7 @@ def unload(shell: Any) -> None:
         shell.configurables.remove(magics)
         magics.session.close()
     failures.uninstall()
+    mapping.make_bar = mapping.TqdmBar
     if shell.Completer is not None:
         shell.Completer.custom_matchers[:] = [
             matcher
@@ -92,6 +97,16 @@ class LLMKernelMagics(Magics):
         if hasattr(self, "session"):  # else it is not made yet
             self.session.worker = self.worker or None
 
+    @validate("defaults")
+    def _check_defaults(self, proposal: Any) -> str:
+        """What cannot be is refused, and what was before stays. Raises TraitError."""
+        if hasattr(self, "session"):
+            try:
+                defaults_of(proposal.value, self.shell.user_ns)
+            except InvalidRequest as error:  # traitlets takes a value back for its own error alone
+                raise TraitError(str(error)) from error
+        return str(proposal.value)
+
     @observe("defaults")
     def _set_defaults(self, _change: Any = None) -> None:
         """Raises InvalidRequest."""
@@ -115,7 +130,8 @@ class LLMKernelMagics(Magics):
         name, *arguments = given or ["help"]
         command = LLM.commands.get(name)
         if command is None:
-            near = difflib.get_close_matches(name, LLM.commands, n=1)
+            begun = [known for known in LLM.commands if known.startswith(name)]
+            near = begun or difflib.get_close_matches(name, LLM.commands, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(LLM.commands)}."
             raise InvalidRequest(f"There is no %llm {name}. {hint}")
         title = f"%llm {name}"
@@ -159,7 +175,7 @@ class LLMKernelMagics(Magics):
             hand_over_code(self.shell, answer)
 
     def _background(self, asked: Asked) -> Job | None:
-        job = Job(asked)
+        job = Job(self.shell, asked)
         self._store(asked.request, job)
         return None if asked.request.output else job
 

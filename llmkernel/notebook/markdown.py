@@ -15,6 +15,7 @@ import functools
 import re
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
 from llmkernel.notebook import inline, mathematics
@@ -30,8 +31,8 @@ def safe(text: str) -> str:
     """Markdown that shows `text`, or what there is of it so far, and does nothing else."""
     text = plain(text)
     tokens = _parser().parse(text)
-    if any(token.level >= _MAX_NESTING - 1 for token in tokens):
-        return fence(text)  # beyond its limit the parser leaves text out
+    if any(_depth(token) >= _MAX_NESTING - 1 for token in tokens):
+        return fence(text)  # beyond its limit the parser leaves text out, and trees recurse
     return _blocks(SyntaxTreeNode(tokens).children)
 
 
@@ -55,6 +56,11 @@ def _parser() -> MarkdownIt:
     parser.enable(["table", "strikethrough"])
     mathematics.install(parser)
     return parser
+
+
+def _depth(token: Token) -> int:
+    """How deep a token lies, or what is in it: emphasis nests without the parser's limit."""
+    return max([token.level, *(child.level for child in token.children or ())])
 
 
 def _blocks(nodes: list[SyntaxTreeNode], *, quoted: bool = False, tight: bool = False) -> str:

@@ -13,6 +13,7 @@ from llmkernel.notebook.chats import Chat
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
+    from llmkernel.notebook.watching import Following
 
 
 class Session:
@@ -29,6 +30,7 @@ class Session:
         self.defaults: dict[str, Any] = {}
         self.chats: dict[str, Chat] = {}
         self._clients: dict[str, Client] = {}
+        self._cards: dict[str, Following] = {}
 
     def find(self, name: str | None = None) -> Connection:
         """The worker `name`, else the chosen one, else the only one that runs.
@@ -56,8 +58,19 @@ class Session:
             self._clients[worker.name] = Client(worker)
         return self._clients[worker.name]
 
+    def follow(self, worker: Connection) -> None:
+        """Show the card of a worker, up to date for a while; an earlier one of it stays as it is."""
+        from llmkernel.notebook.watching import Following
+
+        if worker.name in self._cards:
+            self._cards[worker.name].end()
+        self._cards[worker.name] = Following(self.shell, worker)
+
     def close(self) -> None:
         """End the connections, not the workers."""
+        for card in self._cards.values():
+            card.end()
+        self._cards.clear()
         for client in self._clients.values():
             client.close()
         self._clients.clear()

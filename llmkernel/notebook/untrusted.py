@@ -7,6 +7,7 @@ names of models, descriptions of progress.
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote
 
 _DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -16,6 +17,7 @@ _ESCAPE = re.compile(
     "\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)?|[PX^_][^\x1b\n]*(?:\x1b\\\\)?)"
 )
 
+_HALF = re.compile("[\ud800-\udfff]")
 _SCHEMES = re.compile(r"(?:https?://[^/]|mailto:[^?]|#)", re.IGNORECASE)
 _URL_SAFE = "-._~:/?#@!*+,;=%&"
 
@@ -29,6 +31,24 @@ def plain(text: str) -> str:
     if "\x1b" in text:
         text = _ESCAPE.sub("", text)
     return text.translate(_REMOVED)
+
+
+def whole(value: Any) -> Any:
+    """`value`, a text or JSON, with halves of surrogate pairs put together or replaced.
+
+    They come from pages and files, where a half is possible, and are no text on any wire.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() or not _HALF.search(value) else _joined(value)
+    if isinstance(value, dict):
+        return {whole(name): whole(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [whole(part) for part in value]
+    return value
+
+
+def _joined(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def printable(text: str) -> str:

@@ -42,7 +42,6 @@ def check(submit: Submit, info: ModelInfo, vocab_size: int) -> None:
     elif isinstance(submit.prompt, str):
         check_text(submit.prompt)
     else:
-        _check_ids("The prompt", submit.prompt, vocab_size)
         if len(submit.prompt) > info.context_length > 0:
             raise PromptTooLong(
                 f"The prompt has {len(submit.prompt)} tokens; "
@@ -50,6 +49,7 @@ def check(submit: Submit, info: ModelInfo, vocab_size: int) -> None:
                 needed=len(submit.prompt),
                 limit=info.context_length,
             )
+        _check_ids("The prompt", submit.prompt, vocab_size)
     _check_ids("stop_token_ids", submit.params.stop_token_ids, vocab_size)
     _check_ids("logit_bias", list(submit.params.logit_bias), vocab_size)
 

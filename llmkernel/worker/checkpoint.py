@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 _MAX_HEADER = 100_000_000
+_MAX_JSON = 64 * 2**20
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
     "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -79,6 +81,8 @@ def inspect(folder: Path, model: str) -> Checkpoint:
     Raises ModelNotFound, UnsafeCheckpoint, UnsupportedModel or BrokenCheckpoint.
     """
     names = {path.name for path in folder.iterdir()}
+    for name in sorted(names):
+        _check_plain(folder / name)
     refuse_other_formats(names, model)
     config = read_json(folder / "config.json")
     tensors: dict[str, Tensor] = {}
@@ -128,6 +132,8 @@ def refuse_other_formats(names: Iterable[str], model: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint. Raises BrokenCheckpoint if it is none."""
     try:
+        if path.stat().st_size > _MAX_JSON:
+            raise BrokenCheckpoint(f"{path.name} is larger than {_MAX_JSON} bytes.")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"{path.name} is not JSON: {error}") from None
@@ -136,6 +142,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BrokenCheckpoint(f"{path.name} holds no JSON object.")
     return value
+
+
+def _check_plain(path: Path) -> None:
+    """Refuse what is opened like a file and never ends: a pipe, a device, or a link to one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # a link to nothing; where it is needed, its reader says so
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BrokenCheckpoint(f"{path.name} is no regular file.")
 
 
 def shard_names(index: Mapping[str, Any]) -> dict[str, set[str]]:

@@ -53,6 +53,8 @@ class TextDesk:
         if isinstance(question, protocol.Detokenize):
             admission.check_token_ids(question.token_ids, self._tokenizer.vocab_size)
         elif question.messages is not None:
+            if question.text:
+                raise InvalidRequest("Give a text or messages, not both.", field="messages")
             admission.check_chat(question.messages, self._info)
         else:
             admission.check_text(question.text)

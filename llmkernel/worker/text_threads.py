@@ -75,6 +75,8 @@ class TextThreads:
             del self._running[owner]
         if not future.done():
             _copy(begun, future)
+        elif not begun.cancelled():
+            begun.exception()  # nobody wants to know any more; asyncio would log it, text and all
         self._begin()
 
 

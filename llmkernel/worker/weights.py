@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 """How every supported family numbers its layers in the names of their tensors."""
+_OWN_LAYER = re.compile(r"(?:\w+\.)?(?:layers|h)\.(\d+)\.")
+"""The same for the decoder itself, and not for what a checkpoint of several models holds beside it."""
 _TABLES = {
     "embed_tokens": "vocab_size",
     "embed_in": "vocab_size",
@@ -78,6 +80,12 @@ def check_sizes(tensors: Mapping[str, Tensor], settings: Any) -> None:
         raise BrokenCheckpoint(
             f"config.json has {settings.num_hidden_layers} layers, and the files hold "
             f"{len(layers)}. Download the model again."
+        )
+    last = max((int(found[1]) for found in map(_OWN_LAYER.match, tensors) if found), default=0)
+    if last >= settings.num_hidden_layers:
+        raise BrokenCheckpoint(
+            f"config.json has {settings.num_hidden_layers} layers, and the files hold layer "
+            f"{last + 1}: it belongs to another model. Download the model again."
         )
     for name, tensor in tensors.items():
         rows = _TABLES.get(name.removesuffix(".weight").rpartition(".")[2])

@@ -53,7 +53,8 @@ export class Composer {
     if (drawn !== this.drawn) this.chips.replaceChildren(...pending);
     this.drawn = drawn;
     const busy = Boolean(state.answering);
-    const label = busy ? (this.view.stopping ? 'Stopping' : 'Stop (Esc)') : 'Send (Enter)';
+    const stop = state.clicks_wait ? 'Stop (Esc), when the running cell has ended' : 'Stop (Esc)';
+    const label = busy ? (this.view.stopping ? 'Stopping' : stop) : 'Send (Enter)';
     if (label !== this.label) {
       const fresh = button(busy ? 'stop' : 'send', label, () => this.#press(), {
         class: `llmk-button llmk-send ${busy ? 'llmk-stop' : ''}`,

@@ -32,6 +32,7 @@ export class Drawer {
     if (!this.built) this.#build();
     this.element.hidden = false;
     this.view.header.controls.setAttribute('aria-expanded', 'true');
+    this.view.send({ do: 'presets' }); // other panels may have kept some
     this.draw();
     this.preset.focus();
   }
@@ -52,13 +53,22 @@ export class Drawer {
     for (const [name, field] of this.fields) {
       if (document.activeElement?.closest('label') !== field.element) field.show(state.values?.[name]);
     }
+    this.#drawForget();
     const presets = JSON.stringify(state.presets);
     if (presets === this.drawn) return;
     this.drawn = presets;
+    const chosen = this.preset.value;
     this.preset.replaceChildren(
       h('option', { value: '', text: 'Choose …' }),
       ...(state.presets ?? []).map((/** @type {string} */ name) => h('option', { value: name, text: name })),
     );
+    this.preset.value = (state.presets ?? []).includes(chosen) ? chosen : '';
+    this.#drawForget();
+  }
+
+  /** Only what was kept can be forgotten. */
+  #drawForget() {
+    this.forget.hidden = !(this.view.store.state.own_presets ?? []).includes(this.preset.value);
   }
 
   #build() {
@@ -66,10 +76,20 @@ export class Drawer {
     const { view } = this;
     this.preset = h('select', {
       class: 'llmk-field', 'aria-label': 'Preset',
-      change: () => this.preset.value && view.send({ do: 'preset', name: this.preset.value }),
+      change: () => {
+        if (this.preset.value) view.send({ do: 'preset', name: this.preset.value });
+        this.#drawForget();
+      },
     });
+    this.forget = button('bin', 'Forget this preset', () => {
+      view.send({ do: 'preset', forget: true, name: this.preset.value });
+      this.preset.focus();
+    }, { hidden: true });
     const keepName = h('input', { class: 'llmk-field', type: 'text', placeholder: 'name', 'aria-label': 'Name of a new preset' });
-    const keep = () => view.send({ do: 'preset', keep: true, name: keepName.value });
+    const keep = () => {
+      view.send({ do: 'preset', keep: true, name: keepName.value });
+      keepName.value = '';
+    };
     this.system = h('textarea', {
       class: 'llmk-field', rows: 3, 'aria-label': 'System prompt', placeholder: 'What the model is told first',
       change: () => view.send({ do: 'system', text: this.system.value }),
@@ -77,7 +97,10 @@ export class Drawer {
     const controls = (view.store.state.controls ?? []).map((/** @type {any} */ one) => this.#control(one));
     this.element.append(
       h('div', { class: 'llmk-drawer-head' }, h('b', { text: 'Controls' }), button('close', 'Close controls', () => this.close())),
-      h('label', { class: 'llmk-control' }, h('span', { text: 'Preset' }), this.preset),
+      h(
+        'div', { class: 'llmk-control' }, h('span', { text: 'Preset' }),
+        h('div', { class: 'llmk-row' }, this.preset, this.forget),
+      ),
       h('label', { class: 'llmk-control' }, h('span', { text: 'System prompt' }), this.system),
       ...controls,
       h(

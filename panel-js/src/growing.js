@@ -30,8 +30,19 @@ export class Growing {
     if (!text.startsWith(this.text.slice(0, this.kept))) this.#reset();
     this.text = text;
     this.finished = finished;
-    if (finished) this.#whole();
-    else this.#grow();
+    try {
+      if (finished) this.#whole();
+      else this.#grow();
+    } catch {
+      this.#plainly(); // a text that no parser can take is still there to be read
+    }
+  }
+
+  #plainly() {
+    this.#reset();
+    const words = document.createElement('pre');
+    words.textContent = this.text;
+    this.tail.replaceChildren(words);
   }
 
   #reset() {

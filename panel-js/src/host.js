@@ -67,20 +67,40 @@ export class Host {
 }
 
 /** @param {Store} store what a new kernel has to be told */
-function remembered(store) {
-  const turns = (store.state.path ?? []).map((/** @type {string} */ id) => {
-    const turn = store.turns.get(id);
-    return { role: turn?.role, text: turn?.text, state: turn?.state, facts: turn?.facts ?? {} };
-  });
-  const values = Object.entries(store.state.values ?? {}).filter(([, value]) => value !== null);
+export function remembered(store) {
+  const { state } = store;
+  const here = { system: state.system, draft: state.draft?.text ?? '', pending: state.pending };
+  const talks = (state.conversations ?? []).map((/** @type {any} */ one) => ({
+    name: one.name,
+    ...(one.name === state.name ? here : state.aside?.[one.name]),
+    turns: turnsOf(store, one.prefix),
+  }));
+  const values = Object.entries(state.values ?? {}).filter(([, value]) => value !== null);
   return {
-    name: store.state.name,
-    system: store.state.system,
-    worker: store.state.worker?.name ?? null,
-    values: Object.fromEntries(values),
-    draft: store.state.draft?.text ?? '',
-    turns,
+    current: state.name,
+    talks,
+    worker: state.worker?.name ?? null,
+    values: { ...state.further, ...Object.fromEntries(values) },
   };
+}
+
+/**
+ * The turns of one conversation with all its branches, each after the one that it follows.
+ * @param {Store} store @param {string} prefix what their ids begin with
+ */
+function turnsOf(store, prefix) {
+  const number = (/** @type {string} */ id) => Number(id.slice(prefix.length));
+  const ids = [...store.turns.keys()]
+    .filter((id) => id.startsWith(prefix))
+    .sort((one, other) => number(one) - number(other));
+  return ids.map((id) => {
+    const turn = /** @type {import('./store.js').Turn} */ (store.turns.get(id));
+    const { role, text, state, shown, attachments, facts, problem } = turn;
+    return {
+      role, text, state, shown, attachments: attachments ?? [], facts: facts ?? {},
+      problem: problem ?? '', parent: turn.parent ? ids.indexOf(turn.parent) : null,
+    };
+  });
 }
 
 /** The number of the cell that an element is in. @param {Element} inside */

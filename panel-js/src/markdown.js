@@ -34,6 +34,19 @@ parser.renderer.rules.image = (tokens, index) => {
 };
 mathematics(parser);
 
+// beyond its limit of nesting the parser leaves out what is there; here it is shown as it is
+const blocks = parser.block.tokenize;
+parser.block.tokenize = function tokenize(state, start, end) {
+  if (state.level < parser.options.maxNesting) {
+    blocks.call(this, state, start, end);
+    return;
+  }
+  const token = state.push('code_block', '', 0);
+  token.content = state.getLines(start, end, state.blkIndent, false);
+  token.map = [start, end];
+  state.line = end;
+};
+
 const purify = DOMPurify(window);
 purify.addHook('afterSanitizeAttributes', (node) => {
   if (node.nodeName.toLowerCase() !== 'a') return;

@@ -4,16 +4,43 @@
  */
 import temml from 'temml';
 
+/** Longer or more deeply nested sources are shown as they are: a typesetter calls itself. */
+const LONGEST = 5000;
+const DEEPEST = 100;
+
 /** @param {string} source @param {boolean} display */
 export function mathml(source, display) {
-  return temml.renderToString(source, {
-    displayMode: display,
-    trust: false,
-    maxExpand: 200,
-    maxSize: [20, 200],
-    throwOnError: false,
-    annotate: false,
-  });
+  try {
+    if (source.length > LONGEST || depth(source) > DEEPEST) throw new RangeError('too much');
+    return temml.renderToString(source, {
+      displayMode: display,
+      trust: false,
+      maxExpand: 200,
+      maxSize: [20, 200],
+      throwOnError: false,
+      annotate: false,
+    });
+  } catch { // it throws all the same where it runs out of stack
+    const sign = display ? '$$' : '$';
+    return `<code>${escape(`${sign}${source}${sign}`)}</code>`;
+  }
+}
+
+/** How many braces are open at most. @param {string} source */
+function depth(source) {
+  let open = 0;
+  let most = 0;
+  for (const sign of source) {
+    if (sign === '{') open += 1;
+    else if (sign === '}') open -= 1;
+    most = Math.max(most, open);
+  }
+  return most;
+}
+
+/** @param {string} text */
+function escape(text) {
+  return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 
 /** @param {any} parser a markdown-it */

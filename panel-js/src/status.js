@@ -3,6 +3,11 @@ import { h } from './dom.js';
 
 /** @typedef {import('./view.js').View} View */
 
+/** Where the kernel or the front end has no thread for widgets. */
+const WAITS = 'clicks wait for running cells';
+const WAITS_MORE = 'This kernel or front end has no threads for widgets. Stop acts when the running '
+  + 'cell has ended; interrupting the cell lets it through.';
+
 export class Status {
   /** @param {View} view */
   constructor(view) {
@@ -14,11 +19,15 @@ export class Status {
     }, this.filled);
     this.words = h('span', { class: 'llmk-context-words' });
     this.worker = h('span', { class: 'llmk-worker-words' });
-    this.element = h('footer', { class: 'llmk-status' }, this.track, this.words, this.worker);
+    this.waits = h('span', { class: 'llmk-warn', text: WAITS, title: WAITS_MORE, hidden: true });
+    this.element = h(
+      'footer', { class: 'llmk-status' }, this.track, this.words, this.worker, this.waits,
+    );
   }
 
   draw() {
-    const { context, worker } = this.view.store.state;
+    const { context, worker, clicks_wait: waits } = this.view.store.state;
+    this.waits.hidden = !waits;
     const { used, limit } = context ?? {};
     const known = typeof used === 'number' && limit;
     const share = known ? Math.min(1, used / limit) : 0;

@@ -4,9 +4,10 @@
  * Messages are numbered by the kernel. A message that comes twice is ignored; where one is
  * missing, the ones after it are held back and everything is asked for.
  *
- * @typedef {{name: string, note: string, tokens: number|null, text: string}} Chip
+ * @typedef {{name: string, kind?: string, note: string, tokens: number|null, text: string}} Chip
  * @typedef {{role: string, text: string, state: string, place: number, branches: number,
- *   attachments?: Chip[], facts?: Record<string, any>, problem?: string}} Turn
+ *   parent?: string|null, shown?: boolean, attachments?: Chip[]|null,
+ *   facts?: Record<string, any>|null, problem?: string|null}} Turn
  * @typedef {Record<string, any>} Message
  * @typedef {{kind: 'state', keys: Set<string>} | {kind: 'text', turn: string, add: string} |
  *   {kind: 'told', message: Message} | {kind: 'link'}} Change
@@ -122,9 +123,16 @@ export class Store {
     const keys = new Set(Object.keys(message.set ?? {}));
     Object.assign(this.state, message.set);
     for (const [id, turn] of Object.entries(message.turns ?? {})) this.turns.set(id, turn);
+    for (const [id, part] of Object.entries(message.change ?? {})) this.#alter(id, part);
     for (const id of message.gone ?? []) this.turns.delete(id);
-    if (message.turns || message.gone) keys.add('turns');
+    if (message.turns || message.change || message.gone) keys.add('turns');
     this.#tell({ kind: 'state', keys });
+  }
+
+  /** A turn that is there is another in part. @param {string} id @param {Partial<Turn>} part */
+  #alter(id, part) {
+    const turn = this.turns.get(id);
+    if (turn) this.turns.set(id, { ...turn, ...part });
   }
 
   /** @param {Change} change */

@@ -1,6 +1,6 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Growing } from '../src/growing.js';
-import { render } from '../src/markdown.js';
+import { parser, render } from '../src/markdown.js';
 
 const html = (text) => {
   const box = document.createElement('div');
@@ -136,5 +136,53 @@ describe('a text that grows', () => {
     growing.set('# One\n\ntwo\n\nthree', false);
     growing.set('other', false);
     expect(box.textContent.trim()).toBe('other');
+  });
+});
+
+describe('a text that is too much for a parser', () => {
+  const nested = (open, count, close) => `$${open.repeat(count)}x${close.repeat(count)}$`;
+
+  test.each([
+    ['braces that never close', `$${'{'.repeat(3000)}$`],
+    ['deep braces', nested('\\sqrt{', 2000, '}')],
+    ['deep without braces', `$$${'\\sqrt'.repeat(900)}$$`],
+    ['a long source', `$${'x+'.repeat(20_000)}x$`],
+  ])('is shown as it is: %s', (_, text) => {
+    const root = document.createElement('div');
+    const growing = new Growing(root);
+    for (const finished of [false, true]) {
+      growing.set(`Before ${text} after <b>`, finished);
+      expect(root.textContent).toContain('Before ');
+      expect(root.textContent).toContain('after <b>');
+    }
+    expect(root.querySelector('b')).toBe(null);
+  });
+
+  test.each([
+    ['quotations', `${'>'.repeat(300)} the <b>end`],
+    ['lists', Array.from({ length: 100 }, (_, i) => `${'  '.repeat(i)}- item`).join('\n') + ' the <b>end'],
+  ])('nested beyond the limit is shown all the same: %s', (_, text) => {
+    const root = document.createElement('div');
+    const growing = new Growing(root);
+    growing.set(text, false);
+    expect(root.textContent).toContain('the <b>end');
+    growing.set(text, true);
+    expect(root.textContent).toContain('the <b>end');
+    expect(root.querySelector('b')).toBe(null);
+  });
+
+  test('whatever fails, the words are there, and what comes after is shown again', () => {
+    const root = document.createElement('div');
+    const growing = new Growing(root);
+    const broken = vi.spyOn(parser, 'parse').mockImplementation(() => {
+      throw new RangeError('Maximum call stack size exceeded');
+    });
+    growing.set('**some** <b>words', false);
+    expect(root.textContent).toBe('**some** <b>words');
+    expect(root.querySelector('b')).toBe(null);
+    broken.mockRestore();
+    growing.set('**some** <b>words\n\nmore', true);
+    expect(root.querySelector('strong').textContent).toBe('some');
+    expect(root.textContent).toContain('more');
   });
 });

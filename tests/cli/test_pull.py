@@ -47,8 +47,10 @@ def test_a_folder_that_is_not_there_is_named():
     assert "/no/such/folder" in done.stderr
 
 
-def test_a_model_is_needed():
-    assert run("pull").returncode == 2
+def test_without_a_model_it_is_the_embedded_one_which_is_there(runtime_dir):
+    done = run("pull")
+    assert done.returncode == 0
+    assert (Path(done.stdout.strip()) / "model.safetensors").exists()
 
 
 def test_a_terminal_gets_the_folder_alone_in_the_end():

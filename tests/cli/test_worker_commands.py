@@ -64,7 +64,7 @@ def test_other_settings_for_a_name_that_is_taken_are_a_conflict(clean):
     [
         (["scripted", "--name", "No Name"], "cannot name a worker"),
         (["scripted", "--kv-cache", "lots"], "is no size"),
-        (["scripted", "--queue", "0"], "queue must be at least 1"),
+        (["scripted", "--queue", "0"], "queue must be from 1 to"),
         (["scripted", "--device", "tpu"], "device must be"),
         (["scripted:oops=1"], "oops"),
     ],
@@ -220,3 +220,37 @@ def test_kill_ends_a_worker_that_hangs(start_worker):
     assert done.returncode == 0, done.stderr
     assert not worker.alive
     assert not worker.path.exists()
+
+
+def test_a_worker_that_does_not_leave_is_not_called_gone(start_worker, monkeypatch):
+    from click.testing import CliRunner
+
+    from llmkernel import launcher
+    from llmkernel.cli import program
+    from llmkernel.errors import WorkerUnresponsive
+
+    start_worker(name="one")
+    start_worker(name="two")
+
+    def stay(worker, **_):
+        raise WorkerUnresponsive(f"{worker.name} stays")
+
+    monkeypatch.setattr(launcher, "stop", stay)
+    done = CliRunner().invoke(program, ["stop", "--all"])
+    assert "No worker runs" not in done.output
+    told = done.output + str(done.exception)
+    assert "one stays" in told
+    assert "two stays" in told
+
+
+def test_one_that_came_after_a_worker_on_its_way_out_is_new(start_worker):
+    model = "scripted:step_ms=20,eos_after=100000"
+    leaving = start_worker(model, name="leaving")
+    with Terminal("generate", "x", "-n", "100") as terminal:
+        terminal.until("[a-z]+ ")
+        os.kill(leaving.pid, signal.SIGTERM)
+        done = run("start", model, "--name", leaving.name)
+        assert done.returncode == 0, done.stderr
+        assert "is ready" in done.stdout
+        terminal.end()
+    run("stop", leaving.name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 
@@ -116,9 +118,11 @@ def test_leaving_a_stream_cancels_it(endless):
     idle(endless)
 
 
-def test_the_loop_wakes_twenty_times_a_second_while_it_waits(start_worker):
+def test_the_loop_of_a_kernel_wakes_twenty_times_a_second_while_it_waits(start_worker, monkeypatch):
     """ipykernel asks for the end of an async cell without waking the loop: it has to wake by itself."""
     from llmkernel import Client
+
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", ModuleType("ipykernel.kernelapp"))
 
     with Client(start_worker("scripted:step_ms=2000", name="slow")) as slow:
 

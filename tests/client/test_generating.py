@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -128,6 +129,9 @@ def test_text_to_tokens_and_back(llm):
         (lambda llm: llm.generate("x", stop="\ud800"), "surrogate"),
         (lambda llm: llm.generate("x" * (2**21 + 1)), "2097152"),
         (lambda llm: llm.generate("x", timeout=0), "timeout"),
+        (lambda llm: llm.generate("x", timeout="1"), "timeout"),
+        (lambda llm: llm.generate("x", timeout=math.nan), "timeout"),
+        (lambda llm: llm.map(["x"], timeout=-1), "timeout"),
         (lambda llm: llm.generate("x", timeout=float("nan")), "timeout"),
         (lambda llm: llm.chat([]), "empty"),
         (lambda llm: llm.chat({"role": "user"}), "dict"),
@@ -262,3 +266,9 @@ def test_an_empty_message_is_refused(llm, said):
 def test_connect_without_a_worker_says_so(runtime_dir):
     with pytest.raises(WorkerNotFound):
         llmkernel.connect()
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e10, 1e300])
+def test_a_timeout_without_end_is_none(llm, timeout):
+    assert llm.generate("x", max_tokens=2, timeout=timeout).token_ids
+    assert llm.map(["x"], max_tokens=2, timeout=timeout, progress=False)[0].token_ids

@@ -180,3 +180,26 @@ def test_a_forked_child_is_told_to_connect_anew_and_can(worker):
     assert "forked" in results.get()
     assert results.get() == text
     assert llm.generate("x", max_tokens=2, temperature=0).text == text
+
+
+def _read_in_child(stream, results):
+    try:
+        results.put(next(stream).text)
+    except ConnectionProblem as error:
+        results.put(error.message)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_stream_that_was_begun_before_a_fork_does_not_hang_in_the_child(worker):
+    llm = llmkernel.Client(worker)
+    stream = llm.stream("x", max_tokens=5, temperature=0)
+    first = next(stream).text
+    fork = multiprocessing.get_context("fork")
+    results = fork.SimpleQueue()
+    child = fork.Process(target=_read_in_child, args=(stream, results))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert "forked" in results.get()
+    rest = "".join(delta.text for delta in stream)
+    assert first + rest == llm.generate("x", max_tokens=5, temperature=0).text

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 
+from llmkernel.client.mapping import TqdmBar
 from llmkernel.errors import InvalidRequest
 
 pytestmark = pytest.mark.timeout(60)
@@ -109,3 +110,31 @@ def test_another_file_is_not_written_over(llm, tmp_path):
     with pytest.raises(InvalidRequest, match=r"Line 1 of notes\.txt"):
         llm.map(["a"], checkpoint=file, **GREEDY)
     assert file.read_text() == "my notes\n"
+
+
+def test_the_rows_of_a_frame_fill_a_template_and_keep_its_index(llm):
+    frame = pd.DataFrame({"city": ["Rome", "Oslo", None], "a b": [1, 2, 3]}, index=["r", "r", "s"])
+    answers = llm.map(frame, template="{{ value.city }} {{ value['a b'] }}", **GREEDY)
+    assert list(answers.index) == ["r", "r", "s"]
+    alone = llm.chat("Rome 1", temperature=0, max_tokens=GREEDY["max_tokens"])
+    assert answers.iloc[0].text == alone.text
+    assert "no 'city'" in str(answers.iloc[2])
+    frame["answer"] = answers
+    with pytest.raises(InvalidRequest, match="a column"):
+        llm.map(frame, **GREEDY)
+
+
+def test_the_bar_of_a_run_that_goes_on_counts_its_speed_from_there(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    bar = TqdmBar(1000)
+    monkeypatch.setattr(bar._bar, "_time", lambda: now[0])
+    for _ in range(900):
+        bar.known()
+    for _ in range(10):
+        now[0] += 2.0
+        bar.step(None)
+    facts = bar._bar.format_dict
+    assert (facts["n"], facts["initial"]) == (910, 900)
+    assert 0.4 < (facts["rate"] or (facts["n"] - facts["initial"]) / facts["elapsed"]) < 0.6
+    bar.close()

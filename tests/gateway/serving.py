@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from llmkernel import connection as files
+from llmkernel.client import Client
 from llmkernel.gateway.credentials import Token
 from llmkernel.gateway.server import Server
 from llmkernel.gateway.settings import Limits, Settings
@@ -29,6 +31,7 @@ class Gate:
         self.http = httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
         )
+        self._workers: dict[str, Client] = {}
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.http.get(path, **more)
@@ -45,8 +48,19 @@ class Gate:
 
     def status(self, name: str) -> Any:
         """What a worker says of itself, past the gateway."""
-        replica = self.server.gateway.models.replicas[name]
-        return replica._client.status()
+        return self.worker(name).status()
+
+    def worker(self, name: str = "scripted") -> Client:
+        """A client of a worker, past the gateway."""
+        if name not in self._workers:
+            self._workers[name] = Client(files.find(name))
+        return self._workers[name]
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self.http.close()
+        for client in self._workers.values():
+            client.close()
 
 
 @contextmanager
@@ -83,7 +97,7 @@ def gate(
     try:
         yield running
     finally:
-        running.http.close()
+        running.close()
         loop.call_soon_threadsafe(stop.set)
         thread.join(30)
         assert not thread.is_alive(), "the gateway does not stop"

@@ -26,7 +26,7 @@ def hub(scripted) -> InferenceClient:
 
 @pytest.fixture(scope="module")
 def expected(scripted) -> str:
-    client = scripted.server.gateway.models.replicas["scripted"]._client
+    client = scripted.worker()
     return client.generate(PROMPT, temperature=0, max_tokens=60).text
 
 

@@ -79,7 +79,7 @@ def test_workers_that_come_and_go_are_seen(one_worker, start_worker):
         start_worker("scripted:context_length=100", name="later")
         assert running.get("/info?model=later").status_code == 200
         running.status("later")
-        running.server.gateway.models.replicas["later"]._client.stop()
+        running.worker("later").stop()
         wait_until(
             lambda: running.get("/info?model=later").status_code == 404, seconds=5, what="its end"
         )
@@ -154,7 +154,7 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         name = lazy.server.gateway.models.loader.config(ENDLESS).name
         assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
         models = lazy.server.gateway.models
-        client = models.replicas[name]._client
+        client = lazy.worker(name)
         # somebody else's work there, which the gateway has no part in
         stream = client.stream("y", max_tokens=600, temperature=0)
         wait_until(lambda: models.replicas[name].report.load.running, seconds=5, what="its report")

@@ -51,7 +51,7 @@ def python(tmp_path_factory) -> Iterator[Python]:
 
 
 def test_every_call_that_has_a_route_here(scripted, python):
-    client = scripted.server.gateway.models.replicas["scripted"]._client
+    client = scripted.worker()
     text = client.generate("How do I", temperature=0, max_tokens=60).text
     found = json.loads(python.run(CODE, scripted.url, TOKEN))
     too_many = "Input validation error: `stop` supports up to 4 stop sequences. Given: 5"

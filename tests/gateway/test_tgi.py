@@ -30,7 +30,7 @@ def refusal(gate, path="/generate", **parameters):
 
 
 def client_of(gate):
-    return gate.server.gateway.models.replicas["scripted"]._client
+    return gate.worker()
 
 
 def test_the_same_tokens_as_the_client_beside_it(scripted):

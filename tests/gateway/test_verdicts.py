@@ -103,7 +103,7 @@ def label(row: Row) -> str:
 
 @pytest.fixture(scope="module")
 def client(scripted):
-    return scripted.server.gateway.models.replicas["scripted"]._client
+    return scripted.worker()
 
 
 def accepts(client, **parameters) -> bool:

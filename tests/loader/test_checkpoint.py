@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -226,4 +227,23 @@ def test_other_formats_are_refused_with_the_way_out(
 def test_a_configuration_that_is_none_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BrokenCheckpoint, match=r"config\.json"):
+        inspect(folder, "m")
+
+
+@pytest.mark.parametrize("name", ["config.json", SINGLE, "chat_template.jinja"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_not_read(folder: Path, name: str, kind: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(BrokenCheckpoint, match="no regular file"):
+        inspect(folder, "m")
+
+
+def test_a_configuration_beyond_all_measure_is_not_read(folder: Path) -> None:
+    with (folder / "config.json").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(BrokenCheckpoint, match="larger than"):
         inspect(folder, "m")

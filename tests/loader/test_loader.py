@@ -526,3 +526,13 @@ def plant_code(folder: Path) -> Path:
 
 def auto_map() -> dict[str, str]:
     return {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+
+
+@pytest.mark.usefixtures("nothing_built")
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_layers_beyond_those_of_the_configuration_are_an_error(tmp_path: Path, kind: str) -> None:
+    save_family(tmp_path, kind)
+    name = "n_layer" if kind == "gpt2" else "num_hidden_layers"
+    edit(tmp_path / "config.json", **{name: 1, "layer_types": None})
+    with pytest.raises(BrokenCheckpoint, match="another model"):
+        load_quietly(tmp_path)

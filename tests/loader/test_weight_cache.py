@@ -397,7 +397,9 @@ def redirect(path: Path) -> None:
 
 @pytest.mark.parametrize("which", [".", "a", "a/manifest.json"], ids=["root", "folder", "file"])
 @pytest.mark.parametrize("change", [loosen, redirect])
-def test_what_others_could_have_written_is_not_used(tmp_path: Path, which: str, change: Any) -> None:
+def test_what_others_could_have_written_is_not_used(
+    tmp_path: Path, which: str, change: Any
+) -> None:
     shelf = Shelf(tmp_path / "w", 1000)
     made = Manifest({"a": "b"}, 0, {}, {}, {}, [])
     assert shelf.add("a", 10, lambda folder: manifest.write(folder, made))

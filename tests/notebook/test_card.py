@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from queue import Empty
 from types import SimpleNamespace
 
 import pytest
 
-from llmkernel.notebook.card import card, line
+from llmkernel.notebook.card import card, gone, line
 from llmkernel.notebook.tables import HTML, PLAIN
 from llmkernel.protocol import Load, ModelInfo, StatusReport
 from tests.notebook.page import OwnPage
 from tests.notebook.test_markdown import ATTACKS
 
 pytestmark = pytest.mark.timeout(90)
-WORKER = SimpleNamespace(name="big", pid=7, log="/log")
+WORKER = SimpleNamespace(name="big", pid=7, log="/log", model="owner/model")
 
 
 def report(name="owner/model", **load):
@@ -72,6 +74,57 @@ def test_without_watch_it_is_shown_once(notebook, scripted_worker):
     assert len(cell.displays) == 1
     assert "Batch" in cell.displays[0]["data"]["text/html"]
     assert "ready" in cell.text
+
+
+def updates(notebook, sent, over, seconds=20):
+    """The cards that come behind a cell, until one of them is what was waited for."""
+    found = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        message = notebook.client.get_iopub_msg(timeout=seconds)
+        if message["parent_header"].get("msg_id") != sent:
+            continue
+        if message["msg_type"] == "update_display_data":
+            found.append(message["content"]["data"]["text/plain"])
+            if over(found[-1]):
+                return found
+    raise AssertionError(f"it did not come: {found[-1:]}")
+
+
+def test_it_changes_behind_its_cell_while_others_run(notebook, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=1500")
+    sent = notebook.send("%llm status")
+    assert "0 running" in notebook.follow(sent).text
+    busy = notebook.send("%%generate -t 0 -o out\nHi")
+    updates(notebook, sent, lambda text: "1 running" in text)
+    notebook.interrupt()
+    notebook.follow(busy)
+    os.kill(worker.pid, signal.SIGKILL)
+    updates(notebook, sent, lambda text: "gone" in text)
+
+
+def test_the_card_of_an_earlier_cell_stays_as_it_is(notebook, start_worker):
+    start_worker("scripted:step_ms=10,eos_after=1500")
+    first, second = notebook.send("%llm status"), notebook.send("%llm status")
+    notebook.follow(second)
+    notebook.must("%%generate --background --quiet -t 0 -o job\nHi")
+    seen = set()
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Empty):
+            message = notebook.client.get_iopub_msg(timeout=0.5)
+            if message["msg_type"] == "update_display_data":
+                seen.add(message["parent_header"]["msg_id"])
+    notebook.must("job.cancel()")
+    assert first != second
+    assert seen == {second}
+
+
+def test_a_card_that_is_followed_no_more_says_when_it_was_right():
+    shown = card(WORKER, report(), "12:34")
+    assert "12:34" in shown[PLAIN]
+    assert "as of 12:34" in shown[HTML]
+    assert "gone, seen at 12:34" in gone(WORKER, "12:34")[HTML]
 
 
 def test_watched_it_changes_in_its_place_a_few_times_a_second(notebook, start_worker):

@@ -90,6 +90,14 @@ def test_log_probabilities_stand_under_the_answer(notebook, scripted_worker):
     assert len(cell.of("display_data")) == 1
 
 
+def test_without_a_number_there_are_alternatives_too(notebook, scripted_worker):
+    cell = notebook.must("%%generate --logprobs -n 3 -o out\nHi")
+    assert "likeliest" in cell.markdown
+    assert notebook.must("len(out.logprobs[0].top)").value == "5"
+    none = notebook.must("%%generate --logprobs 0 -n 3 -o out\nHi")
+    assert "likeliest" not in none.markdown
+
+
 def test_a_list_is_answered_in_one_batch(notebook, scripted_worker):
     notebook.must("cities = ['Bern', 'Oslo', 'Lima']")
     cell = notebook.must("%%generate --for city in cities -t 0 -o answers\nTell me of {{ city }}.")
@@ -143,6 +151,30 @@ def test_a_loop_has_one_bar_with_its_rate(notebook, start_worker):
     assert any("a second" in bar and "left" in bar for bar in bars)
 
 
+def test_the_bar_is_there_before_the_first_answer(notebook, start_worker):
+    start_worker("scripted:step_ms=20,eos_after=60")
+    cell = notebook.must("%%generate --for x in range(8) -t 0 --ignore-eos -n 30\n{{ x }}")
+    assert cell.displays[0]["data"]["text/plain"].endswith(" 0 of 8 answered")
+    first = next(i for i, m in enumerate(cell.messages) if m["msg_type"] == "display_data")
+    assert cell.times[-1] - cell.times[first] > 0.5  # thirty steps
+
+
+def test_a_map_has_a_bar_that_a_notebook_can_be_saved_with(notebook, start_worker, tmp_path):
+    start_worker("scripted:step_ms=10,eos_after=60", max_concurrent=2)
+    notebook.must("import llmkernel; llm = llmkernel.connect()")
+    ask = f"out = llm.map(list('abcdefgh'), temperature=0, checkpoint={str(tmp_path / 'c')!r})"
+    cell = notebook.must(ask)
+    assert len(cell.of("display_data")) == 1
+    assert list(cell.displays[-1]["data"]) == ["text/plain"]
+    assert "█ 8 of 8 answered" in cell.text
+    assert "a second" in cell.text
+    assert "left" not in cell.text
+    assert any("left" in each["data"]["text/plain"] for each in cell.displays)
+    again = notebook.must(ask)
+    assert again.text.endswith("8 of 8 answered · 8 known before")
+    assert notebook.must("llm.map(['a'], temperature=0, progress=False); 1").displays == []
+
+
 def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_worker):
     for expression, named in (("nothing", "NameError"), ("5", "is a int"), ("'abc'", "is a str")):
         cell = notebook.run(f"%%generate --for x in {expression}\n{{{{ x }}}}")
@@ -173,6 +205,15 @@ def test_code_goes_into_the_next_cell(notebook, scripted_worker):
     (payload,) = cell.reply["payload"]
     assert payload["source"] == "set_next_input"
     assert payload["text"] == notebook.must("print(out, end='')").printed.strip("\n")
+
+
+def test_code_from_the_background_goes_under_the_cell_that_asks_for_it(notebook, scripted_worker):
+    notebook.must("%%generate --background --format code -t 0 -n 9 -o job\nHi")
+    cell = notebook.must("out = job.result(timeout=30)")
+    (payload,) = cell.reply["payload"]
+    assert payload["source"] == "set_next_input"
+    assert payload["text"] == notebook.must("print(out, end='')").printed.strip("\n")
+    assert notebook.must("job.result()").reply["payload"] == []
 
 
 def test_a_generation_in_the_background_is_a_handle(notebook, start_worker):
@@ -258,6 +299,16 @@ def test_the_magics_are_configured_as_others_are(open_notebook, scripted_worker)
     assert "many" in str(wrong.error or wrong.printed)
     notebook.must("get_ipython().config.LLMKernelMagics.defaults = '-n 4'\n%reload_ext llmkernel")
     assert "max_tokens  4" in notebook.must("%llm config").text
+
+
+def test_defaults_that_cannot_be_are_refused_and_the_old_ones_stay(notebook):
+    notebook.must("%config LLMKernelMagics.defaults = '-n 3'")
+    said = notebook.run("%config LLMKernelMagics.defaults = '--nonsense 1'").printed
+    assert "LLMKernelMagics.defaults = '--nonsense 1'" in said
+    assert "`%llm help config`" in said
+    assert "Current: '-n 3'" in notebook.must("%config LLMKernelMagics").printed
+    assert "max_tokens  3" in notebook.must("%llm config").text
+    notebook.must("%config LLMKernelMagics.defaults = ''")
 
 
 def test_everything_that_goes_wrong_is_an_error_of_the_cell(notebook):

@@ -197,3 +197,10 @@ def test_text_nested_beyond_the_parsers_limit_is_shown_all_the_same():
 @pytest.mark.parametrize("unclosed", ["\\[\na\n", "\\(a ", "\\[", "$$\na\n", "$a "])
 def test_unclosed_mathematics_is_read_in_reasonable_time(unclosed: str) -> None:
     assert safe(unclosed * 8000)
+
+
+@pytest.mark.parametrize(
+    "text", ["*" * 600 + "a" + "*" * 600, "_" * 600 + "a" + "_" * 600, "**a " * 300 + "b**" * 300]
+)
+def test_emphasis_without_end_is_shown_as_it_is(text):
+    assert safe(text) == fence(text)

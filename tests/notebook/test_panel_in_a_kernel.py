@@ -62,7 +62,11 @@ class Page:
 
 
 def has_state(state):
-    return lambda told: any(turn["state"] == state for turn in told.get("turns", {}).values())
+    def over(told):
+        parts = (told.get("turns", {}) | told.get("change", {})).values()
+        return any(part.get("state") == state for part in parts)
+
+    return over
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +100,17 @@ def test_it_answers_and_stops_while_the_main_thread_is_busy(notebook, page):
     assert max(latencies) < 2  # the cell takes eight seconds
     notebook.interrupt()
     notebook.follow(busy)
+
+
+def test_the_panel_knows_whether_a_click_waits_for_a_running_cell(notebook, page):
+    through = page.subshell
+    page.subshell = None
+    page.send(do="look")
+    page.follow(lambda told: told.get("set", {}).get("clicks_wait") is True)
+    if through is not None:
+        page.subshell = through
+        page.send(do="look")
+        page.follow(lambda told: told.get("set", {}).get("clicks_wait") is False)
 
 
 def test_after_the_cell_itself_has_published_a_click_still_does_not_wait(notebook, page):

@@ -79,3 +79,10 @@ def test_the_bar_says_how_fast_and_how_long():
         == "█" * 6 + "░" * 18 + " 2 of 8 answered · 1 failed · 0.5 a second · 12 s left"
     )
     assert line(0, 0, 0, 1.0).endswith("0 of 0 answered")
+
+
+def test_the_bar_does_not_take_what_was_known_for_speed():
+    assert line(5000, 10_000, 0, 1.0, 5000).endswith("5000 of 10000 answered · 5000 known before")
+    assert line(5010, 10_000, 0, 10.0, 5000).endswith("known before · 1.0 a second · 83 min left")
+    assert line(8, 8, 0, 4.0).endswith("8 of 8 answered · 2.0 a second")
+    assert line(8, None, 1, 4.0) == "8 answered · 1 failed · 2.0 a second"

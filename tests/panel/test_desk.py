@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
 import time
@@ -13,7 +15,9 @@ from llmkernel import Client
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.desk import Desk
+from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.workers import Workers
+from llmkernel.protocol import Load
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(90)
@@ -35,6 +39,11 @@ class Views:
         self.messages.append(message)
         self.state |= message.get("set", {})
         self.turns |= message.get("turns", {})
+        for turn, part in message.get("change", {}).items():
+            merged = (self.turns[turn] | part).items()
+            self.turns[turn] = {
+                name: value for name, value in merged if part.get(name, 0) is not None
+            }
         for gone in message.get("gone", []):
             del self.turns[gone]
         if "add" in message:
@@ -274,3 +283,57 @@ def test_the_place_in_the_queue_and_the_figures_so_far_are_shown(make, start_wor
         panel.take({"do": "stop"})
         rest(panel)
     assert panel.views.state["live"] is None
+
+
+def test_the_place_moves_up_as_others_end_and_not_for_those_who_come_later(make, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=150", max_concurrent=1)
+    with Client(worker) as client:
+        others = [client.stream("x") for _ in range(3)]
+        next(iter(others[0]))
+        panel = make()
+        panel.take({"do": "send", "text": "Hi"})
+        wait_until(
+            lambda: (panel.views.state["live"] or {}).get("ahead") == 2, seconds=10, what="a place"
+        )
+        later = [client.stream("x") for _ in range(4)]
+        wait_until(lambda: client.status().load.waiting > 5, seconds=10, what="those behind it")
+        rest(panel)
+        lives = [m["set"]["live"] or {} for m in panel.views.messages if "live" in m.get("set", {})]
+        places = [live["ahead"] for live in lives if "ahead" in live]
+        for stream in (*others, *later):
+            stream.close()
+    assert [place for place, _ in itertools.groupby(places)] in ([2, 1, 0], [2, 1])
+
+
+def test_an_old_report_says_nothing_of_a_place():
+    load = lambda ended, waiting: SimpleNamespace(  # noqa: E731
+        load=Load(requests_finished=ended, waiting=waiting)
+    )
+    place, old = Place(), load(10, 0)
+    assert place.ahead(5, old) == 5
+    assert place.ahead(5, old) == 5
+    assert place.ahead(5, load(20, 9)) == 5, "the first after it is where counting begins"
+    assert place.ahead(5, load(22, 9)) == 3
+    assert place.ahead(5, load(22, 3)) == 2, "no more are ahead than wait beside it"
+    assert place.ahead(5, load(22, 9)) == 2, "who comes later stands behind"
+    assert place.ahead(5, load(40, 9)) == 0
+    assert Place().ahead(3, None) == 3
+
+
+def test_half_a_character_does_not_break_what_views_are_sent(make, scripted_worker):
+    panel = make(max_tokens=5)
+    half = '[{"role": "user", "content": "\\ud800"}]'
+    for message in (
+        {"do": "draft", "text": "a\ud800", "by": "me\ud800"},
+        {"do": "rename", "name": "\ud800"},
+        {"do": "system", "text": "\ud800"},
+        {"do": "import", "text": half},
+        {"do": "attach", "name": "\ud800", "text": "b\ud800"},
+        {"do": "attach", "name": "\ud800"},
+        {"do": "send", "text": "c\ud800"},
+    ):
+        panel.take(message)
+    rest(panel)
+    json.dumps(panel.desk.broadcast.whole(), ensure_ascii=False).encode()
+    assert panel.views.path[-1]["state"] == "done"
+    assert panel.views.path[-2]["text"] == "c\ufffd"

@@ -244,6 +244,28 @@ def test_controls_reach_the_model_and_what_cannot_be_is_said(book):
     panel.until(lambda: "max_tokens must be" in panel.root.locator(".llmk-problem").inner_text())
 
 
+def test_a_preset_is_there_after_a_restart_and_can_be_forgotten(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', seed=7)\npanel")
+    panel.press("Controls")
+    preset = panel.root.get_by_label("Preset", exact=True)
+    assert not panel.root.get_by_label("Forget this preset").is_visible()
+    panel.root.get_by_label("Name of a new preset").fill("mine <b>")
+    panel.press("Keep")
+    panel.until(lambda: "mine <b>" in preset.inner_text())
+    book.restart()
+    book.run("import llmkernel")
+    panel = book.panel("panel = llmkernel.ChatPanel('slow')\npanel")
+    panel.press("Controls")
+    preset = panel.root.get_by_label("Preset", exact=True)
+    panel.until(lambda: "mine <b>" in preset.inner_text())
+    preset.select_option("mine <b>")
+    panel.until(lambda: book.value("panel.params") == "{'seed': 7}")
+    panel.press("Forget this preset")
+    panel.until(lambda: "mine" not in preset.inner_text())
+    assert not panel.root.get_by_label("Forget this preset").is_visible()
+    assert panel.root.locator(".llmk-problem").inner_text() == ""
+
+
 def test_keys_typed_in_the_panel_are_not_the_notebooks(book):
     panel = book.panel()
     cells = f"() => {{ {MODEL}; return m.cells.length; }}"
@@ -294,6 +316,43 @@ def test_after_a_restart_of_the_kernel_the_panel_says_so_and_goes_on(book):
     book.run("import llmkernel")
     last = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
     assert book.value(f"len({last}.conversation)") == "4"
+
+
+def test_a_restart_loses_no_branch_and_no_conversation(book):
+    panel = book.panel(
+        "data = {'a': 1}\npanel = llmkernel.ChatPanel('slow', max_tokens=6, seed=1, typical_p=0.9)\npanel"
+    )
+    panel.press("Attach a variable or a file")
+    panel.root.get_by_role("button", name="data").click()
+    panel.until(lambda: panel.root.locator(".llmk-pending .llmk-chip").count())
+    panel.send("First")
+    panel.press("Regenerate")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").count())
+    panel.rest()
+    panel.press("Branch before")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").inner_text() == "1/2")
+    first = panel.answers.last.locator(".llmk-body").inner_text()
+    panel.press("New conversation")
+    panel.until(lambda: panel.answers.count() == 0)
+    panel.send("Second")
+    book.restart()
+    panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+    panel.press("Reconnect")
+    panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+    assert panel.questions.first.locator(".llmk-body").inner_text() == "Second"
+    panel.root.locator(".llmk-pill").first.click()
+    panel.root.get_by_role("button", name="Conversation 1").click()
+    panel.until(lambda: panel.questions.first.locator(".llmk-body").inner_text() == "First")
+    assert panel.answers.last.locator(".llmk-place").inner_text() == "1/2"
+    assert panel.answers.last.locator(".llmk-body").inner_text() == first
+    assert "data" in panel.questions.first.locator(".llmk-chip").inner_text()
+    panel.press("Branch after")
+    panel.until(lambda: panel.answers.last.locator(".llmk-place").inner_text() == "2/2")
+    book.run("import llmkernel")
+    last = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
+    assert book.value(f"{last}.conversations") == "['Conversation 1', 'Conversation 2']"
+    assert book.value(f"'```json' in {last}.conversation[0]['content']") == "True"
+    assert book.value(f"{last}.params['typical_p']") == "0.9"
 
 
 def test_no_attack_does_anything_wherever_it_is_cut(book):
@@ -367,6 +426,40 @@ def test_it_can_be_used_at_400_pixels(book):
     panel.root.get_by_label("Seed").fill("3")
     panel.press("Close controls")
     panel.until(lambda: book.value("panel.params.get('seed')") == "3")
+
+
+def test_at_400_pixels_no_figure_is_hidden(book):
+    panel = book.panel(
+        "panel = llmkernel.ChatPanel('slow', max_tokens=9)\npanel.attach([1], name='a' * 80)\npanel"
+    )
+    panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
+    panel.send("Hi")
+    note = panel.questions.first.locator(".llmk-chip-note")
+    panel.until(lambda: "tokens" in note.inner_text())
+    assert note.is_visible()
+    assert panel.root.locator(".llmk-worker-words").is_visible()
+    assert "batch" in panel.root.locator(".llmk-worker-words").inner_text()
+    assert panel.root.evaluate(TOO_WIDE) == []
+
+
+HARD = {
+    "mathematics without end": "$" + "{" * 3000 + "$",
+    "a line without a blank": "x" * 100_000,
+    "quotations in quotations": ">" * 3000 + " a",
+    "a table of thousands": "|a|b|\n|-|-|\n" + "|x|y|\n" * 2000,
+    "tags": "<img src=x onerror=alert(1)>" * 1000,
+}
+
+
+def test_no_answer_is_too_much_for_the_page(book):
+    for what, text in HARD.items():
+        said = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": text + " the end"},
+        ]
+        panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={said!r})\npanel")
+        panel.until(lambda panel=panel: "the end" in panel.answers.first.inner_text())
+        assert panel.root.evaluate(TOO_WIDE) == [], what
 
 
 def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal):

@@ -130,6 +130,45 @@ def test_json_keeps_everything(texts, system):
     assert archive.to_json(again) == archive.to_json(conversation)
 
 
+def test_a_conversation_may_have_any_number_of_turns():
+    conversation = talk(*map(str, range(3000)))
+    again = Conversation("Other")
+    archive.load(archive.to_json(conversation), again)
+    assert said(again) == said(conversation)
+
+
+OLD = """{"format": "llmkernel-conversation", "version": 1, "name": "Old", "shown": 0, "turns": [
+ {"role": "user", "text": "q", "shown": 1, "children": [
+  {"role": "assistant", "text": "a", "children": [{"role": "user", "text": "more"}], "shown": 0},
+  {"role": "assistant", "text": "b"},
+  {"role": "assistant", "text": "c"}]},
+ {"role": "user", "text": "r"}]}"""
+
+
+def test_a_file_of_the_first_version_is_read():
+    again = Conversation("Other")
+    archive.load(OLD, again)
+    assert (again.name, said(again), len(again.turns)) == ("Old", ["q", "b"], 6)
+    again.step(again.path[1].id, -1)
+    assert said(again) == ["q", "a", "more"]
+
+
+@pytest.mark.parametrize("parent", ["0", "1", "-1", "true", '"0"'])
+def test_a_turn_follows_one_before_it(parent):
+    turn = f'{{"role": "user", "text": "", "parent": {parent}}}'
+    whole = f'{{"format": "llmkernel-conversation", "version": 2, "turns": [{turn}]}}'
+    conversation = talk("kept")
+    with pytest.raises(InvalidRequest):
+        archive.load(whole, conversation)
+    assert said(conversation) == ["kept"]
+
+
+def test_a_file_that_is_nested_without_end_is_refused():
+    for text in ("[" * 200_000, '{"turns": ' * 200_000):
+        with pytest.raises(InvalidRequest):
+            archive.load(text, Conversation("Other"))
+
+
 @given(st.lists(TEXT.filter(lambda text: text.strip("\n")), min_size=1, max_size=6))
 def test_markdown_brings_the_shown_turns_back(texts):
     conversation = talk(*texts)

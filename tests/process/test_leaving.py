@@ -332,3 +332,15 @@ def test_a_worker_that_nobody_waits_for_stays(start_worker):
     time.sleep(0.3)
     assert answer(connection)
     stop_worker(connection)
+
+
+def test_a_worker_that_was_killed_while_it_loaded_is_said_to_have_been(runtime_dir):
+    def kill(progress):
+        if progress.stage == "read":
+            os.kill(files.running("one").pid, signal.SIGKILL)
+
+    with pytest.raises(launcher.StartFailed, match="so it was killed"):
+        launcher.start(
+            WorkerConfig.build(model="scripted:load_ms=30000", name="one"), on_progress=kill
+        )
+    files.clear("one")

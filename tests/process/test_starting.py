@@ -337,3 +337,11 @@ def test_a_full_disk_is_named_by_the_one_who_starts(runtime_dir):
     )
     assert "File too large" in done.stdout
     assert not files.running("full")
+
+
+def test_only_one_of_many_starts_is_told_that_it_started(runtime_dir):
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: launcher.begin(config()), range(6)))
+    assert len({connection.instance for connection, _ in found}) == 1
+    assert [started for _, started in found].count(True) == 1
+    stop_worker(found[0][0])

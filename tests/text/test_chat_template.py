@@ -226,3 +226,11 @@ def test_a_template_that_was_closed_starts_again() -> None:
     template.close()
     assert template.render(TURNS) == first
     template.close()
+
+
+def test_what_a_template_raises_holds_nothing_that_a_terminal_obeys():
+    template = ChatTemplate("{{ raise_exception('\\x1b[31mred\\x1b]52;c;eA==\\x07 \\u202e') }}", {})
+    with pytest.raises(InvalidRequest) as caught:
+        template.render([{"role": "user", "content": "x"}], continue_final=False)
+    assert "red" in caught.value.message
+    assert not {"\x1b", "\x07", "\u202e"} & set(caught.value.message)

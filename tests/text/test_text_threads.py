@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -97,3 +98,23 @@ def test_closing_leaves_nobody_waiting(held):
         assert await running
 
     asyncio.run(main())
+
+
+def test_an_error_that_nobody_waits_for_is_not_logged(held, caplog):
+    async def main() -> None:
+        threads = TextThreads(2)
+
+        def break_with_the_text() -> None:
+            held.wait()
+            raise ValueError("the prompt of somebody")
+
+        work = threads.run("a", break_with_the_text)
+        await asyncio.sleep(0.05)
+        work.cancel()
+        held.set()
+        await threads.run("a", lambda: None)
+        threads.close()
+
+    asyncio.run(main())
+    gc.collect()
+    assert "prompt of somebody" not in caplog.text

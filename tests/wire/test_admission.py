@@ -51,6 +51,7 @@ def refusal(client, **fields):
         ({"prompt": "x" * (protocol.MAX_PROMPT_BYTES + 1)}, "invalid_request", "2097152"),
         ({"prompt": "x" * 3000}, "prompt_too_long", ""),
         ({"prompt": [97] * 3000}, "prompt_too_long", "3000"),
+        ({"prompt": [-1] * 3000}, "prompt_too_long", "3000"),
         ({"prompt": "x" * 2000, "max_tokens": 1000}, "prompt_too_long", ""),
     ],
 )
@@ -214,3 +215,11 @@ def test_tokenize_and_detokenize(client):
     assert isinstance(client.receive(), protocol.Refused)
     client.send(protocol.Tokenize(id=4, text="x" * (protocol.MAX_PROMPT_BYTES + 1)))
     assert isinstance(client.receive(), protocol.Refused)
+
+
+def test_a_text_and_a_conversation_are_not_both_tokenised(client):
+    turns = [ChatMessage(role="user", content="x")]
+    client.send(protocol.Tokenize(id=1, text="y", messages=turns))
+    refused = client.until(protocol.Refused, protocol.Tokens)
+    assert isinstance(refused, protocol.Refused)
+    assert "not both" in refused.message

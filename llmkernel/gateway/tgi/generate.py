@@ -127,6 +127,7 @@ async def prepared(
             ids = await replica.client.tokenize(request.inputs)
         except InvalidRequest as error:
             raise InvalidRequest(error.message, field="inputs") from None
+        await exchange.turn()
         if chosen.truncate is not None:
             ids = ids[-chosen.truncate :]
         most = room(chosen, len(ids), bounds)

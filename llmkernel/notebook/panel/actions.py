@@ -96,9 +96,16 @@ def _preset(desk: Desk, message: Mapping[str, Any]) -> None:
     if message.get("keep"):
         desk.controls.keep(name, desk.current.system)
         return
+    if message.get("forget"):
+        desk.controls.forget(name)
+        return
     system = desk.controls.take(name)
     if system is not None:
         desk.current.system = system
+
+
+def _presets(desk: Desk, _: Mapping[str, Any]) -> None:
+    desk.controls.reload()
 
 
 def _new(desk: Desk, _: Mapping[str, Any]) -> None:
@@ -195,6 +202,7 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "system": _system,
     "set": _set,
     "preset": _preset,
+    "presets": _presets,
     "new": _new,
     "select": _select,
     "rename": _rename,
@@ -211,5 +219,5 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "reconnect": _reconnect,
 }
 """What a view may ask for, by what it calls it."""
-SILENT = {"draft", "look", "names", "export"}
+SILENT = {"draft", "look", "names", "export", "presets"}
 """What takes no problem off the page: a person did not mean to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,9 +13,10 @@ import msgspec
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.conversation import ROLES, Conversation, Turn
+from llmkernel.notebook.untrusted import whole
 
 FORMAT = "llmkernel-conversation"
-VERSION = 1
+VERSION = 2
 MAX_CHARS = 20_000_000
 _HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
 _ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
@@ -24,17 +25,30 @@ _MARK = re.compile(r"^## (\w+)[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
-class _Saved(msgspec.Struct, frozen=True):
-    """One turn in a file."""
+class Saved(msgspec.Struct, frozen=True):
+    """One turn in a file: `parent` is the number of the turn before it, among those before."""
+
+    role: str
+    text: str
+    parent: int | None = None
+    shown: bool = True
+    state: str = "done"
+    attachments: list[Attachment] = []
+    facts: dict[str, Any] = {}
+    problem: str = ""
+
+
+class _Nested(msgspec.Struct, frozen=True):
+    """One turn in a file of version 1, which had a turn inside the one before it."""
 
     role: str
     text: str
     state: str = "done"
-    attachments: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
     facts: dict[str, Any] = {}
     problem: str = ""
     shown: int | None = None
-    children: list[_Saved] = []
+    children: list[_Nested] = []
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -45,22 +59,38 @@ class _File(msgspec.Struct, frozen=True):
     name: str = ""
     system: str = ""
     shown: int | None = None
-    turns: list[_Saved] = []
+    turns: list[Any] = []
 
 
 def to_json(conversation: Conversation) -> str:
-    """Every branch, attachment and figure, for `from_json`."""
-    first = [each for each in conversation.turns.values() if each.parent is None]
-    path = conversation.path
+    """Every branch, attachment and figure, for `load`."""
     whole = {
         "format": FORMAT,
         "version": VERSION,
         "name": conversation.name,
         "system": conversation.system,
-        "shown": first.index(path[0]) if path else None,
-        "turns": [_saved(conversation, turn) for turn in first],
+        "turns": saved(conversation),
     }
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def saved(conversation: Conversation) -> list[dict[str, Any]]:
+    """All turns as plain data, each after the one that it follows."""
+    numbers = {turn: number for number, turn in enumerate(conversation.turns)}
+    return [_saved(conversation, turn, numbers) for turn in conversation.turns.values()]
+
+
+def put(into: Conversation, turns: Iterable[Saved]) -> None:
+    """Add turns to an empty conversation. Raises InvalidRequest for those that are none."""
+    checked = list(turns)
+    for number, turn in enumerate(checked):
+        _check(number, turn)
+    made: list[Turn] = []
+    for turn in checked:
+        made.append(_add(into, turn, None if turn.parent is None else made[turn.parent].id))
+    for turn, added in zip(checked, made, strict=True):
+        if turn.shown:
+            into.show(added.id)
 
 
 def to_markdown(conversation: Conversation) -> str:
@@ -85,8 +115,8 @@ def load(text: str, into: Conversation) -> None:
         _load_markdown(text, into)
         return
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = whole(json.loads(text))
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"This is no JSON: {error}.") from None
     if isinstance(value, list):
         into.replace(value)
@@ -97,71 +127,66 @@ def load(text: str, into: Conversation) -> None:
 def _load_file(value: Any, into: Conversation) -> None:
     try:
         file = msgspec.convert(value, _File)
-    except msgspec.ValidationError as error:
+        if file.format != FORMAT or file.version not in (1, VERSION):
+            raise InvalidRequest(
+                f"This is no conversation that can be read here: format {file.format!r}, "
+                f"version {file.version}; expected {FORMAT!r}, version {VERSION}."
+            )
+        turns = _flat(file) if file.version == 1 else msgspec.convert(file.turns, list[Saved])
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidRequest(f"This is no conversation: {error}.") from None
-    if file.format != FORMAT or file.version != VERSION:
-        raise InvalidRequest(
-            f"This is no conversation that can be read here: format {file.format!r}, "
-            f"version {file.version}; expected {FORMAT!r}, version {VERSION}."
-        )
-    _check_roles(file.turns)
+    trial = Conversation("")
+    put(trial, turns)  # raises before anything is changed
     into.clear()
     into.name = file.name or into.name
     into.system = file.system
-    _put(into, file.turns, file.shown, None)
+    put(into, turns)
 
 
-def _check_roles(turns: Iterable[_Saved]) -> None:
-    todo = list(turns)
+def _flat(file: _File) -> list[Saved]:
+    """The turns of a file of version 1, in the order of version 2."""
+    flat: list[Saved] = []
+    todo: list[tuple[list[_Nested], int | None, int | None]]
+    todo = [(msgspec.convert(file.turns, list[_Nested]), file.shown, None)]
     while todo:
-        turn = todo.pop()
-        if turn.role not in ROLES:
-            raise InvalidRequest(f"A turn has the role {turn.role!r}; there are user, assistant.")
-        todo += turn.children
+        turns, shown, parent = todo.pop()
+        for place, turn in enumerate(turns):
+            values = {name: getattr(turn, name) for name in _BOTH}
+            flat.append(Saved(parent=parent, shown=place == shown, **values))
+            todo.append((turn.children, turn.shown, len(flat) - 1))
+    return flat
 
 
-def _put(into: Conversation, turns: list[_Saved], shown: int | None, after: str | None) -> None:
-    """Add branches with all below them; the shown one last, so that it is shown."""
-    todo = [(turns, shown, after)]
-    while todo:
-        turns, shown, after = todo.pop()
-        made = [_add(into, each, after) for each in turns]
-        todo += [
-            (each.children, each.shown, turn.id)
-            for each, turn in zip(turns, made, strict=True)
-            if each.children
-        ]
-        if shown is not None and 0 <= shown < len(made):
-            into.step(made[-1].id, shown - (len(made) - 1))
+_BOTH = ("role", "text", "state", "attachments", "facts", "problem")
+"""What a turn has in files of both versions."""
 
 
-def _add(into: Conversation, saved: _Saved, after: str | None) -> Turn:
-    turn = into.add(saved.role, saved.text, after, [_attachment(one) for one in saved.attachments])
-    ended = saved.state in ("done", "stopped", "failed")
-    turn.state = saved.state if ended else "stopped"  # type: ignore[assignment]
-    turn.facts, turn.problem = dict(saved.facts), saved.problem
-    return turn
+def _check(number: int, turn: Saved) -> None:
+    if turn.role not in ROLES:
+        raise InvalidRequest(f"A turn has the role {turn.role!r}; there are user, assistant.")
+    if turn.parent is not None and not 0 <= turn.parent < number:
+        raise InvalidRequest(f"Turn {number} follows a turn {turn.parent}, which is not before it.")
 
 
-def _attachment(value: dict[str, Any]) -> Attachment:
-    try:
-        return msgspec.convert(value, Attachment)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"This is no attachment: {error}.") from None
+def _add(into: Conversation, turn: Saved, after: str | None) -> Turn:
+    added = into.add(turn.role, turn.text, after, turn.attachments)
+    ended = turn.state in ("done", "stopped", "failed")
+    added.state = turn.state if ended else "stopped"  # type: ignore[assignment]
+    added.facts, added.problem = dict(turn.facts), turn.problem
+    return added
 
 
-def _saved(conversation: Conversation, turn: Turn) -> dict[str, Any]:
-    saved: dict[str, Any] = {"role": turn.role, "text": turn.text, "state": turn.state}
+def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -> dict[str, Any]:
+    parent = None if turn.parent is None else numbers[turn.parent]
+    kept: dict[str, Any] = {"role": turn.role, "text": turn.text, "parent": parent}
+    kept |= {"shown": conversation.is_shown(turn.id), "state": turn.state}
     if turn.attachments:
-        saved["attachments"] = [dataclasses.asdict(each) for each in turn.attachments]
+        kept["attachments"] = [dataclasses.asdict(each) for each in turn.attachments]
     if turn.facts:
-        saved["facts"] = turn.facts
+        kept["facts"] = turn.facts
     if turn.problem:
-        saved["problem"] = turn.problem
-    if turn.children:
-        saved["children"] = [_saved(conversation, conversation.turns[c]) for c in turn.children]
-        saved["shown"] = turn.children.index(turn.shown) if turn.shown else None
-    return saved
+        kept["problem"] = turn.problem
+    return kept
 
 
 def _load_markdown(text: str, into: Conversation) -> None:

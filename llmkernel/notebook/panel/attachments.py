@@ -6,8 +6,10 @@ not what a variable became since. The quotation is a fence that nothing inside c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import keyword
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import Any
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.markdown import fence
-from llmkernel.notebook.untrusted import plain
+from llmkernel.notebook.rendering import count
+from llmkernel.notebook.untrusted import plain, whole
 
 MAX_CHARS = 20_000
 """Of one attachment; what is cut off is said in its note."""
@@ -24,6 +27,8 @@ MAX_FILE_BYTES = 2_000_000
 HEAD_ROWS = 20
 _HIDDEN = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _MOST_LISTED = 200
+_NO_KIND = re.compile(r"[^\w+#.-]")
+"""A file may be called anything; what follows a fence is one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,11 @@ def from_name(name: str, variables: Mapping[str, Any]) -> Attachment:
     name = name.strip()
     if name in variables:
         return from_value(name, variables[name])
-    path = Path(name).expanduser()
-    if name and path.is_file():
-        return from_file(path)
-    raise InvalidRequest(f"There is no variable and no file {name!r} here.")
+    with contextlib.suppress(OSError, RuntimeError):  # too long for a path; a home of nobody
+        path = Path(name).expanduser()
+        if name and path.is_file():
+            return from_file(path)
+    raise InvalidRequest(f"There is no variable and no file {plain(name)!r} here.")
 
 
 def from_file(path: Path) -> Attachment:
@@ -82,7 +88,20 @@ def from_text(name: str, text: str, kind: str = "") -> Attachment:
 
 
 def from_value(name: str, value: Any) -> Attachment:
-    """A value of the notebook: the head of a table, the items of a collection, a text."""
+    """A value of the notebook: the head of a table, the items of a collection, a text.
+
+    Raises InvalidRequest where its own code, which can be anything, does.
+    """
+    try:
+        return _from_value(name, value)
+    except Exception as error:  # whatever a property or a __repr__ of somebody raises
+        kind = type(value).__name__
+        raise InvalidRequest(
+            f"{plain(name)} cannot be attached: its {kind} raised {type(error).__name__}."
+        ) from error
+
+
+def _from_value(name: str, value: Any) -> Attachment:
     if isinstance(value, str):
         return from_text(name, value)
     if hasattr(value, "to_csv") and hasattr(value, "head") and hasattr(value, "shape"):
@@ -95,22 +114,28 @@ def from_value(name: str, value: Any) -> Attachment:
 
 def names_of(variables: Mapping[str, Any]) -> list[dict[str, str]]:
     """What a person may want to attach: names and kinds of the notebook's data."""
-    found = [
-        {"name": name, "kind": _kind(value)}
-        for name, value in list(variables.items())
-        if not name.startswith("_")
+    found: list[dict[str, str]] = []
+    for name, value in list(variables.items()):
+        with contextlib.suppress(Exception):  # a proxy that is not set, say, raises at every touch
+            if _is_data(name, value):
+                found.append({"name": whole(name), "kind": _kind(value)})
+    return sorted(found, key=lambda entry: entry["name"].lower())[:_MOST_LISTED]
+
+
+def _is_data(name: str, value: Any) -> bool:
+    return (
+        not name.startswith("_")
         and name not in _HIDDEN
         and not keyword.iskeyword(name)
         and not isinstance(value, (types.ModuleType, type))
         and not callable(value)
-    ]
-    return sorted(found, key=lambda entry: entry["name"].lower())[:_MOST_LISTED]
+    )
 
 
 def _frame(name: str, frame: Any) -> Attachment:
     rows = int(frame.shape[0])
-    columns = f", {frame.shape[1]} columns" if len(frame.shape) > 1 else ""
-    part = f"first {HEAD_ROWS} of {rows:,} rows" if rows > HEAD_ROWS else f"{rows:,} rows"
+    columns = f", {count(frame.shape[1], 'column')}" if len(frame.shape) > 1 else ""
+    part = f"first {HEAD_ROWS} of {rows:,} rows" if rows > HEAD_ROWS else count(rows, "row")
     return _cut(
         name, "csv", f"{type(frame).__name__}, {part}{columns}", frame.head(HEAD_ROWS).to_csv()
     )
@@ -126,6 +151,8 @@ def _kind(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        value = value[:MAX_CHARS]  # each takes a character at least
     try:
         return json.dumps(value, indent=1, ensure_ascii=False, default=str)
     except (TypeError, ValueError):  # keys that are no text, or a circle
@@ -133,8 +160,9 @@ def _json(value: Any) -> str:
 
 
 def _cut(name: str, kind: str, note: str, text: str) -> Attachment:
-    text = plain(text).strip("\n")
-    if len(text) > MAX_CHARS:
+    begins = plain(whole(text[: 4 * MAX_CHARS])).strip("\n")  # of a text that may be endless
+    if len(begins) > MAX_CHARS or len(text) > 4 * MAX_CHARS:
         note += f", cut to the first {MAX_CHARS:,} characters"
-        text = text[:MAX_CHARS]
-    return Attachment(plain(name), kind, note, text)
+    text = begins[:MAX_CHARS]
+    name = " ".join(plain(whole(name)).split())
+    return Attachment(name, _NO_KIND.sub("", kind)[:20], note, text)

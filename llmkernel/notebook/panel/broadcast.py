@@ -29,10 +29,16 @@ class Broadcast:
         """Make this what is shown: named values, and turns by id."""
         with self._lock:
             values = {key: value for key, value in state.items() if self._differs(key, value)}
-            new = {key: turn for key, turn in turns.items() if self._turns.get(key) != turn}
+            new = {key: turn for key, turn in turns.items() if key not in self._turns}
+            changed = {
+                key: _changes(self._turns[key], turn)
+                for key, turn in turns.items()
+                if key in self._turns and self._turns[key] != turn
+            }
             gone = [key for key in self._turns if key not in turns]
-            self._shown, self._turns = copy.deepcopy(state), copy.deepcopy(turns)
-            parts = {"set": values, "turns": new, "gone": gone}
+            self._shown = copy.deepcopy(state)
+            self._turns = {key: dict(turn) for key, turn in turns.items()}
+            parts = {"set": values, "turns": new, "change": changed, "gone": gone}
             message = {key: part for key, part in parts.items() if part}
             if message:
                 self._next(message)
@@ -60,3 +66,9 @@ class Broadcast:
     def _next(self, message: Message) -> None:
         self._number += 1
         self._send({"n": self._number} | message)
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What of a turn is another now; None for what is not there any more. Its text is long."""
+    changes = {name: value for name, value in new.items() if old.get(name) != value}
+    return changes | dict.fromkeys(name for name in old if name not in new)

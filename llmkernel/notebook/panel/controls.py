@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel.presets import PresetFile
+from llmkernel.notebook.untrusted import plain
 from llmkernel.params import BOUNDS, SamplingParams
 
 SHOWN = (
@@ -29,16 +31,36 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Balanced": {"temperature": 0.7, "top_p": 0.9},
     "Inventive": {"temperature": 1.1, "min_p": 0.05},
 }
+_LONGEST_NAME = 60
 _SLIDER_ENDS = {"temperature": 2.0, "top_k": 200, "repetition_penalty": 2.0}
 
 
 class Controls:
-    """The parameters of the answers to come, and named sets of them with a system prompt."""
+    """The parameters of the answers to come, and named sets of them with a system prompt.
 
-    def __init__(self, **params: Any) -> None:
+    `file` has the sets that outlive this panel; without one they end with it.
+    """
+
+    def __init__(self, file: PresetFile | None = None, /, **params: Any) -> None:
         self.values: dict[str, Any] = {}
-        self.presets: dict[str, dict[str, Any]] = dict(PRESETS)
+        self._file = file
+        self._own: dict[str, dict[str, Any]] = {}
         self.set(params)
+
+    @property
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """All of them by name; ours cannot be taken the name of."""
+        return PRESETS | {name: own for name, own in self._own.items() if name not in PRESETS}
+
+    @property
+    def own(self) -> list[str]:
+        """The names of those that can be forgotten."""
+        return [name for name in self.presets if name not in PRESETS]
+
+    def reload(self) -> None:
+        """See what other panels have kept. Raises InvalidRequest."""
+        if self._file is not None:
+            self._own = self._file.read()
 
     @property
     def params(self) -> SamplingParams:
@@ -60,19 +82,30 @@ class Controls:
         if preset not in self.presets:
             raise InvalidRequest(f"There is no preset {preset!r}: {', '.join(self.presets)}.")
         chosen = dict(self.presets[preset])
-        system: str | None = chosen.pop("system", None)
-        others = {name: value for name, value in self.values.items() if name not in SHOWN}
-        self.values = {}
-        self.set({**others, **chosen})
+        system = chosen.pop("system", None)
+        if not isinstance(system, str | None):
+            raise InvalidRequest(f"The system prompt of the preset {preset!r} is no text.")
+        # what the preset leaves out goes back to its default
+        self.set(dict.fromkeys(name for name in self.values if name in SHOWN) | chosen)
         return system
 
     def keep(self, name: str, system: str) -> None:
         """Keep the present values under a name. Raises InvalidRequest for one of our own."""
-        name = name.strip()
-        if not name or name in PRESETS:
-            raise InvalidRequest("Give the preset a name of its own.")
+        name = " ".join(plain(name).split())
+        if not name or name in PRESETS or len(name) > _LONGEST_NAME:
+            raise InvalidRequest(
+                f"Give the preset a name of its own, of up to {_LONGEST_NAME} characters."
+            )
         shown = {key: value for key, value in self.values.items() if key in SHOWN}
-        self.presets[name] = shown | ({"system": system} if system else {})
+        preset = shown | ({"system": system} if system else {})
+        self._own = self._file.put(name, preset) if self._file else {**self._own, name: preset}
+
+    def forget(self, name: str) -> None:
+        """Forget a preset that was kept. Raises InvalidRequest for one of our own."""
+        if name not in self.own:
+            raise InvalidRequest("Only presets that were kept can be forgotten.")
+        left = {other: preset for other, preset in self._own.items() if other != name}
+        self._own = self._file.drop(name) if self._file else left
 
 
 def descriptions() -> list[dict[str, Any]]:

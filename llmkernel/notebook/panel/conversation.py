@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.attachments import Attachment, with_attachments
+from llmkernel.notebook.untrusted import whole
 
 State = Literal["done", "running", "stopped", "failed"]
 Messages = list[dict[str, str]]
@@ -56,8 +57,9 @@ class Conversation:
         """Which view typed it, so that it does not write over what it types on."""
         self.pending: list[Attachment] = []
         self.turns: dict[str, Turn] = {}
+        self.prefix = prefix
+        """What the ids of its turns begin with."""
         self._numbers = itertools.count(1)
-        self._prefix = prefix
         self._first: list[str] = []
         self._first_shown: str | None = None
 
@@ -82,11 +84,11 @@ class Conversation:
         self, role: str, text: str, after: str | None, attachments: Iterable[Attachment] = ()
     ) -> Turn:
         """A new turn after another one, or with None at the beginning; it is shown."""
-        turn = Turn(f"{self._prefix}{next(self._numbers)}", role, text, after)
+        turn = Turn(f"{self.prefix}{next(self._numbers)}", role, whole(text), after)
         turn.attachments = list(attachments)
         self.turns[turn.id] = turn
         self._children(after).append(turn.id)
-        self._show(turn)
+        self.show(turn.id)
         return turn
 
     def rewrite(self, turn: str, text: str) -> Turn:
@@ -99,7 +101,20 @@ class Conversation:
         branches = self.branches(turn)
         place = branches.index(turn) + by
         if 0 <= place < len(branches):
-            self._show(self.turns[branches[place]])
+            self.show(branches[place])
+
+    def show(self, turn: str) -> None:
+        """Show this turn among its branches."""
+        parent = self.turns[turn].parent
+        if parent is None:
+            self._first_shown = turn
+        else:
+            self.turns[parent].shown = turn
+
+    def is_shown(self, turn: str) -> bool:
+        """Whether it is the one that is shown among its branches."""
+        parent = self.turns[turn].parent
+        return turn == (self._first_shown if parent is None else self.turns[parent].shown)
 
     def remove(self, turn: str) -> None:
         """Take a turn away with all that followed it; a branch beside it is shown."""
@@ -136,7 +151,7 @@ class Conversation:
         checked = [_checked(number, message) for number, message in enumerate(messages)]
         system = ""
         if checked and checked[0]["role"] == "system":
-            system = checked.pop(0)["content"]
+            system = whole(checked.pop(0)["content"])
         wrong = next((each["role"] for each in checked if each["role"] not in ROLES), None)
         if wrong is not None:
             raise InvalidRequest(
@@ -156,12 +171,6 @@ class Conversation:
 
     def _children(self, parent: str | None) -> list[str]:
         return self._first if parent is None else self.turns[parent].children
-
-    def _show(self, turn: Turn) -> None:
-        if turn.parent is None:
-            self._first_shown = turn.id
-        else:
-            self.turns[turn.parent].shown = turn.id
 
     def _below(self, turn: str) -> list[str]:
         found, todo = [], [turn]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import (
     TABLE,
@@ -19,14 +19,19 @@ from llmkernel.errors import (
     LLMKernelError,
     PromptTooLong,
 )
-from llmkernel.notebook.panel import actions, attachments, sight
+from llmkernel.notebook.panel import actions, archive, attachments, sight
 from llmkernel.notebook.panel.answering import Answering, Ending, Question
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.attendant import Attendant
 from llmkernel.notebook.panel.broadcast import Broadcast, Message
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Conversation, Turn
+from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.workers import Workers
+from llmkernel.notebook.untrusted import plain, whole
+
+if TYPE_CHECKING:
+    from llmkernel.notebook.panel.revival import Memory
 
 
 class Desk:
@@ -52,9 +57,12 @@ class Desk:
         self.answered: Turn | None = None
         """The turn that is being written."""
         self.problem: dict[str, Any] | None = None
+        self.clicks_wait: bool | None = None
+        """Whether what views send waits for a cell that runs; None until one has sent something."""
         self.attendant = Attendant(self)
         self._variables = variables
         self._on_rest = on_rest
+        self._place = Place()
         self._numbers = 0
         self.conversations: list[Conversation] = []
         self.current = self.begin("Conversation 1")
@@ -73,6 +81,18 @@ class Desk:
             self.current = new
             return new
 
+    def remember(self, memory: Memory) -> None:
+        """Hold the conversations that a page remembers instead. Raises InvalidRequest."""
+        with self.lock:
+            self.conversations = []
+            shown = None
+            for talk in memory.talks:
+                held = self.begin(talk.name)
+                held.system, held.draft, held.pending = talk.system, talk.draft, talk.pending
+                archive.put(held, talk.turns)
+                shown = held if talk.name == memory.current else shown
+            self.current = shown or (self.conversations or [self.begin()])[0]
+
     def named(self, name: str) -> Conversation:
         """The conversation of that name. Raises InvalidRequest that lists them."""
         for each in self.conversations:
@@ -84,7 +104,7 @@ class Desk:
     def free_name(self, name: str) -> str:
         """The name, with a number where another conversation has it."""
         taken = {each.name for each in self.conversations}
-        name = " ".join(name.split())[:60] or "Conversation"
+        name = " ".join(plain(whole(name)).split())[:60] or "Conversation"
         number, free = 2, name
         while free in taken:
             free, number = f"{name} ({number})", number + 1
@@ -94,6 +114,7 @@ class Desk:
 
     def take(self, message: Mapping[str, Any]) -> None:
         """Do what a view asks for. What cannot be done is shown there, as a problem."""
+        message = whole(dict(message))
         wanted = str(message.get("do"))
         if wanted == "sync":
             self.broadcast.tell(self.broadcast.whole())
@@ -112,6 +133,13 @@ class Desk:
         except LLMKernelError as error:
             self.problem = problem_of(error)
         self.show()
+
+    def heard(self) -> None:
+        """Something came from a view, in this thread; in the main thread it waited for its turn."""
+        waits = threading.current_thread() is threading.main_thread()
+        if waits != self.clicks_wait:
+            self.clicks_wait = waits
+            self.show()
 
     def show(self) -> None:
         """Bring the views up to date, and between answers what stays in the notebook."""
@@ -190,10 +218,21 @@ class Desk:
 
     # the answer ------------------------------------------------------------------
 
+    @property
+    def live(self) -> dict[str, Any] | None:
+        """Figures of the answer that is being written, its place in the queue among them."""
+        answering = self.answering
+        if answering is None:
+            return None
+        facts = answering.live
+        if "ahead" in facts:
+            facts["ahead"] = self._place.ahead(facts["ahead"], self.workers.report)
+        return facts
+
     def _begin(self, turn: Turn, question: Question) -> None:
         with self.lock:  # it must not end before it is known here
             turn.state, turn.problem, turn.facts = "running", "", {}
-            self.answered = turn
+            self.answered, self._place = turn, Place()
             # shown before the first text, which is added to what the views have
             self.show()
             self.answering = Answering(

@@ -16,11 +16,14 @@ from llmkernel.notebook.panel.attachments import from_value
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Messages
 from llmkernel.notebook.panel.desk import Desk
+from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.panel.transcript import fingerprint, transcript
 from llmkernel.notebook.panel.workers import Workers
+from llmkernel.notebook.untrusted import whole
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
+    from llmkernel.notebook.panel.revival import Memory
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _TICK_SECONDS = 0.05
@@ -54,13 +57,15 @@ class ChatPanel:
         self._cells: set[str] = set()
         chosen = worker if isinstance(worker, str | None) else worker.name
         workers = Workers(chosen or _chosen_by_magics(self._shell))
-        self._desk = Desk(workers, Controls(**params), self._variables, self._send, self._keep)
+        self._desk = Desk(
+            workers, Controls(PresetFile(), **params), self._variables, self._send, self._keep
+        )
         if isinstance(conversation, str):
             self._begin_named(conversation)
         elif conversation is not None:
             self.conversation = list(conversation)
         if system is not None:
-            self._desk.current.system = system
+            self._desk.current.system = whole(system)
         self._desk.show()
 
     # conversations ---------------------------------------------------------------
@@ -108,7 +113,7 @@ class ChatPanel:
 
     @system.setter
     def system(self, text: str) -> None:
-        self._desk.current.system = text
+        self._desk.current.system = whole(text)
         self._changed()
 
     @property
@@ -191,17 +196,9 @@ class ChatPanel:
             self._desk.attendant.count()
         return self._widget
 
-    def revived(self, key: str, name: str, turns: list[dict[str, Any]], draft: str) -> None:
-        """Go on under the id `key` with what was said; `revival` calls it."""
-        current = self._desk.current
-        current.name, current.draft = name or current.name, draft
-        after = None
-        for turn in turns:
-            added = current.add(turn["role"], str(turn.get("text", "")), after)
-            ended = turn.get("state") in ("done", "failed")
-            added.state = turn["state"] if ended else "done" if added.role == "user" else "stopped"
-            added.facts = dict(turn.get("facts") or {})
-            after = added.id
+    def revived(self, key: str, memory: Memory) -> None:
+        """Go on under the id `key` with what a page remembers; `revival` calls it."""
+        self._desk.remember(memory)
         self._desk.show()
         self._widget = _make_widget(self._desk, key)
         self._desk.attendant.count()
@@ -291,7 +288,12 @@ def _make_widget(desk: Desk, key: str | None = None) -> Any:
         from llmkernel.notebook.panel.simple import SimplePanel
 
         return SimplePanel(desk)
-    return PanelWidget(desk.take, desk.broadcast.whole, key)
+
+    def take(message: Mapping[str, Any]) -> None:
+        desk.heard()
+        desk.take(message)
+
+    return PanelWidget(take, desk.broadcast.whole, key)
 
 
 def _shell() -> Any:

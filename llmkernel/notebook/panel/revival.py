@@ -6,28 +6,53 @@ had, so the outputs of the notebook find it again.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
-from llmkernel.errors import LLMKernelError
-from llmkernel.notebook.panel.conversation import ROLES
+import msgspec
+
+from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.notebook.panel.archive import Saved
+from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.panel import ChatPanel
 
 _panels: dict[str, ChatPanel] = {}
 
 
+class Talk(msgspec.Struct, frozen=True):
+    """One conversation with all its branches, and what was typed and attached."""
+
+    name: str
+    system: str = ""
+    draft: str = ""
+    pending: list[Attachment] = []
+    turns: list[Saved] = []
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What a page knows of a panel. `current` is the conversation that it showed."""
+
+    current: str
+    talks: list[Talk]
+    worker: str | None = None
+    values: dict[str, Any] = {}
+
+
 def revive(key: str, saved: str) -> None:
-    """The panel `key` with the turns, the draft and the parameters of `saved`, a text in JSON.
+    """The panel `key` with the conversations and the parameters of `saved`, a text in JSON.
 
     Where this kernel still has it, that one stays as it is. The notebook's variables that held
-    the panel are not there any more; `llmkernel.notebook.panel.revival.last()` has it.
+    the panel are not there any more; `llmkernel.notebook.panel.revival.last()` has it. Raises
+    InvalidRequest where `saved` says something else.
     """
     if key in _known():
         return
-    was: dict[str, Any] = json.loads(saved)
-    panel = _make(was)
-    panel.revived(key, str(was.get("name") or ""), _turns(was), str(was.get("draft") or ""))
+    try:
+        memory = msgspec.json.decode(saved, type=Memory)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"The page remembers something else: {error}.") from None
+    panel = _make(memory)
+    panel.revived(key, memory)
     _panels[key] = panel
 
 
@@ -44,13 +69,11 @@ def _known() -> set[str]:
     return set(_panels) | set(getattr(widgets, "_instances", {}))
 
 
-def _make(was: dict[str, Any]) -> ChatPanel:
-    values = was.get("values") or {}
+def _make(memory: Memory) -> ChatPanel:
+    values = dict(memory.values)
+    if isinstance(values.get("logit_bias"), dict):  # JSON has names of text alone
+        values["logit_bias"] = {int(token): bias for token, bias in values["logit_bias"].items()}
     try:
-        return ChatPanel(was.get("worker"), system=was.get("system") or None, **values)
+        return ChatPanel(memory.worker, **values)
     except LLMKernelError:
-        return ChatPanel(was.get("worker"))  # from a page that knows other parameters
-
-
-def _turns(was: dict[str, Any]) -> list[dict[str, Any]]:
-    return [turn for turn in was.get("turns") or [] if turn.get("role") in ROLES]
+        return ChatPanel(memory.worker)  # from a page that knows other parameters

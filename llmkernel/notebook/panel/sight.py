@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.notebook.panel.attachments import Attachment
@@ -15,20 +16,27 @@ View = dict[str, Any]
 
 
 def of(desk: Desk) -> tuple[View, dict[str, View]]:
-    """Named values, and the turns on the shown path by id."""
+    """Named values, and all turns by id.
+
+    What is not shown is there too: the page is what remembers it when the kernel is restarted.
+    """
     current = desk.current
     path = current.path
     state = {
         "name": current.name,
         "conversations": [_entry(each) for each in desk.conversations],
+        "aside": {each.name: _aside(each) for each in desk.conversations if each is not current},
         "path": [turn.id for turn in path],
         "system": current.system,
         "draft": {"text": current.draft, "by": current.draft_by},
         "pending": [chip(each) for each in current.pending],
         "answering": desk.answered.id if desk.answered else None,
-        "live": desk.answering.live if desk.answering else None,
+        "live": desk.live,
+        "clicks_wait": bool(desk.clicks_wait),
         "values": {name: desk.controls.values.get(name) for name in SHOWN},
+        "further": {k: v for k, v in desk.controls.values.items() if k not in SHOWN},
         "presets": list(desk.controls.presets),
+        "own_presets": desk.controls.own,
         "controls": descriptions(),
         "worker": desk.workers.view(),
         "workers": desk.workers.running,
@@ -36,13 +44,14 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "context": _context(desk),
         "problem": desk.problem,
     }
-    return state, {turn.id: _turn(current, turn) for turn in path}
+    return state, {turn: view for each in desk.conversations for turn, view in _turns(each)}
 
 
 def chip(attachment: Attachment) -> View:
     """An attachment as it is shown: what it is, what it costs, and what it says."""
     return {
         "name": attachment.name,
+        "kind": attachment.kind,
         "note": attachment.note,
         "tokens": attachment.tokens,
         "text": attachment.text,
@@ -50,13 +59,26 @@ def chip(attachment: Attachment) -> View:
 
 
 def _entry(conversation: Conversation) -> View:
-    return {"name": conversation.name, "turns": len(conversation.path)}
+    turns = len(conversation.path)
+    return {"name": conversation.name, "turns": turns, "prefix": conversation.prefix}
+
+
+def _aside(conversation: Conversation) -> View:
+    """What waits in a conversation that is not shown."""
+    view: View = {"system": conversation.system, "draft": conversation.draft}
+    return view | {"pending": [chip(each) for each in conversation.pending]}
+
+
+def _turns(conversation: Conversation) -> Iterator[tuple[str, View]]:
+    for turn in conversation.turns.values():
+        yield turn.id, _turn(conversation, turn)
 
 
 def _turn(conversation: Conversation, turn: Turn) -> View:
     branches = conversation.branches(turn.id)
     view: View = {"role": turn.role, "text": turn.text, "state": turn.state}
     view |= {"place": branches.index(turn.id) + 1, "branches": len(branches)}
+    view |= {"parent": turn.parent, "shown": conversation.is_shown(turn.id)}
     if turn.attachments:
         view["attachments"] = [chip(each) for each in turn.attachments]
     if turn.facts:

@@ -1,6 +1,6 @@
 """How the products of four_bit.py are launched, by the size of a matrix and the number of tokens.
 
-They follow what was quickest on an H200 (`python -m benchmarks.kernels` times all of them).
+They follow what was quickest on an H200 (`python -m benchmarks.launch_plans` times all of them).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def client(scripted):
 
 @pytest.fixture
 def llm(scripted):
-    return scripted.server.gateway.models.replicas["scripted"]._client
+    return scripted.worker()
 
 
 def test_a_message(client, llm):

@@ -18,7 +18,7 @@ GREEDY = {"temperature": 0.0}
 
 @pytest.fixture
 def expected(scripted):
-    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    llm = scripted.worker()
     return llm.chat(TURN, temperature=0)
 
 

@@ -23,7 +23,7 @@ def model(gate, kind=ChatOpenAI, **fields):
 
 @pytest.fixture
 def llm(scripted):
-    return scripted.server.gateway.models.replicas["scripted"]._client
+    return scripted.worker()
 
 
 def test_chat(scripted, llm):

@@ -36,7 +36,7 @@ def found(scripted):
 
 @pytest.fixture
 def llm(scripted):
-    return scripted.server.gateway.models.replicas["scripted"]._client
+    return scripted.worker()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

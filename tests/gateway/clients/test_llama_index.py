@@ -50,7 +50,7 @@ def python(tmp_path_factory) -> Iterator[Python]:
 
 
 def test_whole_and_streamed_are_the_tokens_of_the_client(scripted, python):
-    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    llm = scripted.worker()
     turns = [{"role": "user", "content": "What is a worker?"}]
     chat = llm.chat(turns, temperature=0).text
     plain = llm.generate("What is", temperature=0, max_tokens=60).text

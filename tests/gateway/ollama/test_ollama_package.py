@@ -32,7 +32,7 @@ def client(scripted):
 
 @pytest.fixture
 def expected(scripted):
-    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    llm = scripted.worker()
     return llm.chat(USER, temperature=0)
 
 
@@ -91,7 +91,7 @@ def test_generate(client, expected, scripted):
     lines = client.generate("scripted", "What is a worker?", options=GREEDY, stream=True)
     assert "".join(line.response for line in lines) == expected.text
     raw = client.generate("scripted", "once", raw=True, options=GREEDY | {"num_predict": 8})
-    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    llm = scripted.worker()
     assert raw.response == llm.generate("once", temperature=0, max_tokens=8).text
     assert raw.done_reason == "length"
 

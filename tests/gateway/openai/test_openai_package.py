@@ -25,7 +25,7 @@ def client(scripted):
 @pytest.fixture
 def expected(scripted):
     """What the client of the same worker says to the same question."""
-    llm = scripted.server.gateway.models.replicas["scripted"]._client
+    llm = scripted.worker()
     return llm.chat(USER, temperature=0)
 
 

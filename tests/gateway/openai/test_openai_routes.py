@@ -19,7 +19,7 @@ CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/r
 @pytest.fixture
 def llm(scripted):
     """The client of the same worker, past the gateway."""
-    return scripted.server.gateway.models.replicas["scripted"]._client
+    return scripted.worker()
 
 
 def chat(gate, *messages, **fields):

@@ -1,0 +1,160 @@
+"""The 4-bit products of the 8B shape: each launch plan timed, the best beside the memory floor.
+
+    python -m benchmarks.launch_plans [--save FILE] [--tokens 1,8,32]
+
+This is what the default plans of `worker/kernels/plans.py` were chosen by; `benchmarks.kernels`
+shows what they give.
+
+Needs a CUDA device. The four merged matrices of a layer of the Llama-3.1-8B shape, with as many
+copies as do not fit into the L2, one after the other in a CUDA graph. Times are medians. The
+floor is the bytes of the packed weights at the bandwidth that a plain read of as many bytes
+reaches in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import read_bandwidth, timed
+from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
+from llmkernel.worker.kernels import four_bit, plans
+from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
+
+_WARPS = [
+    (8, 2),
+    (7, 2),
+    (6, 2),
+    (4, 4),
+    (3, 4),
+    (5, 3),
+    (2, 8),
+    (16, 1),
+    (8, 1),
+    (7, 1),
+    (4, 2),
+    (2, 4),
+]
+"""Warps of a block along the rows and along the columns."""
+
+
+def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
+    """Plans that fill the multiprocessors once or twice."""
+    processors = plans.processors(torch.device("cuda"))
+    tokens, found = plans.token_tiles(count), []
+    for (row_warps, k_warps), (tiles, depth, stages), together in itertools.product(
+        _WARPS, [(2, 1, 4), (2, 2, 3), (2, 2, 4), (4, 1, 4), (1, 2, 4)], (1, 2)
+    ):
+        registers = 8 * tokens * (tiles + 1) + 8 * tiles * depth
+        most_warps = 16 if registers < 130 else 12 if registers < 170 else 8
+        if row_warps * k_warps * together > most_warps or rows // 16 % tiles:
+            continue
+        blocks = -(-rows // 16 // (tiles * row_warps))
+        most, room = columns // 64 // k_warps, together * processors
+        for share in sorted({room // blocks, -(-room // blocks)}):
+            parts = max(1, min(share, most))
+            plan = ManyPlan(row_warps, k_warps, tiles, depth, stages, together, parts)
+            if plan.shared(tokens) < 226 * 1024 // together and plan not in found:
+                found.append(plan)
+    return found
+
+
+def few_plans(columns: int) -> list[FewPlan]:
+    """Plans that cover `columns` and waste little."""
+    across = columns // 64
+    found = []
+    for (tiles, ahead, blocks), parts in itertools.product(
+        [(8, 4, 2), (8, 2, 2), (4, 4, 2), (4, 2, 2), (4, 4, 1), (4, 2, 1), (2, 2, 2), (4, 4, 3)],
+        (1, 2, 3, 4, 7, 8),
+    ):
+        per = -(-across // parts)
+        warps = -(-per // tiles)
+        most = {1: 16, 2: 16 if tiles == 2 else 8, 3: 5}[blocks]
+        if 4 <= warps <= most and warps * tiles < per * 1.15:
+            found.append(FewPlan(warps, tiles, ahead, blocks, parts))
+    return found
+
+
+def best_plan(
+    matrices: list[Packed], x: Tensor, plans: list[Any], product: Callable[..., Tensor]
+) -> tuple[float, Any]:
+    """Microseconds a product of the quickest plan, and the plan."""
+    found = []
+    with ThreadPoolExecutor(16) as threads:  # compiling is most of the time
+        list(threads.map(lambda plan: _compiled(x, matrices[0], plan, product), plans))
+    for plan in plans:
+        try:
+            taken = timed(lambda plan=plan: [product(x, one, None, plan) for one in matrices])
+        except RuntimeError as error:  # more registers or shared memory than there are
+            print(f"  {plan}: {error}"[:150])
+            continue
+        found.append((taken / len(matrices), plan))
+    found.sort()
+    print("  ", *(f"{us:.2f} {tuple(plan)}" for us, plan in found[:6]))
+    return found[0]
+
+
+def _compiled(x: Tensor, matrix: Packed, plan: Any, product: Callable[..., Tensor]) -> None:
+    torch.cuda.set_device(0)
+    with contextlib.suppress(RuntimeError):
+        product(x, matrix, None, plan)
+
+
+def main() -> None:
+    """Time every plan and print the best."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--tokens", default="1,8,32")
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "rows": []}
+    device = torch.device("cuda")
+    bandwidth = read_bandwidth() / 1e12
+    report["read_tb_s"] = round(bandwidth, 2)
+    print(f"a plain read: {bandwidth:.2f} TB/s")
+    for tokens in map(int, arguments.tokens.split(",")):
+        best = total = floor = 0.0
+        for name, (rows, columns) in LLAMA_8B.matrices.items():
+            count = max(2, int(PAST_CACHE / (rows * columns / 2)) + 1)
+            matrices = [random_matrix(rows, columns, device) for _ in range(count)]
+            x = torch.randn(tokens, columns, dtype=torch.bfloat16, device="cuda")
+            taken, plan = best_plan(
+                matrices, x, many_plans(rows, columns, tokens), four_bit.many_product
+            )
+            if tokens <= four_bit.FEW_TOKENS:
+                few = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
+                taken, plan = min((taken, plan), few)
+            chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
+            size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
+            row = {
+                "tokens": tokens,
+                "matrix": name,
+                "us": round(taken, 2),
+                "tb_s": round(size / taken / 1e6, 2),
+                "plan": list(plan),
+                "default_us": round(chosen, 2),
+            }
+            report["rows"].append(row)
+            print(row, flush=True)
+            best, total, floor = best + taken, total + chosen, floor + size / bandwidth / 1e6
+        print(
+            f"{tokens} tokens: {LLAMA_8B.layers} layers {LLAMA_8B.layers * best / 1e3:.2f} ms by the best plans, "
+            f"{LLAMA_8B.layers * total / 1e3:.2f} by the default ones, floor {LLAMA_8B.layers * floor / 1e3:.2f} ms",
+            flush=True,
+        )
+        report[f"layers_ms_{tokens}"] = round(LLAMA_8B.layers * total / 1e3, 3)
+    if arguments.save:
+        arguments.save.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

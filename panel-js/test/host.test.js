@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+import { remembered } from '../src/host.js';
+import { Store } from '../src/store.js';
+
+const turn = (role, text, parent, shown = true, more = {}) => ({
+  role, text, state: 'done', place: 1, branches: 1, parent, shown, ...more,
+});
+
+test('a page remembers every branch of every conversation', () => {
+  const store = new Store(() => {});
+  const chip = { name: 'df', kind: 'csv', note: '1 row', tokens: 3, text: 'a' };
+  store.receive({
+    n: 3,
+    whole: {
+      name: 'Two', path: ['c11t1'], system: 'Be brief.', draft: { text: 'typed', by: 'x' }, pending: [],
+      conversations: [{ name: 'One', prefix: 'c1t' }, { name: 'Two', prefix: 'c11t' }],
+      aside: { One: { system: 'S', draft: 'later', pending: [chip] } },
+      worker: { name: 'demo' }, values: { temperature: 0, top_p: null }, further: { typical_p: 0.9 },
+    },
+    turns: {
+      c1t10: turn('assistant', 'second', 'c1t2'),
+      c1t2: turn('user', 'q', null, true, { attachments: [chip] }),
+      c1t9: turn('assistant', 'first', 'c1t2', false, { facts: { tokens: 3 } }),
+      c11t1: turn('user', 'here', null),
+    },
+  });
+  store.receive({ n: 4, change: { c11t1: { state: 'stopped', facts: null } } });
+  const { talks, ...rest } = remembered(store);
+  expect(rest).toEqual({
+    current: 'Two', worker: 'demo', values: { temperature: 0, typical_p: 0.9 },
+  });
+  expect(talks.map(({ name, system, draft }) => [name, system, draft])).toEqual([
+    ['One', 'S', 'later'], ['Two', 'Be brief.', 'typed'],
+  ]);
+  expect(talks[0].pending).toEqual([chip]);
+  expect(talks[0].turns.map(({ text, parent, shown }) => [text, parent, shown])).toEqual([
+    ['q', null, true], ['first', 0, false], ['second', 0, true],
+  ]);
+  expect(talks[0].turns[0].attachments).toEqual([chip]);
+  expect(talks[0].turns[1].facts).toEqual({ tokens: 3 });
+  expect(talks[1].turns).toEqual([
+    { role: 'user', text: 'here', state: 'stopped', parent: null, shown: true,
+      attachments: [], facts: {}, problem: '' },
+  ]);
+});
