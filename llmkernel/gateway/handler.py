@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmkernel.gateway.gateway import Gateway
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(?:, *[A-Za-z0-9_-]+){0,63}")
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json", re.IGNORECASE)
 
 
@@ -291,6 +292,10 @@ class OwnServing(Serving):
             return False
         self.set_header("Access-Control-Allow-Origin", origin)
         self.set_header("Vary", "Origin")
-        self.set_header("Access-Control-Allow-Methods", "GET, POST")
-        self.set_header("Access-Control-Allow-Headers", "authorization, content-type, x-api-key")
+        self.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE")
+        # clients in a browser send a dozen of their own; none lets a listed page do more
+        wanted = self.request.headers.get("Access-Control-Request-Headers", "")
+        names = wanted if _HEADER_NAMES.fullmatch(wanted) else "authorization, content-type"
+        self.set_header("Access-Control-Allow-Headers", names)
+        self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
         return True
