@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmkernel.gateway.gateway import Gateway
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(?:, *[A-Za-z0-9_-]+){0,63}")
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json", re.IGNORECASE)
 
 
@@ -92,8 +93,10 @@ class Serving(RequestHandler):
         if self.route is None:
             raise self._no_route()
         self._check_length()
-        if self.route.body is not None and not self.route.any_content_type:
-            self._check_content_type()
+        if self.route.body is not None:
+            self._check_coding()
+            if not self.route.any_content_type:
+                self._check_content_type()
 
     def data_received(self, chunk: bytes) -> None:
         """Keep a part of the body, up to the limit."""
@@ -112,6 +115,11 @@ class Serving(RequestHandler):
         limit = self.gateway.settings.limits.payload_limit
         if size > limit:
             raise Refusal("too_large", f"The body is larger than {limit} bytes.")
+
+    def _check_coding(self) -> None:
+        given = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if given != "identity":
+            raise Refusal("content_type", "Send the body as it is: Content-Encoding is not taken.")
 
     def _check_content_type(self) -> None:
         given = self.request.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -284,6 +292,10 @@ class OwnServing(Serving):
             return False
         self.set_header("Access-Control-Allow-Origin", origin)
         self.set_header("Vary", "Origin")
-        self.set_header("Access-Control-Allow-Methods", "GET, POST")
-        self.set_header("Access-Control-Allow-Headers", "authorization, content-type, x-api-key")
+        self.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE")
+        # clients in a browser send a dozen of their own; none lets a listed page do more
+        wanted = self.request.headers.get("Access-Control-Request-Headers", "")
+        names = wanted if _HEADER_NAMES.fullmatch(wanted) else "authorization, content-type"
+        self.set_header("Access-Control-Allow-Headers", names)
+        self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
         return True

@@ -82,7 +82,8 @@ class Tracer:
         if record.outcome not in ("", "ok"):
             span.set_status(Status(StatusCode.ERROR, record.outcome))
         for timings in record.answers:
-            self._phases(span, record, timings)
+            if timings.queue or timings.first_step:  # a worker that died tells nothing
+                self._phases(span, record, timings)
         span.end()
 
     def _phases(self, span: Any, record: Record, timings: Timings) -> None:

@@ -158,6 +158,7 @@ def bounded(submit: Submit, prompt_tokens: int, max_tokens: int) -> int:
             f"The prompt has {prompt_tokens} tokens; no more than {most} are taken here.",
             needed=prompt_tokens,
             limit=most,
+            bound="sender",
         )
     most, asked = submit.max_total_tokens, submit.params.max_tokens
     if most is None:
@@ -170,6 +171,7 @@ def bounded(submit: Submit, prompt_tokens: int, max_tokens: int) -> int:
             f"and no more than {most} are taken here.",
             needed=needed,
             limit=most,
+            bound="sender",
         )
     return min(max_tokens, most - prompt_tokens)
 

@@ -142,3 +142,22 @@ def test_a_listed_site_may_call_and_its_browser_is_told(open_gate, scripted):
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, friend[1])
     assert "Access-Control-Allow-Credentials" not in answer.headers
     refused(ask(gate, "GET", "/info", ("Origin", "https://foe.example"), *BEARER.items()), 403)
+
+
+def test_a_listed_site_may_send_the_headers_of_the_clients(open_gate, scripted):
+    gate = open_gate(allow_origins=("https://friend.example",))
+    friend = ("Origin", "https://friend.example")
+
+    def allowed(wanted: str) -> str:
+        question = ("Access-Control-Request-Headers", wanted)
+        return ask(gate, "OPTIONS", "/v1/chat/completions", friend, question).headers[
+            "Access-Control-Allow-Headers"
+        ]
+
+    usual = "authorization,content-type,x-stainless-lang,anthropic-version,x-cache-salt"
+    assert allowed(usual) == usual
+    assert allowed("x" + ", x" * 500) == allowed("a b; c") == "authorization, content-type"
+    preflight = ask(gate, "OPTIONS", "/v1/responses/resp_1", friend)
+    assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
+    foe = ("Origin", "https://foe.example")
+    refused(ask(gate, "OPTIONS", "/v1/chat/completions", foe), 403)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 import socket
@@ -244,3 +245,12 @@ async def _longest_pause(seconds: float) -> float:
         await asyncio.sleep(0.005)
         longest = max(longest, time.monotonic() - before - 0.005)
     return longest
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/api/chat"])
+def test_a_compressed_body_is_refused_as_that(scripted, path):
+    body = gzip.compress(b"{}")
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = scripted.http.post(path, content=body, headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.text

@@ -269,6 +269,30 @@ def test_answers_side_by_side_have_their_own_times(traced):
     assert max(firsts) < min(lasts), "they shared steps"
 
 
+def test_a_request_that_breaks_has_the_phases_that_the_worker_told(traced, worker):
+    gate, exporter = traced
+    worker("breaks", "scripted:fail_at_step=6,eos_after=100000")
+    body = {"model": "breaks", "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
+
+    def asked() -> int:
+        return gate.post("/v1/chat/completions", body).status_code
+
+    wait_until(lambda: asked() != 404, seconds=10, what="the gateway to see it")
+
+    def ended() -> list[ReadableSpan]:
+        spans = exporter.get_finished_spans()
+        return [s for s in spans if s.parent is None and "llmkernel.worker" in s.attributes]
+
+    wait_until(ended, seconds=5, what="the span of the request")
+    (parent,) = ended()
+    spans = exporter.get_finished_spans()
+    assert not parent.status.is_ok
+    assert parent.attributes["llmkernel.outcome"] == "step_failed"
+    assert parent.attributes["gen_ai.usage.output_tokens"] > 0
+    phases = [s for s in spans if s.parent and s.parent.span_id == parent.context.span_id]
+    assert [phase.name for phase in phases] == PHASES
+
+
 def test_traces_without_the_extra_name_it(monkeypatch):
     import sys
 

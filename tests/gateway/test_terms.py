@@ -102,6 +102,8 @@ def test_a_prompt_above_the_limit_is_refused(narrow, name, stream):
     assert f"no more than {MOST_INPUT} are taken here" in said
     if call.path.startswith("/v1/") and name != "anthropic":
         assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert "maximum context length" in said  # what clients look for
+        assert "This model's" not in said  # which has room for more
     if name == "anthropic":
         assert answer.json()["error"]["type"] == "invalid_request_error"
 

@@ -61,6 +61,8 @@ def _message(failure: Failure) -> str:
     limit = failure.data.get("limit")
     if failure.code != "prompt_too_long" or limit is None:
         return failure.message
+    if "bound" in failure.data:  # the gateway's own limit; clients look for these three words
+        return f"This is above the maximum context length that is served here. {failure.message}"
     return f"This model's maximum context length is {limit} tokens. {failure.message}"
 
 
