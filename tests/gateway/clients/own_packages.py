@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.browsers import skip_or_fail
 
-INSTALL_SECONDS = 150
+INSTALL_SECONDS = 300
 """Much more than it takes: two such tests may run at once, on a slow network."""
 
 
