@@ -114,7 +114,7 @@ def test_json_is_one_object_with_everything(scripted_worker):
     assert [entry["token_id"] for entry in found["logprobs"]] == found["token_ids"]
     assert len(found["prompt_logprobs"]) == found["usage"]["prompt_tokens"]
     assert found["usage"]["completion_tokens"] == 5
-    assert set(found["timings"]) == {"queue", "prefill", "decode"}
+    assert set(found["timings"]) == {"queue", "prefill", "decode", "first_step", "last_step"}
     assert found["worker"] == "scripted"
 
 

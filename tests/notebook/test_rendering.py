@@ -21,7 +21,7 @@ from llmkernel.protocol import Output, Timings, TokenLogprob, TopToken, Usage
 from tests.notebook.page import as_commonmark
 
 USAGE = Usage(prompt_tokens=12, cached_tokens=8, completion_tokens=20)
-TIMINGS = Timings(queue=0.01, prefill=0.09, decode=0.5)
+TIMINGS = Timings(queue=0.01, prefill=0.09, decode=0.5, first_step=3, last_step=9)
 
 
 def answer(*outputs: Output, timings: Timings = TIMINGS) -> Generation:
@@ -94,7 +94,8 @@ def test_the_metadata_have_the_whole_statistics():
     assert facts["parameters"] == {"stop": ["a"], "n": 1}
     assert facts["finish_reasons"] == ["stop"]
     assert facts["usage"] == {"prompt_tokens": 12, "cached_tokens": 8, "completion_tokens": 20}
-    assert facts["timings"] == {"queue": 0.01, "prefill": 0.09, "decode": 0.5}
+    seconds = {"queue": 0.01, "prefill": 0.09, "decode": 0.5}
+    assert facts["timings"] == seconds | {"first_step": 3, "last_step": 9}
 
 
 def test_log_probabilities_are_a_table():
