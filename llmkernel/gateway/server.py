@@ -25,6 +25,8 @@ from llmkernel.gateway.turns import Turns
 _SKIPPABLE_BODY = 64 * 2**20
 """A body beyond payload_limit is refused by its length, then skipped, up to here."""
 _BODY_SECONDS = 60.0
+_COLLECT_AFTER = (50_000, 20, 100)
+"""As in a worker: parts of a hundred answers are many objects, and none of them a cycle."""
 
 
 class BoundedServer(HTTPServer):
@@ -144,6 +146,7 @@ def _settle() -> None:
     """What is loaded by now stays: to look through it would hold up every stream."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _bind(settings: Settings) -> list[socket.socket]:
