@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from llmkernel import protocol
-from llmkernel.client.calls import Call, Inbox
+from llmkernel.client.calls import Arrival, Call, Inbox
 from llmkernel.client.generation import Collector, Delta, Generation, generation
 from llmkernel.client.link import Link
 from llmkernel.errors import (
@@ -145,6 +145,7 @@ class Reading:
         except (KeyboardInterrupt, asyncio.CancelledError) as stop:
             self._over = True
             await farewell([self.request], self._inbox, FAREWELL_SECONDS)
+            self._inbox.put(Arrival(self.request.call, None))  # for other readers
             stop.partial = self.request.generation  # type: ignore[union-attr]
             raise
 
@@ -167,8 +168,7 @@ class Reading:
             await farewell([self.request], self._inbox, _LATE_SECONDS)
         elif arrival.delta is not None:
             return self.request.add(arrival.delta)
-        else:
-            self._inbox.put(arrival)  # for the next reader
+        self._inbox.put(Arrival(self.request.call, None))  # for the next reader
         if self._over:
             return self._whole.popleft() if self._whole else None
         self._over = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 from typing import Any
@@ -14,6 +13,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from llmkernel import collector
 from llmkernel.errors import ConnectionProblem
 from llmkernel.gateway.credentials import Token, find_token
 from llmkernel.gateway.gateway import Gateway
@@ -25,8 +25,6 @@ from llmkernel.gateway.turns import Turns
 _SKIPPABLE_BODY = 64 * 2**20
 """A body beyond payload_limit is refused by its length, then skipped, up to here."""
 _BODY_SECONDS = 60.0
-_COLLECT_AFTER = (50_000, 20, 100)
-"""As in a worker: parts of a hundred answers are many objects, and none of them a cycle."""
 
 
 class BoundedServer(HTTPServer):
@@ -112,7 +110,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        _settle()
+        collector.settle()
         try:
             await self._stop.wait()
         finally:
@@ -140,13 +138,6 @@ class Server:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
-
-
-def _settle() -> None:
-    """What is loaded by now stays: to look through it would hold up every stream."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _bind(settings: Settings) -> list[socket.socket]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import logging
 import math
 import resource
@@ -23,8 +22,8 @@ import threading
 import traceback
 from collections.abc import Callable
 
+from llmkernel import collector, environment, paths
 from llmkernel import connection as files
-from llmkernel import environment, paths
 from llmkernel.connection import Connection
 from llmkernel.errors import ConnectionProblem
 from llmkernel.lock import NameLock
@@ -42,9 +41,6 @@ EXIT_FAILED_LOAD = 1
 EXIT_BROKEN = 70
 """The engine is lost (EX_SOFTWARE of sysexits.h); a supervisor should start a new worker."""
 
-_COLLECT_AFTER = (50_000, 20, 100)
-"""Objects more than before, and how many collections of one age make one of the next."""
-
 _MALLOC = {-3: 32 * 2**20, -1: 128 * 2**20}
 """M_MMAP_THRESHOLD, at the most it may be, and M_TRIM_THRESHOLD of malloc.h."""
 
@@ -52,14 +48,8 @@ _log = logging.getLogger(__name__)
 
 
 def settle() -> None:
-    """Tell the garbage collector that what is loaded by now stays.
-
-    Libraries and model are a million objects, and to look through them takes as long as many
-    steps; what a step makes is freed when it is done with, without the collector.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
+    """The model is loaded: what was made for it stays, and steps follow that are all alike."""
+    collector.settle()
     _keep_freed_memory()
 
 

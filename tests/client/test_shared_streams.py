@@ -75,3 +75,19 @@ def test_time_that_is_up_is_told_to_one_and_ends_all(endless):
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
     assert "time" in ends
+
+
+def test_a_reader_that_is_cancelled_leaves_no_other_waiting(endless):
+    async def main():
+        stream = endless.aio.stream("hello")
+
+        async def read():
+            async for _ in stream:
+                pass
+
+        readers = [asyncio.create_task(read()) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        readers[0].cancel()
+        await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), 10)
+
+    asyncio.run(main())
