@@ -89,8 +89,8 @@ class Tracer:
     def _phases(self, span: Any, record: Record, timings: Timings) -> None:
         """One answer's times, one after the other from when the worker was asked for it.
 
-        The two clocks are not compared: the few hundred microseconds that a message takes
-        to the worker are missing before the first of them.
+        The two clocks are not compared: the moment that a message takes
+        to the worker is missing before the first of them.
         """
         from opentelemetry.trace import set_span_in_context
 
