@@ -82,7 +82,7 @@ def main(lock_fd: int | None, report_fd: int | None, **values: Any) -> NoReturn:
 
 def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground: bool) -> int:
     # until the loop heeds signals, and while it imports, one means: leave nothing behind
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: _vanish(lock))
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         report(Report(process=own_identity()))
@@ -101,8 +101,6 @@ def _serve(config: WorkerConfig, lock: NameLock, report: Reporter, *, foreground
         what = f"The worker broke: {error}. It needs its runtime folder and a socket."
         report(Report(**protocol.wire_error(StartFailed(what))))
         return lifecycle.EXIT_BROKEN
-    except SystemExit:
-        return 0
     except BaseException:  # noqa: BLE001 - whatever it is, the log has it before the process goes
         _log.exception("the worker broke")
         return lifecycle.EXIT_BROKEN
@@ -137,6 +135,12 @@ def _take(name: str) -> NameLock:
         return lock
     click.echo(f"A worker {name!r} runs already. Choose another with --name.", err=True)
     sys.exit(EXIT_TAKEN)
+
+
+def _vanish(lock: NameLock) -> NoReturn:
+    """Leave in the middle of whatever it is; an exception might end in an `except` of an import."""
+    lock.release()
+    os._exit(0)
 
 
 def _leave(code: int) -> NoReturn:

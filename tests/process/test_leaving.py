@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -136,8 +138,38 @@ def test_sigterm_while_it_comes_up_leaves_nothing(runtime_dir):
         )
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+        try:
+            process.communicate(timeout=10)
+        finally:
+            process.kill()
+            process.communicate()
         assert ended(process, runtime_dir) in (0, -signal.SIGTERM)
+
+
+def test_sigterm_while_it_imports_ends_in_no_except_of_a_library(runtime_dir):
+    """The signal comes inside an import whose code suppresses whatever is raised in it."""
+    code = textwrap.dedent("""
+        import builtins, os, runpy, signal, sys
+
+        real = builtins.__import__
+
+        def suppressing(name, *rest, **more):
+            if name == "llmkernel.worker.service":
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                except BaseException:
+                    pass
+            return real(name, *rest, **more)
+
+        builtins.__import__ = suppressing
+        sys.argv[1:] = ["scripted", "--name", "one"]
+        runpy.run_module("llmkernel.worker", run_name="__main__", alter_sys=True)
+    """)
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+        try:
+            assert ended(process, runtime_dir) == 0
+        finally:
+            process.kill()
 
 
 def test_a_second_worker_of_the_same_name_is_refused(runtime_dir):
