@@ -190,6 +190,11 @@ class SamplingParams(
             )
 
     @property
+    def wants_logprob(self) -> bool:
+        """Whether its tokens have a log-probability: asked for, or to rank the answers of best_of."""
+        return self.logprobs is not None or self.width > self.n
+
+    @property
     def width(self) -> int:
         """Sequences to generate: best_of where given, else n."""
         return self.best_of if self.best_of is not None else self.n

@@ -32,6 +32,11 @@ class Answer:
     token ids include that token, or the one that completed the stop text.
     """
 
+    __slots__ = (
+        "_eager", "_ended", "_fresh", "_logprobs", "_push", "_stop_reason", "_stream", "_texts",
+        "_token_text", "_total_logprob", "finish_reason", "index", "over", "token_ids",
+    )  # fmt: skip
+
     def __init__(
         self,
         index: int,
@@ -52,6 +57,9 @@ class Answer:
         self._fresh: list[Sampled] = []
         self._ended: EndEvent | None = None
         self._stream = TextStream(tokenizer, params.stop, params.skip_special_tokens)
+        plain = not params.stop and not params.wants_logprob
+        self._push = self._stream.detokenizer.push if plain else None
+        """Makes text of tokens that cannot end the answer and have nothing but their ids."""
         self._token_text = tokenizer.token_text
         self._eager = eager
 
@@ -79,6 +87,11 @@ class Answer:
             return _NOTHING
         fresh, self._fresh = self._fresh, []
         ids = [sampled.token_id for sampled in fresh]
+        if self._push is not None and self._ended is None:
+            self.token_ids += ids
+            text = self._push(ids)
+            self._texts.append(text)
+            return Added(text, ids, None)
         text, stop, used = self._stream.push(ids[:-1] if self._stopped_by_token else ids)
         if stop is None:
             used = len(ids)  # the token that ended it counts, though its text is left out

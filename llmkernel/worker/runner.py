@@ -262,9 +262,10 @@ class ModelRunner:
             hidden, logits, greedy = decoded.first(len(batch.rows))
             return _Computed(hidden, logits, tensors, greedy)
         hidden = self._forward(tensors)
-        if not len(tensors.sampled):
+        samples = tensors.sampled.shape[0]
+        if not samples:
             return _Computed(hidden, None, tensors)
-        if len(tensors.sampled) == len(hidden):  # each of them, in order
+        if samples == hidden.shape[0]:  # each of them, in order
             return _Computed(hidden, self._head(hidden), tensors)
         return _Computed(hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors)
 
@@ -287,7 +288,7 @@ class ModelRunner:
         output = self._backbone(
             input_ids=ids[None], position_ids=tensors.positions[None], use_cache=False
         )
-        hidden: Tensor = output[0][0]
+        hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
     def _sample(self, computed: _Computed, rows: list[Row]) -> SamplerOutput | None:

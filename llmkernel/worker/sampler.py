@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class _Needs(NamedTuple):
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
         top_k = draw and 0 < params.top_k < vocab_size
         penalised = penalties != (1.0, 0.0, 0.0)
-        logprob = wants_logprob(sequence)
+        logprob = sequence.request.params.wants_logprob
         anything = draw or penalised or logprob or bool(params.logit_bias or params.min_tokens)
         return cls(
             draw=draw,
@@ -300,12 +301,6 @@ def score(
     return values.gather(-1, token_ids[:, None])[:, 0], top_ids, top_values
 
 
-def wants_logprob(sequence: Sequence) -> bool:
-    """Whether the request asked for log-probabilities, or best_of needs them to rank answers."""
-    params = sequence.request.params
-    return params.logprobs is not None or params.width > params.n
-
-
 def to_sampled(output: SamplerOutput, rows: AbstractSequence[Row]) -> list[Sampled]:
     """Plain data of an output that lies on the host, cut to what each row asked for."""
     tokens: list[int] = output.tokens.tolist()
@@ -316,7 +311,7 @@ def to_sampled(output: SamplerOutput, rows: AbstractSequence[Row]) -> list[Sampl
 
 
 def _sampled(token: int, logprob: float, ids: list[int], values: list[float], row: Row) -> Sampled:
-    if token == NO_TOKEN or not wants_logprob(row.sequence):
+    if token == NO_TOKEN or not row.sequence.request.params.wants_logprob:
         return Sampled(token)
     count = row.sequence.request.params.logprobs or 0
     top = tuple(Candidate(*pair) for pair in zip(ids[:count], values[:count], strict=True))
@@ -345,12 +340,12 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
     """`greedy_tokens` of what numpy can read: few calls, since each is cold by then."""
     scores = logits.numpy()
     found = scores.argmax(-1)
-    sound = np.isfinite(scores[np.arange(len(found)), found])
-    return torch.from_numpy(found if sound.all() else np.where(sound, found, NO_TOKEN))
+    sound = [math.isfinite(scores.item(place)) for place in enumerate(found.tolist())]
+    return torch.from_numpy(found if all(sound) else np.where(sound, found, NO_TOKEN))
 
 
 def _is_numpys(scores: torch.Tensor) -> bool:
-    return scores.device.type == "cpu" and scores.dtype == torch.float32
+    return scores.is_cpu and scores.dtype is torch.float32
 
 
 @functools.cache

@@ -100,6 +100,8 @@ def detokenizer(tokenizer: Tokenizer, skip_special_tokens: bool = True) -> Detok
 class PieceDetokenizer:
     """Bytes of tokens in, whole characters out. Bytes that are no UTF-8 become U+FFFD."""
 
+    __slots__ = ("_held", "_pieces", "_skipped", "_strips")
+
     def __init__(self, pieces: Pieces, skipped: frozenset[int]) -> None:
         self._pieces = pieces
         self._skipped = skipped
@@ -174,9 +176,10 @@ class StopSearch:
     Only a tail that may still become a stop is held back.
     """
 
+    __slots__ = ("_held", "_stops")
+
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(dict.fromkeys(stops))
-        self._longest = max(map(len, self._stops), default=0)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
@@ -214,10 +217,12 @@ class StopSearch:
 class TextStream:
     """One answer's text: detokenizer and stop search together."""
 
+    __slots__ = ("_one_by_one", "_search", "detokenizer", "stop")
+
     def __init__(
         self, tokenizer: Tokenizer, stops: Sequence[str] = (), skip_special_tokens: bool = True
     ) -> None:
-        self._detokenizer = detokenizer(tokenizer, skip_special_tokens)
+        self.detokenizer = detokenizer(tokenizer, skip_special_tokens)
         self._search = StopSearch(stops)
         self._one_by_one = bool(stops)
         self.stop: str | None = None
@@ -225,13 +230,13 @@ class TextStream:
     def push(self, token_ids: Sequence[int]) -> Piece:
         """Take the next ids. Once a stop was found they are left unused."""
         if not self._one_by_one:
-            return Piece(self._detokenizer.push(token_ids), None, len(token_ids))
+            return Piece(self.detokenizer.push(token_ids), None, len(token_ids))
         texts = []
         used = 0
         for token in token_ids:
             if self.stop is not None:
                 break
-            text, self.stop = self._search.push(self._detokenizer.push((token,)))
+            text, self.stop = self._search.push(self.detokenizer.push((token,)))
             texts.append(text)
             used += 1
         return Piece("".join(texts), self.stop, used)
@@ -240,7 +245,7 @@ class TextStream:
         """The rest, when no more ids come; a stop may still complete in it."""
         if self.stop is not None:
             return Piece("", self.stop, 0)
-        text, self.stop = self._search.push(self._detokenizer.flush())
+        text, self.stop = self._search.push(self.detokenizer.flush())
         if self.stop is None:
             text += self._search.flush()
         return Piece(text, self.stop, 0)

@@ -109,7 +109,7 @@ def test_log_probabilities_are_summed_and_shown_where_asked_for():
     ]
     assert entries[0].top[0].text == "a"
     assert sum(len(new.logprobs or ()) for new in added) == 3
-    silent, _ = feed([b"ab"])
+    silent, _ = feed([b"ab"], best_of=2, temperature=1.0)
     assert silent.output(content=True).logprobs is None
     assert silent.mean_logprob == pytest.approx(-0.5)
 
