@@ -83,6 +83,7 @@ def _refuse(running: Connection, other: dict[str, Any], asked: dict[str, Any]) -
         listed = ", ".join(f"{key}={other[key]} (asked: {asked[key]})" for key in sorted(other))
         raise ConfigurationConflict(
             f"The worker {running.name!r} already runs with {listed}. Give the new one another "
-            f"name, or stop the running one first: llmkernel stop {running.name}",
+            f"name, or stop the running one first: llmkernel stop {running.name} "
+            f"(in a notebook: %llm stop {running.name})",
             settings=sorted(other),
         )

@@ -41,6 +41,8 @@ DRAIN_SECONDS = 30.0
 _POLL = 0.05
 _SILENCE = 10.0
 """Seconds without news after which the state is asked for again, on a fresh connection."""
+_QUIET = 3.0
+"""Seconds without any answer after which whoever waits is told that the worker is silent."""
 _PATIENCE = 60.0
 """Seconds that a worker may take to come up before its model loads, or to say hello."""
 
@@ -223,7 +225,7 @@ def _news(
     After a silence the question is asked again on a fresh connection, since a
     connection that broke in between would stay silent for ever.
     """
-    heard = time.monotonic()
+    began = heard = time.monotonic()
     while time.monotonic() - heard < _PATIENCE:
         with Watcher(connection) as watcher:
             asked = time.monotonic()
@@ -237,12 +239,19 @@ def _news(
                     while (last := watcher.receive(_POLL)) is not None:
                         yield last  # it came while we looked away
                     return
+                elif heard == began and time.monotonic() - began > _QUIET:
+                    wait.on_progress(_silent_for(time.monotonic() - began))
                 if _is_leaving(message):
                     return
     raise WorkerUnresponsive(
         f"The worker {connection.name!r} (process {connection.pid}) has not answered for "
         f"{_PATIENCE:g} s. End it with: llmkernel stop --kill {connection.name}"
     )
+
+
+def _silent_for(seconds: float) -> protocol.Progress:
+    most = int(_PATIENCE)
+    return protocol.Progress(stage="answer", done=int(seconds), total=most, unit="seconds")
 
 
 def _is_leaving(message: protocol.WorkerMessage | None) -> bool:

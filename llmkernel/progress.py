@@ -21,6 +21,7 @@ TITLES = {
     "quantise": "quantising",
     "keep": "keeping for the next start",
     "warm_up": "warming up",
+    "answer": "waiting for its answer",
 }
 
 

@@ -191,12 +191,15 @@ class Goodbye(_Message, frozen=True):
 
 
 class Progress(_Message, frozen=True):
-    """How far loading is. `total` 0 means unknown."""
+    """How far loading is. `total` 0 means unknown.
 
-    stage: Literal["resolve", "download", "read", "quantise", "keep", "warm_up"]
+    The stage "answer" is of whoever attaches: it waits for a worker that is silent.
+    """
+
+    stage: Literal["resolve", "download", "read", "quantise", "keep", "warm_up", "answer"]
     done: int = 0
     total: int = 0
-    unit: Literal["bytes", "tensors", "steps", ""] = ""
+    unit: Literal["bytes", "tensors", "steps", "seconds", ""] = ""
     detail: str = ""
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from llmkernel.config import WorkerConfig
-from llmkernel.errors import NotEnoughMemory, missing
+from llmkernel.errors import InvalidRequest, NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import driver, hub
 from llmkernel.worker.engine import Engine, Runner
@@ -112,11 +112,11 @@ def blocks_for(config: WorkerConfig, context_length: int, block_bytes: int, free
     if needed > free or (bounded and free < LEAST_BLOCKS * block_bytes):
         raise _no_room(max(needed, LEAST_BLOCKS * block_bytes), max(free, 0), bounded)
     if count <= _ASIDE:
-        raise NotEnoughMemory(
-            f"A cache of {config.kv_cache} bytes holds nothing: {BLOCK_SIZE} tokens of this "
-            f"model take {block_bytes} bytes, and two such blocks are kept aside.",
-            needed=LEAST_BLOCKS * block_bytes,
-            free=needed,
+        raise InvalidRequest(
+            f"kv_cache={config.kv_cache} (bytes) holds nothing: {BLOCK_SIZE} tokens of this "
+            f"model take {block_bytes}, and {_ASIDE} such blocks are kept aside. "
+            f"Give {LEAST_BLOCKS * block_bytes} or more, or leave it out.",
+            field="kv_cache",
         )
     return count - 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llmkernel.errors import StartFailed, UnsupportedModel
+from llmkernel.errors import InvalidRequest, StartFailed
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,7 +46,7 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
 def choose_context(asked: int | None, settings: Any) -> int:
     """Tokens of prompt and answer: what was asked for, or what the model was made for.
 
-    Raises UnsupportedModel above the positions that the model, with its rope scaling, has.
+    Raises InvalidRequest above the positions that the model, with its rope scaling, has.
     """
     from llmkernel.worker import models  # imports transformers, and the device is chosen before
 
@@ -54,10 +54,10 @@ def choose_context(asked: int | None, settings: Any) -> int:
         return models.natural_context(settings)
     most = longest_context(settings)
     if asked > most:
-        raise UnsupportedModel(
-            f"context_length={asked} is more than this model's {most} positions.",
-            needed=asked,
-            limit=most,
+        raise InvalidRequest(
+            f"context_length={asked} is more than this model's {most} positions. "
+            f"Give {most} or less, or leave it out.",
+            field="context_length",
         )
     return asked
 

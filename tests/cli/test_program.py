@@ -57,6 +57,10 @@ def test_wrong_usage_has_code_2_and_says_where_help_is(arguments):
     assert "Traceback" not in done.stderr
 
 
+def test_a_mistyped_command_is_answered_with_the_one_that_is_near():
+    assert "No such command 'star'. Did you mean start?" in run("star").stderr
+
+
 def test_it_is_a_subcommand_of_jupyter():
     bin_folder = Path(sys.executable).parent
     done = subprocess.run(

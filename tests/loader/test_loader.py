@@ -442,7 +442,7 @@ def test_the_longest_context_is_that_of_the_positions(
 def test_a_context_beyond_the_model_is_refused_with_both_numbers(folder: Path) -> None:
     assert load_quietly(folder, context_length=100)[0].context_length == 100
     assert load_quietly(folder, context_length=256)[0].info.context_length == 256
-    with pytest.raises(UnsupportedModel, match=r"257 .* 256"):
+    with pytest.raises(InvalidRequest, match=r"257 .* 256 positions. Give 256 or less"):
         load_quietly(folder, context_length=257)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmkernel.config import WorkerConfig
-from llmkernel.errors import NotEnoughMemory
+from llmkernel.errors import InvalidRequest, NotEnoughMemory
 from llmkernel.protocol import Progress
 from llmkernel.worker import lifecycle, service
 from llmkernel.worker.assembly import BLOCK_SIZE, MODEST_SHARE, MODEST_TOKENS, blocks_for
@@ -174,7 +174,7 @@ def test_what_is_asked_for_is_taken_or_refused_with_both_numbers():
     with pytest.raises(NotEnoughMemory, match=r"needs 1\.00 GiB, and 0\.50 GiB are free") as caught:
         blocks_for(config, 4096, block, free=2**29)
     assert caught.value.data == {"needed": 2**30, "free": 2**29}
-    with pytest.raises(NotEnoughMemory, match="holds nothing"):
+    with pytest.raises(InvalidRequest, match=f"holds nothing.* Give {3 * block} or more"):
         blocks_for(WorkerConfig.build(kv_cache=2 * block), 4096, block, free=2**40)
 
 

@@ -116,10 +116,13 @@ def test_a_name_that_is_held_and_not_served_is_told(runtime_dir, monkeypatch):
 def test_a_frozen_worker_is_told_and_can_be_killed(start_worker, runtime_dir, monkeypatch):
     monkeypatch.setattr(launcher, "_PATIENCE", 1.0)
     monkeypatch.setattr(launcher, "_SILENCE", 0.4)
+    monkeypatch.setattr(launcher, "_QUIET", 0.3)
     connection = start_worker(name="one")
     os.kill(connection.pid, signal.SIGSTOP)
+    seen: list[str] = []
     with pytest.raises(WorkerUnresponsive, match="llmkernel stop --kill one"):
-        launcher.start(config())
+        launcher.start(config(), on_progress=lambda progress: seen.append(progress.stage))
+    assert set(seen) == {"answer"}, "whoever waits is told what for"
     with pytest.raises(WorkerUnresponsive, match="has not left"):
         launcher.stop(connection, timeout=0.3)
     launcher.kill(connection)
