@@ -1,4 +1,4 @@
-"""Tab in `%llm` and `%%generate`: options and their values, workers, and names inside `{{ }}`.
+"""Tab in `%llm` and `%%generate`: options and their values, workers, models, names in `{{ }}`.
 
 `candidates` is plain text in and names out; `matcher` is the part that IPython calls.
 """
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.arguments import GENERATE
 from llmkernel.notebook.chatting import CHAT
@@ -88,6 +89,9 @@ def _llm(
         return _starting(fragment, chats)
     if "name" in arguments:
         return _starting(fragment, workers())
+    if "model" in arguments:
+        found = _starting(fragment, [DEMO_MODEL, *downloaded_models()])
+        return found if found.names else None  # a path, for which IPython has its own
     if "topic" in arguments:
         return _starting(fragment, ["generate", "chat", *llm.commands])
     return None
@@ -192,6 +196,14 @@ def matcher(
 
     matching: Callable[[Any], Any] = complete
     return matching
+
+
+def downloaded_models() -> list[str]:
+    """Hub ids of the models in the cache of this machine."""
+    from llmkernel.doctor import model_cache
+
+    folders = (folder.name.split("--") for folder in model_cache().glob("models--*"))
+    return ["/".join(parts) for _, *parts in folders]
 
 
 def running_workers() -> list[str]:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from llmkernel import doctor
 from llmkernel.notebook.commands import LLM
 from llmkernel.notebook.completion import candidates
 
@@ -35,6 +36,15 @@ def found(before):
     return result and (result.fragment, result.names)
 
 
+def test_a_model_is_one_of_the_cache_or_a_path_of_ipythons(tmp_path, monkeypatch):
+    (tmp_path / "models--meta-llama--Llama-3.1-8B").mkdir()
+    (tmp_path / "datasets--squad").mkdir()
+    monkeypatch.setattr(doctor, "model_cache", lambda: tmp_path)
+    assert found("%llm start ") == ("", ["demo", "meta-llama/Llama-3.1-8B"])
+    assert found("%llm start meta-llama/L") == ("meta-llama/L", ["meta-llama/Llama-3.1-8B"])
+    assert found("%llm start ./mod") is None
+
+
 @pytest.mark.parametrize(
     ("before", "fragment", "names"),
     [
@@ -48,6 +58,7 @@ def found(before):
         ("%%generate -o ci", "ci", ["cities", "city"]),
         ("%llm s", "s", ["start", "status", "stop"]),
         ("%llm start --quantization n", "n", ["nf4", "none"]),
+        ("%llm start d", "d", ["demo"]),
         ("%llm start --context", "--context", ["--context-length"]),
         ("%llm use ", "", ["big", "demo"]),
         ("%llm stop d", "d", ["demo"]),
