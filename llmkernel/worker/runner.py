@@ -19,6 +19,7 @@ from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
 from llmkernel.worker.graphs import Decoded, DecodeGraphs
+from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.kernels.paged_attention import decode_attention
 from llmkernel.worker.models import (
@@ -31,7 +32,7 @@ from llmkernel.worker.models import (
 from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
-from llmkernel.worker.sampler import Sampler, SamplerOutput, greedy_tokens, to_sampled
+from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
 from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
 
 _CPU_MEMORY = "can't allocate memory"

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from llmkernel.worker import processors
+from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.random_draws import draw_key, exponential_noise
 from llmkernel.worker.sequence import NO_TOKEN, Candidate, Row, Sampled, Sequence
 from llmkernel.worker.slot_tables import SeenTokens, SparseTable, upload
@@ -277,17 +276,6 @@ class Sampler:
         return {token: value for token, value in pairs.items() if token < self.vocab_size}
 
 
-def greedy_tokens(logits: torch.Tensor) -> torch.Tensor:
-    """The likeliest token of each row of `logits` [R, V], int64 [R]; NO_TOKEN for a broken row.
-
-    Waits for nothing and depends on no parameter, so that a graph may end with it.
-    """
-    if _is_numpys(logits):
-        return _likeliest(logits)
-    largest, places = _largest(logits)  # which hands NaN on
-    return torch.where(largest.isfinite(), places, NO_TOKEN)
-
-
 def score(
     logits: torch.Tensor, token_ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -316,43 +304,6 @@ def _sampled(token: int, logprob: float, ids: list[int], values: list[float], ro
     count = row.sequence.request.params.logprobs or 0
     top = tuple(Candidate(*pair) for pair in zip(ids[:count], values[:count], strict=True))
     return Sampled(token, logprob, top)
-
-
-def _largest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest number of each row of `scores` [R, V] and the first place that has it.
-
-    NaN counts as largest. On the CPU numpy finds it in a tenth of torch's time; on a GPU torch
-    gives a row to one block of threads, so rows are cut first: 40 us become 17 for 128,256.
-    """
-    if _is_numpys(scores):
-        found = torch.from_numpy(scores.numpy().argmax(-1))
-        return scores.gather(-1, found[:, None])[:, 0], found
-    parts = _parts(scores.shape[1]) if scores.device.type == "cuda" else 1
-    values, places = scores.reshape(scores.shape[0], parts, -1).max(-1)
-    if parts == 1:
-        return values[:, 0], places[:, 0]
-    largest, part = values.max(-1)
-    place = places.gather(1, part[:, None])[:, 0]
-    return largest, place.add_(part, alpha=scores.shape[1] // parts)
-
-
-def _likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """`greedy_tokens` of what numpy can read: few calls, since each is cold by then."""
-    scores = logits.numpy()
-    found = scores.argmax(-1)
-    sound = [math.isfinite(scores.item(place)) for place in enumerate(found.tolist())]
-    return torch.from_numpy(found if all(sound) else np.where(sound, found, NO_TOKEN))
-
-
-def _is_numpys(scores: torch.Tensor) -> bool:
-    return scores.is_cpu and scores.dtype is torch.float32
-
-
-@functools.cache
-def _parts(width: int) -> int:
-    """The divisor of `width` next to 64, or 1 where none is near."""
-    divisors = (parts for parts in range(16, 257) if width % parts == 0)
-    return min(divisors, key=lambda parts: abs(parts - 64), default=1)
 
 
 def _with_logprobs(

@@ -13,7 +13,8 @@ from sampler_rows import advance, attached, decode_row, draw, draw_details
 from transformers import generation as hf
 
 from llmkernel.params import SamplingParams
-from llmkernel.worker.sampler import TOP_LOGPROBS, greedy_tokens
+from llmkernel.worker.greedy import greedy_tokens
+from llmkernel.worker.sampler import TOP_LOGPROBS
 from llmkernel.worker.sequence import NO_TOKEN, Row
 
 WIDTH = 64
