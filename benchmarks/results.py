@@ -66,15 +66,24 @@ def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | N
     return path
 
 
+OF_THE_PROCESSOR = ("batching", "gateway")
+"""Benchmarks that no GPU takes part in."""
+
+
 def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """Of each benchmark, shape and GPU the newest record that is kept, in the order of these."""
+    """Of each benchmark, shape and GPU the newest record that is kept, in the order of these.
+
+    What was measured without a GPU counts only where it is about the processor.
+    """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        # there are figures without a shape, and files that were put together by hand
-        if not {"benchmark", "shape", "machine"} <= set(record) or not record["machine"]["gpus"]:
+        # there are figures of another kind, and files that were put together by hand
+        if not {"benchmark", "machine"} <= set(record):
             continue
-        key = (record["benchmark"], record["shape"], device_name(record["machine"]))
+        key = (record["benchmark"], record.get("shape", ""), device_name(record["machine"]))
+        if (key[0] in OF_THE_PROCESSOR) != (key[2] == "cpu"):
+            continue
         if key not in found or found[key]["date"] <= record["date"]:
             found[key] = record
     return [found[key] for key in sorted(found)]
@@ -82,7 +91,7 @@ def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 def device_name(on: dict[str, Any]) -> str:
     """Of a `machine`: the last word of its first GPU's name, or "cpu"."""
-    gpus = on["gpus"]
+    gpus = on.get("gpus")  # the first records have none
     return gpus[0]["name"].split()[-1].lower() if gpus else "cpu"
 
 

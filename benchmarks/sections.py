@@ -26,13 +26,21 @@ OTHER = "all other kernels"
 
 
 def _origin(record: Record) -> str:
-    gpu, versions = record["machine"]["gpus"][0], record["versions"]
+    versions = record["versions"]
     switches = ", ".join(f"{name}={value}" for name, value in record["switches"].items())
+    shape = f"**{record['shape']}**, " if "shape" in record else ""
     return (
-        f"**{record['shape']}**, {gpu['name']} (driver {gpu['driver']}), torch {versions['torch']}, "
+        f"{shape}{_hardware(record['machine'])}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, bitsandbytes {versions['bitsandbytes']}, "
         f"{record['date']}{', ' if switches else ''}{switches}:"
     )
+
+
+def _hardware(machine: Record) -> str:
+    if not machine["gpus"]:
+        return f"{machine['processor']}, {machine['cores']} cores"
+    gpu = machine["gpus"][0]
+    return f"{gpu['name']} (driver {gpu['driver']})"
 
 
 def decode(record: Record, images: Images) -> Iterator[str]:
@@ -191,10 +199,47 @@ def _term(kernel: str) -> str:
     return next(found, OTHER)
 
 
+def batching(record: Record, _images: Images) -> Iterator[str]:
+    """Tokens/s on the processor beside `generate`, and what a token costs beside the model."""
+    heads = ("streams", "worker", "`generate`, one batch", "`generate`, one by one", "share")
+    names = ("worker", "batched", "one_by_one", "worker_over_batched")
+    speeds = [
+        (str(row["streams"]), *(row[name] for name in names)) for row in record["tokens_per_second"]
+    ]
+    costs = [
+        (row["case"], str(row["streams"]), row["token_us"], row["forward_us"])
+        for row in record["overhead"]["rows"]
+    ]
+    yield f"{record['parameters'] / 1e6:.1f} M parameters, {_origin(record)}"
+    yield ""
+    yield from tables.markdown(heads, speeds)
+    yield ""
+    yield from tables.markdown(
+        ("µs of the processor per token", "streams", "worker", "forward pass"), costs
+    )
+
+
+def gateway(record: Record, _images: Images) -> Iterator[str]:
+    """Streams over HTTP beside the same over ZeroMQ."""
+    names = (
+        "zeromq_tokens_per_second", "http_tokens_per_second", "share", "zeromq_first_token_ms",
+        "http_first_token_ms", "longest_block_ms",
+    )  # fmt: skip
+    yield f"A step of {record['step_ms']:g} ms without a model, {_origin(record)}"
+    yield ""
+    yield from tables.markdown(
+        ("streams", "tokens/s, ZeroMQ", "HTTP", "share", "first token ms, ZeroMQ", "HTTP",
+         "longest block ms"),
+        [(str(row["streams"]), *(row[name] for name in names)) for row in record["widths"]],
+    )  # fmt: skip
+
+
 SECTIONS: dict[str, Callable[[Record, Images], Iterator[str]]] = {
     "decode": decode,
     "latency": latency,
     "startup": startup,
     "step_profile": step,
+    "batching": batching,
+    "gateway": gateway,
 }
 """By the name of the benchmark."""

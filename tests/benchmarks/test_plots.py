@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import plots, results, tables
 from benchmarks.svg_plot import Axis, Line, drawn
-from tests.benchmarks.shown import GPU, on_a_gpu, shown
+from tests.benchmarks.shown import EMPTY, GPU, on_a_gpu, shown
 
 BASE = {
     "date": "2026-01-02",
@@ -82,7 +82,7 @@ def test_a_page_without_a_place_for_a_section_is_refused():
         plots.page("Nothing here.", [])
 
 
-def test_the_newest_on_each_gpu_counts_and_none_without_one(tmp_path):
+def test_the_newest_on_each_gpu_counts_and_without_one_what_is_of_the_processor(tmp_path):
     other = {"gpus": [{**GPU, "name": "NVIDIA L4"}]}
     kept = {
         "b": on_a_gpu(decoded(date="2026-02-01")),
@@ -90,11 +90,13 @@ def test_the_newest_on_each_gpu_counts_and_none_without_one(tmp_path):
         "d": decoded(date="2026-03-01"),
         "e": decoded(machine=other),
         "f": ["a list"],
+        "h": {**BASE, "benchmark": "batching", "date": "2026-01-05"},
+        "i": {**BASE, "benchmark": "batching", "machine": {"gpus": [GPU]}},
         "g": {"date": "2025-01-01", "shape": "of another kind"},
     }
     for name, record in kept.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
-    assert results.newest(tmp_path) == [kept["b"], kept["e"]]
+    assert results.newest(tmp_path) == [kept["h"], kept["b"], kept["e"]]
 
 
 def test_memory_is_shown_in_gib():
@@ -140,6 +142,24 @@ def test_the_budget_of_a_step_is_counted_by_kind_of_kernel():
                 ["all other kernels", "1", "0"], ["all kernels", "46", "60"],
                 ["GPU busy", "92%", "100%"]):  # fmt: skip
         assert row in found
+
+
+def test_what_is_of_the_processor_says_which():
+    machine = {"gpus": [], "processor": "Abacus", "cores": 2}
+    width = {
+        "streams": 8,
+        "zeromq_tokens_per_second": 400.0,
+        "http_tokens_per_second": 380.0,
+        "share": 0.95,
+        "zeromq_first_token_ms": 40.0,
+        "http_first_token_ms": 50.0,
+        "longest_block_ms": 12.5,
+    }
+    record = {**BASE, "benchmark": "gateway", "machine": machine, "step_ms": 20.0}
+    text = plots.page(EMPTY, [{**record, "widths": [width]}]).text
+    assert "Abacus, 2 cores, torch 2.11.0" in text
+    cells = [cell.strip() for line in text.splitlines() for cell in line.strip("|").split("|")]
+    assert cells[-8:-1] == ["8", "400", "380", "0.95", "40", "50", "12.5"]
 
 
 def test_a_plot_is_the_same_each_time_and_in_its_frame():
