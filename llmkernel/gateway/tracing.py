@@ -8,6 +8,7 @@ docs/architecture.md says why.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ class Tracer:
         return self._tracer.start_span(
             f"{record.method} {record.route}",
             context=context,
+            start_time=time.time_ns() - _since(record),
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": record.method,
@@ -84,7 +86,7 @@ class Tracer:
         for timings in record.answers:
             if timings.queue or timings.first_step:  # a worker that died tells nothing
                 self._phases(span, record, timings)
-        span.end()
+        span.end(end_time=span.start_time + _since(record))
 
     def _phases(self, span: Any, record: Record, timings: Timings) -> None:
         """One answer's times, one after the other from when the worker was asked for it.
@@ -111,6 +113,11 @@ class Tracer:
             )
             at += int(seconds * _NANO)
             child.end(end_time=at)
+
+
+def _since(record: Record) -> int:
+    """Nanoseconds since a request began; its phases are measured from that moment too."""
+    return int((time.monotonic() - record.began) * _NANO)
 
 
 def tracer_to(endpoint: str | None, service: str) -> Tracer:

@@ -60,7 +60,11 @@ class Served:
             self.front.on_events, lambda error: None
         )
         self.engine.start()
-        self.front.set_ready(self.engine, self.parts.tokenizer, self.parts.info)
+        self.serve(self.parts.tokenizer)
+
+    def serve(self, tokenizer: Any) -> None:
+        """Let requests in, from now on with this tokenizer."""
+        self.front.set_ready(self.engine, tokenizer, self.parts.info)
         self.on_loop(lambda: None)  # it is done when this is
 
     def on_loop(self, work: Any) -> Any:

@@ -75,7 +75,7 @@ def test_of_a_hopeless_prompt_only_the_beginning_is_tokenised(served, client):
             tokenised.append(len(text))
             return super().encode(text, add_special_tokens)
 
-    served.front.set_ready(served.engine, Counting(), served.parts.info)
+    served.serve(Counting())
     refused = refusal(client, prompt="x" * 2_000_000)
     assert refused.code == "prompt_too_long"
     assert refused.data == {"needed": 16 * 2048, "limit": 2048}
@@ -173,7 +173,7 @@ def test_a_tokenizer_that_breaks_fails_its_own_request_only(served, client, capl
                 raise ZeroDivisionError(text)
             return encode(text, add_special_tokens)
 
-    served.front.set_ready(served.engine, Brittle(), served.parts.info)
+    served.serve(Brittle())
     client.submit(key=1, prompt=broken)
     client.submit(key=2)
     ended = {one.id: one for one in (client.terminal(), client.terminal())}
@@ -193,7 +193,7 @@ def test_a_request_can_be_cancelled_while_its_prompt_is_tokenised(served, client
             go_on.wait(10)
             return super().encode(text, add_special_tokens)
 
-    served.front.set_ready(served.engine, Slow(), served.parts.info)
+    served.serve(Slow())
     client.submit(key=1)
     assert began.wait(5)
     assert served.front.busy

@@ -265,7 +265,7 @@ def test_tokens_that_cannot_be_made_text_fail_their_own_request(served, client, 
                 raise ZeroDivisionError
             return sound.decode(token_ids, skip_special_tokens)
 
-    served.front.set_ready(served.engine, Brittle(), served.parts.info)
+    served.serve(Brittle())
     answers = []
     for key in range(40):
         client.submit(key=key, prompt=f"{key}", max_tokens=60, ignore_eos=True)
