@@ -204,6 +204,7 @@ class Channel:
         elif isinstance(message, protocol.Accepted):
             if (accepted := self._calls.get(message.id)) is not None:
                 accepted.position = message.position
+                accepted.prompt_tokens = message.prompt_tokens
         elif isinstance(message, Answer):
             call = self._calls.get(message.id)
             if call is not None:

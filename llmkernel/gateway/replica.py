@@ -15,6 +15,8 @@ from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
 
 REPORT_SECONDS = 5.0
+LOOK_SECONDS = 0.05
+"""How long it counts that a process was seen to run: a look reads files of the system."""
 
 
 class Replica:
@@ -39,6 +41,8 @@ class Replica:
         self.quiet.set()
         self.gone = asyncio.Event()
         """Set once it has been stopped, or stays after all."""
+        self._looked = 0.0
+        self._alive = True
         self._connection = connection
         self._link = Link(connection, home=home)
         self._client = AsyncClient(self._link)
@@ -60,8 +64,11 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
-        return self._connection.alive
+        """Whether its process runs, or did a moment ago: a burst of requests asks once."""
+        now = time.monotonic()
+        if now - self._looked > LOOK_SECONDS:
+            self._looked, self._alive = now, self._connection.alive
+        return self._alive
 
     @property
     def client(self) -> AsyncClient:

@@ -12,11 +12,19 @@ from llmkernel.gateway.replica import Replica
 SALT_HEADER = "X-Cache-Salt"
 
 
-def client_for(exchange: Exchange, replica: Replica, salt: str | None = None) -> AsyncClient:
+def client_for(
+    exchange: Exchange,
+    replica: Replica,
+    salt: str | None = None,
+    *,
+    longest: int | None = None,
+    most: int | None = None,
+) -> AsyncClient:
     """The client that a request's questions go through: its terms hold for all of them.
 
     `salt` is what its body says, where its dialect has a field for it. Users that Jupyter
-    tells apart never share, whatever they send.
+    tells apart never share, whatever they send. `longest` and `most` are the tokens that a
+    prompt, and it with its answer, may have, where that is less than the gateway's limits.
     """
     limits = exchange.gateway.settings.limits
     wanted = salt or exchange.header(SALT_HEADER)
@@ -27,7 +35,7 @@ def client_for(exchange: Exchange, replica: Replica, salt: str | None = None) ->
         replica.client,
         Terms(
             cache_salt=mixed,
-            max_prompt_tokens=limits.max_input_tokens,
-            max_total_tokens=limits.max_total_tokens,
+            max_prompt_tokens=longest or limits.max_input_tokens,
+            max_total_tokens=most or limits.max_total_tokens,
         ),
     )
