@@ -15,8 +15,6 @@ from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
 
 REPORT_SECONDS = 5.0
-LOOK_SECONDS = 0.05
-"""How long it counts that a process was seen to run: a look reads files of the system."""
 
 
 class Replica:
@@ -34,6 +32,8 @@ class Replica:
         self.keep: float | None = None
         """Seconds without work after which the gateway stops it; None is never."""
         self.leaving = False
+        self.broken = False
+        """Its engine has died, so that it leaves without having been told to."""
         self.silent = False
         """It did not answer when it was last asked how it is."""
         self.quiet = asyncio.Event()
@@ -41,11 +41,14 @@ class Replica:
         self.quiet.set()
         self.gone = asyncio.Event()
         """Set once it has been stopped, or stays after all."""
-        self._looked = 0.0
-        self._alive = True
         self._connection = connection
         self._link = Link(connection, home=home)
         self._client = AsyncClient(self._link)
+
+    @property
+    def connection(self) -> Connection:
+        """Where it is."""
+        return self._connection
 
     @property
     def name(self) -> str:
@@ -64,11 +67,8 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs, or did a moment ago: a burst of requests asks once."""
-        now = time.monotonic()
-        if now - self._looked > LOOK_SECONDS:
-            self._looked, self._alive = now, self._connection.alive
-        return self._alive
+        """Whether its process runs."""
+        return self._connection.alive
 
     @property
     def client(self) -> AsyncClient:
