@@ -73,9 +73,10 @@ class Channel:
 
     def _send(self, session: Session, call: Call) -> None:
         try:
+            session.check(call.question)
             session.send(call.question)
             call.sent = True
-        except LLMKernelError as error:  # larger than a message may be
+        except LLMKernelError as error:  # larger than a message may be, or newer than the worker
             self._end(call, error)
 
     def cancel(self, call: Call) -> None:

@@ -13,11 +13,11 @@ from llmkernel.client.streams import AsyncStream
 from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.replica import Replica
-from llmkernel.gateway.terms import client_for
+from llmkernel.gateway.terms import Lengths, client_for
 from llmkernel.gateway.tgi.schemas import GenerateRequest
 from llmkernel.gateway.tgi.tokens import Specials
 from llmkernel.gateway.tgi.validation import Bounds, Plan, plan, room
-from llmkernel.protocol import ModelInfo
+from llmkernel.protocol import SINCE, ModelInfo
 
 _specials: WeakKeyDictionary[Replica, Specials] = WeakKeyDictionary()
 
@@ -90,18 +90,18 @@ async def prepared(
         chosen = plan(
             request.parameters, bounds, inputs=request.inputs, stream=stream, full_text=full_text
         )
+        checks = replica.connection.protocol >= SINCE["max_prompt_tokens"]
+        lengths = Lengths(bounds.input_tokens, bounds.total_tokens) if checks else Lengths()
         ready = Ready(
             replica=replica,
-            client=client_for(
-                exchange, replica, longest=bounds.input_tokens, most=bounds.total_tokens
-            ),
+            client=client_for(exchange, replica, lengths=lengths),
             plan=chosen,
             bounds=bounds,
             inputs=request.inputs,
             prompt=request.inputs,
             max_tokens=chosen.max_new_tokens,
         )
-        if _needs_count(chosen, bounds, replica.info):
+        if not checks or _needs_count(chosen, bounds, replica.info):
             ready = await ready.counted(exchange)
         else:
             exchange.validated()
