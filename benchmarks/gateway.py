@@ -123,8 +123,7 @@ def over_zeromq(client: Client, prompts: list[str]) -> list[Row]:
 
     async def one(prompt: str, row: Row) -> Row:
         row.append(time.perf_counter())
-        ids = await client.aio.tokenize(prompt)
-        stream = client.aio.stream(ids, max_tokens=NEW_TOKENS, temperature=0, logprobs=0)
+        stream = client.aio.stream(prompt, max_tokens=NEW_TOKENS, temperature=0, logprobs=0)
         async with stream:
             async for delta in stream:
                 row += [time.perf_counter()] * len(delta.token_ids)

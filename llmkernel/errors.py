@@ -184,7 +184,7 @@ class NotAuthorized(ConnectionProblem):
 
 
 class ProtocolMismatch(ConnectionProblem):
-    """The two sides speak different major versions of the protocol."""
+    """The two sides speak different versions of the protocol."""
 
     code = "protocol_mismatch"
 

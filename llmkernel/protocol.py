@@ -50,7 +50,9 @@ __all__ = [
     "Usage",
 ]
 
-PROTOCOL_VERSION = (1, 0)
+PROTOCOL_VERSION = (1, 1)
+FIRST_VERSION = (1, 0)
+"""What a hello or a welcome without `protocol` speaks: defaults are left out, and it was theirs."""
 MAX_MESSAGE_BYTES = 8 * 2**20
 MAX_WIRE_BYTES = MAX_MESSAGE_BYTES + 2**10
 """The same for ZeroMQ, which counts what encryption adds."""
@@ -75,7 +77,7 @@ class _Message(
 class Hello(_Message, frozen=True):
     """First message of a client; answered by Welcome or Goodbye."""
 
-    protocol: tuple[int, int] = PROTOCOL_VERSION
+    protocol: tuple[int, int] = FIRST_VERSION
     """Major and minor version that the client speaks."""
     package: str = ""
     """Version of the client's library."""
@@ -117,6 +119,15 @@ class Submit(_Message, frozen=True):
     """Refuse a longer prompt, though the worker has room for it."""
     max_total_tokens: int | None = None
     """The same for prompt and answer together; without max_tokens the answer ends there."""
+
+
+SINCE = {
+    "cache_salt": (1, 1),
+    "max_prompt_tokens": (1, 1),
+    "max_total_tokens": (1, 1),
+}
+"""Fields of Submit that an older worker would ignore and that nobody may ignore: who shares what
+with whom, and limits. A client does not send them to a worker that does not know them."""
 
 
 class Cancel(_Message, frozen=True):
@@ -174,7 +185,7 @@ class Stop(_Message, frozen=True):
 class Welcome(_Message, frozen=True):
     """Answer to Hello."""
 
-    protocol: tuple[int, int] = PROTOCOL_VERSION
+    protocol: tuple[int, int] = FIRST_VERSION
     """Major and minor version that the worker speaks."""
     package: str = ""
     """Version of the worker's library."""

@@ -31,7 +31,11 @@ class Watcher:
         self._socket.curve_publickey = connection.client_public_key.encode()
         self._socket.curve_secretkey = connection.client_secret_key.encode()
         self._socket.connect(connection.endpoint)
-        self.send(protocol.Hello(package=__version__, client="launcher"))
+        self.send(
+            protocol.Hello(
+                protocol=protocol.PROTOCOL_VERSION, package=__version__, client="launcher"
+            )
+        )
         self.send(protocol.Watch())
 
     def send(self, message: protocol.ClientMessage) -> None:

@@ -24,6 +24,7 @@ _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _CONSTANTS = {
     "CREDIT_WINDOW": str(protocol.CREDIT_WINDOW),
     "PROTOCOL_VERSION": str(list(protocol.PROTOCOL_VERSION)),
+    "FIRST_VERSION": str(list(protocol.FIRST_VERSION)),
 }
 
 

@@ -80,6 +80,7 @@ class Call:
         "inbox",
         "outcome",
         "position",
+        "prompt_tokens",
         "question",
         "sent",
         "tokens",
@@ -95,6 +96,8 @@ class Call:
         """Whether the caller does not want it any more."""
         self.position: int | None = None
         """Requests that were ahead of it in the queue when the worker took it."""
+        self.prompt_tokens: int | None = None
+        """Tokens of the prompt, as the worker counted them when it took it."""
         self.delivered: list[protocol.StreamDelta] = []
         """All parts so far. An interrupt may come after one has left the inbox and before its
         reader has it; then it is found here."""

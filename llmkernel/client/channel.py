@@ -73,9 +73,10 @@ class Channel:
 
     def _send(self, session: Session, call: Call) -> None:
         try:
+            session.check(call.question)
             session.send(call.question)
             call.sent = True
-        except LLMKernelError as error:  # larger than a message may be
+        except LLMKernelError as error:  # larger than a message may be, or newer than the worker
             self._end(call, error)
 
     def cancel(self, call: Call) -> None:
@@ -204,6 +205,7 @@ class Channel:
         elif isinstance(message, protocol.Accepted):
             if (accepted := self._calls.get(message.id)) is not None:
                 accepted.position = message.position
+                accepted.prompt_tokens = message.prompt_tokens
         elif isinstance(message, Answer):
             call = self._calls.get(message.id)
             if call is not None:

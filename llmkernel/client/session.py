@@ -72,7 +72,9 @@ class Session:
         self._events = Pump(loop, monitor, self._on_event)
         self._messages = Pump(loop, self._socket, self._on_frames)
         self._socket.connect(connection.endpoint)
-        self.send(protocol.Hello(package=__version__, client="python"))
+        self.send(
+            protocol.Hello(protocol=protocol.PROTOCOL_VERSION, package=__version__, client="python")
+        )
 
     def send(self, message: protocol.ClientMessage) -> None:
         """Send; what cannot be sent any more is dropped, as the connection is about to end."""
@@ -83,6 +85,20 @@ class Session:
             self._break(ConnectionProblem("The worker takes no more messages."))
         else:
             self._loop.call_soon(self._messages.poke)
+
+    def check(self, message: protocol.ClientMessage) -> None:
+        """Raise ProtocolMismatch for a request that the worker is too old to be trusted with."""
+        assert self.welcome is not None, "it has said hello"
+        if not isinstance(message, protocol.Submit):
+            return
+        theirs = self.welcome.protocol
+        for field, since in protocol.SINCE.items():
+            if theirs < since and getattr(message, field):
+                raise ProtocolMismatch(
+                    f"The worker {self.connection.name!r} runs an older llmkernel "
+                    f"(protocol {theirs[0]}.{theirs[1]}) and would ignore {field}. Restart the "
+                    "worker, then ask again."
+                )
 
     def close(self, linger_ms: int = 0) -> None:
         """End the connection without calling anybody."""

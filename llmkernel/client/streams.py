@@ -29,6 +29,11 @@ class _Stream:
         """Requests that were ahead of it when the worker took it; None until then."""
         return self._reading.request.call.position
 
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt; None until the worker took it, which is before the first Delta."""
+        return self._reading.request.call.prompt_tokens
+
     def close(self) -> None:
         """The rest is not wanted: cancel it in the worker. Again is no error."""
         self._reading.close()

@@ -15,12 +15,14 @@ from llmkernel.client.background import Here
 from llmkernel.config import default_name
 from llmkernel.connection import Connection
 from llmkernel.errors import (
+    EngineDied,
     InvalidRequest,
     LLMKernelError,
     NotReady,
     WorkerNotFound,
 )
 from llmkernel.gateway.loading import Loader, OnProgress
+from llmkernel.gateway.lost import Lost, left_behind
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.replica import REPORT_SECONDS, Replica
 from llmkernel.gateway.settings import Settings
@@ -38,6 +40,7 @@ class Models:
         self.loader = Loader(settings.load_settings)
         self.replicas: dict[str, Replica] = {}
         """By the worker's name."""
+        self.lost = Lost()
         self._home: Here | None = None
         self._order = itertools.count()
         self._own: set[str] = set()
@@ -79,14 +82,27 @@ class Models:
 
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
-        running = {worker.name: worker for worker in await asyncio.to_thread(files.list_workers)}
+        doubtful = self.lost.doubtful
+        known = [*(replica.connection for replica in self.replicas.values()), *doubtful]
+        running, left = await asyncio.to_thread(_look, known)
         for name, connection in running.items():
             if self._served(name):
                 self._see(connection)
         for name in list(self.replicas):
             if name not in running:
-                self.replicas.pop(name).close()
+                self._miss(self.replicas.pop(name), left)
+        for connection in doubtful:
+            if connection.instance not in left:
+                self.lost.forget(connection.name)
         await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
+
+    def _miss(self, replica: Replica, left: set[str]) -> None:
+        """Let go of a worker that does not run any more."""
+        was_ready = replica.report is not None and replica.report.state == "ready"
+        on_purpose = replica.leaving or replica.instance not in left
+        if replica.broken or (was_ready and not on_purpose):
+            self.lost.add(replica.connection, certain=replica.broken)
+        replica.close()
 
     def _served(self, name: str) -> bool:
         wanted = self._settings.workers
@@ -98,6 +114,7 @@ class Models:
             return known
         if known is not None:
             known.close()
+        self.lost.forget(connection.name)
         order = known.order if known is not None else next(self._order)
         replica = self.replicas[connection.name] = Replica(connection, order, self._place())
         if self._own_or_allowed(replica):
@@ -137,14 +154,24 @@ class Models:
 
         None, "" and the names of ANY_MODEL mean the first worker's model. A model of the
         allow-list is loaded first. Raises WorkerNotFound for one that does not run,
-        NotReady for one that still loads, StartFailed where loading fails.
+        NotReady for one that still loads, Unavailable for one that died, StartFailed where
+        loading fails.
         """
         replica = await self._find(model)
         if record is not None:
             record.model, record.worker = replica.model, replica.name
             record.asked = time.monotonic()
         with replica.hold():
-            yield replica
+            try:
+                yield replica
+            except EngineDied:
+                replica.broken = True
+                raise
+            except WorkerNotFound:  # it was there a moment ago
+                await self.refresh()
+                raise self.lost.error(replica.name) or WorkerNotFound(
+                    "The worker of the request was stopped.", field="model"
+                ) from None
 
     async def _find(self, model: str | None) -> Replica:
         for attempt in range(2):
@@ -165,6 +192,9 @@ class Models:
             return await self.load(allowed[0])
         if model in allowed:
             return await self.load(model)
+        default = model in ANY_MODEL and not self.replicas
+        if (error := self.lost.error(None if default else model)) is not None:
+            raise error
         names = self.names()
         listed = f" There are: {', '.join(names)}." if names else " No worker runs."
         raise WorkerNotFound(f"The model of the request does not run here.{listed}", field="model")
@@ -255,6 +285,12 @@ class Models:
         replica = self.replicas.get(name)
         if replica is not None and replica.leaving:
             await replica.gone.wait()
+
+
+def _look(known: list[Connection]) -> tuple[dict[str, Connection], set[str]]:
+    """The workers that run, by name, and which of the `known` ones have their files still."""
+    running = {worker.name: worker for worker in files.list_workers()}
+    return running, left_behind(known)  # after it: one that leaves removes its file first
 
 
 async def _ask(replica: Replica) -> None:

@@ -32,6 +32,8 @@ class Replica:
         self.keep: float | None = None
         """Seconds without work after which the gateway stops it; None is never."""
         self.leaving = False
+        self.broken = False
+        """Its engine has died, so that it leaves without having been told to."""
         self.silent = False
         """It did not answer when it was last asked how it is."""
         self.quiet = asyncio.Event()
@@ -42,6 +44,11 @@ class Replica:
         self._connection = connection
         self._link = Link(connection, home=home)
         self._client = AsyncClient(self._link)
+
+    @property
+    def connection(self) -> Connection:
+        """Where it is."""
+        return self._connection
 
     @property
     def name(self) -> str:

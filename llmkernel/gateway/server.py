@@ -18,6 +18,7 @@ from llmkernel.errors import ConnectionProblem
 from llmkernel.gateway.credentials import Token, find_token
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.handler import OwnServing, Serving
+from llmkernel.gateway.header_limit import Farewells, HeadedStream
 from llmkernel.gateway.settings import MAX_HEADER_BYTES, Settings
 from llmkernel.gateway.table import all_routes, by_path
 from llmkernel.gateway.turns import Turns
@@ -28,13 +29,17 @@ _BODY_SECONDS = 60.0
 
 
 class BoundedServer(HTTPServer):
-    """An HTTP server that closes connections beyond a number, and takes new ones by `turns`."""
+    """An HTTP server that closes connections beyond a number, and takes new ones by `turns`.
+
+    Headers that are too large are answered before the connection is closed.
+    """
 
     def initialize(self, *args: Any, max_connections: int = 1024, **kwargs: Any) -> None:
         """Called by tornado's constructor, with `turns` beside its own arguments."""
         self._turns: Turns = kwargs.pop("turns")
         super().initialize(*args, **kwargs)
         self._most = max_connections
+        self._farewells = Farewells()
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """A new connection."""
@@ -44,7 +49,19 @@ class BoundedServer(HTTPServer):
         if len(self._connections) >= self._most:
             stream.close()
         else:
-            super().handle_stream(stream, address)
+            # nothing was read yet, so another stream may take the socket over
+            headed = HeadedStream(
+                stream.socket,
+                self._farewells.say,
+                max_buffer_size=stream.max_buffer_size,
+                read_chunk_size=stream.read_chunk_size,
+            )
+            super().handle_stream(headed, address)
+
+    async def close_all_connections(self) -> None:
+        """Close what is left."""
+        await super().close_all_connections()
+        await self._farewells.close()
 
 
 def rules(gateway: Gateway, handler: type[Serving], base: str = "") -> list[Any]:

@@ -285,7 +285,12 @@ class Front:
         self._peers[routing_id] = peer
         self._exchange.send(
             peer,
-            protocol.Welcome(package=__version__, instance=self._instance, state=self._state),
+            protocol.Welcome(
+                protocol=protocol.PROTOCOL_VERSION,
+                package=__version__,
+                instance=self._instance,
+                state=self._state,
+            ),
         )
 
     def _on_known(self, peer: Peer, message: protocol.ClientMessage, size: int) -> None:

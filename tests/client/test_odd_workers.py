@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 import time
@@ -15,7 +17,9 @@ from llmkernel import protocol
 from llmkernel.client import Client
 from llmkernel.client.calls import SyncInbox, run
 from llmkernel.client.core import Core
+from llmkernel.client.faces import on_terms
 from llmkernel.client.link import Link
+from llmkernel.client.terms import Terms
 from llmkernel.errors import (
     ConnectionProblem,
     Draining,
@@ -78,6 +82,45 @@ def test_a_worker_of_another_major_version_is_refused_by_both_numbers(runtime_di
         llm.generate("x")
     assert f"{protocol.PROTOCOL_VERSION[0]}.{protocol.PROTOCOL_VERSION[1]}" in caught.value.message
     assert time.monotonic() - began < 1.0
+
+
+NEW_TERMS = [("cache_salt", "mine"), ("max_prompt_tokens", 5), ("max_total_tokens", 9)]
+
+
+@pytest.mark.parametrize(("field", "value"), NEW_TERMS)
+@pytest.mark.parametrize("version", [{}, {"protocol": (1, 0)}])
+def test_what_an_older_worker_would_ignore_is_not_sent_to_it(runtime_dir, field, value, version):
+    with fake_worker(parts(0), **version) as fake, Client(fake.connection) as llm:
+        asking = on_terms(llm.aio, Terms(**{field: value}))
+        with pytest.raises(ProtocolMismatch, match=rf"{field}. Restart the worker") as caught:
+            asyncio.run(asking.generate("x"))
+        assert "protocol 1.0" in caught.value.message
+        assert not any(isinstance(message, protocol.Submit) for message in fake.got)
+        with llm.stream("x") as stream:  # without terms it is asked as ever
+            assert next(stream).text == "0"
+
+
+@pytest.mark.parametrize(("field", "value"), NEW_TERMS)
+def test_a_worker_that_says_that_it_is_newer_is_asked(runtime_dir, field, value):
+    with fake_worker(parts(0), protocol=(1, 1)) as fake, Client(fake.connection) as llm:
+
+        async def first():
+            async with on_terms(llm.aio, Terms(**{field: value})).stream("x") as stream:
+                return await anext(stream)
+
+        assert asyncio.run(first()).text == "0"
+        (asked,) = (each for each in fake.got if isinstance(each, protocol.Submit))
+        assert getattr(asked, field) == value
+
+
+def test_both_sides_say_which_minor_version_they_speak(runtime_dir):
+    with serving() as served, fake_worker(silent) as fake, Client(fake.connection) as llm:
+        with contextlib.suppress(LLMKernelError):
+            llm.generate("x", timeout=0.2)
+        assert fake.got[0].protocol == protocol.PROTOCOL_VERSION
+        hello = msgspec.msgpack.decode(protocol.encode(fake.got[0]))
+        assert hello["protocol"] == list(protocol.PROTOCOL_VERSION)
+        assert files.find(served.connection.name).protocol == protocol.PROTOCOL_VERSION
 
 
 def test_a_key_that_the_worker_does_not_know_is_not_authorized(runtime_dir):

@@ -134,13 +134,50 @@ def test_a_connection_that_says_nothing_is_closed(worker, open_gate):
         assert mute.recv(100) == b""
 
 
-def test_headers_have_a_size(endless):
-    with socket.create_connection(("127.0.0.1", endless.port), timeout=10) as wide:
-        try:
-            wide.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
-            assert wide.recv(100) == b""
-        except ConnectionError:
-            pass
+def said_to(port: int, data: bytes) -> bytes:
+    """All that comes back; the whole of `data` can be sent, and the end is no reset."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+        raw.sendall(data)
+        parts = []
+        while part := raw.recv(65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [66_000, 200_000, 700_000])
+def test_headers_that_are_too_large_are_answered(endless, size):
+    said = said_to(endless.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * size)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert b"\r\nConnection: close" in head
+    assert json.loads(body) == {
+        "error": "The headers are larger than 65536 bytes.",
+        "error_type": "headers_too_large",
+    }
+
+
+def test_a_client_library_gets_the_status_of_headers_that_are_too_large(endless):
+    answer = endless.get("/health", headers={"X-Large": "x" * 300_000})
+    assert answer.status_code == 431
+    assert endless.get("/health").status_code == 200
+
+
+def test_headers_within_the_limit_are_read(endless):
+    assert endless.get("/health", headers={"X-Large": "x" * 60_000}).status_code == 200
+
+
+def test_a_part_of_a_body_without_a_length_gets_no_word_about_headers(endless):
+    head = (
+        f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {TOKEN}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with contextlib.suppress(ConnectionError):
+        assert b"431" not in said_to(endless.port, head.encode() + b"1" * 1000)
+
+
+def test_who_does_not_stop_sending_headers_is_cut(endless):
+    with pytest.raises(ConnectionError):
+        said_to(endless.port, b"GET /health HTTP/1.1\r\nX: " + b"x" * 20_000_000)
 
 
 def test_a_pause_in_a_stream_has_comments(worker, open_gate):

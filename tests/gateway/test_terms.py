@@ -7,13 +7,17 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
+from llmkernel import connection as files
 from llmkernel.client import Client
 from llmkernel.client.faces import on_terms
 from llmkernel.client.terms import Terms
 from llmkernel.gateway.settings import Limits, Settings
 from llmkernel.gateway.terms import client_for
+from tests.gateway.serving import gate
+from tests.wire.serving import serving
 
 MOST_INPUT, MOST_TOTAL = 200, 220
 LONG, SHORT = "x" * 400, "Hello there, all of you who read this."
@@ -212,6 +216,39 @@ def test_a_salt_that_is_too_long_is_refused_by_name(scripted, name):
     answer = scripted.post(call.path, call.body(SHORT, 2), headers=headers)
     assert answer.status_code == 400
     assert "cache_salt" in call.message(answer.json())
+
+
+@pytest.fixture
+def older(shared_dir, monkeypatch):
+    """A gateway in front of a worker that says that it speaks protocol 1.0."""
+    monkeypatch.setattr("llmkernel.protocol.PROTOCOL_VERSION", (1, 0))
+    with serving(name="older") as served:
+        files.write(msgspec.structs.replace(served.connection, protocol=(1, 0)))
+        with gate(workers=("older",)) as plain:
+            yield plain
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_salt_is_refused_for_a_worker_that_would_ignore_it(older, name, stream):
+    call = CALLS[name]
+    body = call.body(SHORT, 2) | ({"model": "older"} if "model" in call.body(SHORT, 2) else {})
+    answer = older.post(call.path, body | {"stream": stream}, headers={"X-Cache-Salt": "mine"})
+    assert answer.status_code == 502
+    assert "would ignore cache_salt. Restart the worker" in call.message(answer.json())
+    assert older.post(call.path, body).status_code == 200
+
+
+def test_tgi_refuses_such_a_salt_too_and_counts_by_itself(older):
+    body = {"inputs": SHORT, "parameters": {"max_new_tokens": 2}}
+    salted = older.post("/generate", body, headers={"X-Cache-Salt": "mine"})
+    assert salted.status_code == 426
+    assert "Restart the worker" in salted.json()["error"]
+    assert older.post("/generate", body).status_code == 200
+    assert older.events("/generate_stream", body)[-1]["generated_text"] is not None
+    long = older.post("/generate", body | {"inputs": "x" * 3000})
+    assert (long.status_code, long.json()["error_type"]) == (422, "validation")
+    assert "Given: 3001" in long.json()["error"]
 
 
 class Asked:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmkernel.client.link import Link
+
 INPUTS = "How do I stop a cell?"
 GREEDY = {"max_new_tokens": 200}
 
@@ -295,3 +297,99 @@ def test_a_failure_of_the_worker_is_a_failed_generation(worker, open_gate):
     gate = open_gate(workers=("breaks",))
     events = stream(gate, **GREEDY)
     assert events[-1]["error_type"] == "generation"
+
+
+# How long a prompt may be ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow(open_gate, scripted):
+    """The same worker behind a gateway with limits of its own."""
+    limits = {"max_input_tokens": 100, "max_total_tokens": 129}
+    return open_gate(workers=("scripted",), limits=limits)
+
+
+@pytest.fixture(scope="module")
+def endless(worker, open_gate):
+    """A worker whose answers end where there is no more room."""
+    worker("endless", "scripted:eos_after=100000")
+    return open_gate(workers=("endless",))
+
+
+@pytest.fixture
+def asked(scripted, monkeypatch):
+    """The kinds of question that the gateway sends to its worker, as they are sent."""
+    kinds: list[str] = []
+    start = Link.start
+
+    def noted(link, call):
+        kinds.append(type(call.question).__name__)
+        start(link, call)
+
+    monkeypatch.setattr(Link, "start", noted)
+    return lambda: [kind for kind in kinds if kind != "GetStatus"]
+
+
+@pytest.mark.parametrize(
+    "parameters", [GREEDY, {}, {"max_new_tokens": 1500}, {"details": True, "max_new_tokens": 3}]
+)
+def test_a_worker_is_asked_one_question_for_an_answer(scripted, asked, parameters):
+    body = {"inputs": INPUTS, "parameters": parameters}
+    assert scripted.post("/generate", body).status_code == 200
+    assert asked() == ["Submit"]
+
+
+def test_a_worker_is_asked_one_question_for_a_stream(scripted, asked):
+    events = stream(scripted, max_new_tokens=5)
+    assert len(events) == 5
+    assert asked() == ["Submit"]
+
+
+def test_a_prompt_is_counted_first_where_it_is_to_be_cut(scripted, asked):
+    generate(scripted, truncate=4, **GREEDY)
+    assert asked() == ["Tokenize", "Submit"]
+
+
+@pytest.mark.parametrize("length", [120, 2000, 40_000, 200_000])
+@pytest.mark.parametrize("most", [1, 100, 1024, 1500, None])
+def test_a_prompt_that_is_too_long_is_told_with_its_length(narrow, length, most):
+    tokens = length + 1
+    added = max(129 - tokens, 0) if most is None else min(most, 1024)
+    parameters = {} if most is None else {"max_new_tokens": most}
+    says = f"`inputs` must have less than 100 tokens. Given: {tokens}"
+    if tokens + added > 129:
+        says = (
+            "`inputs` tokens + `max_new_tokens` must be <= 129. "
+            f"Given: {tokens} `inputs` tokens and {added} `max_new_tokens`"
+        )
+    error = {"error": f"Input validation error: {says}", "error_type": "validation"}
+    body = {"inputs": "x" * length, "parameters": parameters}
+    answer = narrow.post("/generate", body)
+    assert (answer.status_code, answer.json()) == (422, error)
+    assert narrow.events("/generate_stream", body) == [error]
+
+
+@pytest.mark.parametrize("most", [1025, 1500, 2000, 2048, 2**32 - 1])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_above_1024_tokens_is_cut_to_the_room_there_is(endless, most, streamed):
+    parameters = {"max_new_tokens": most, "details": True}
+    inputs = "x" * 900
+    if streamed:
+        *_, last = stream(endless, inputs, **parameters)
+        details = last["details"]
+        assert details["input_length"] == 901
+    else:
+        details = generate(endless, inputs=inputs, **parameters)["details"]
+    assert details["generated_tokens"] == min(most, 2048 - 901)
+    assert details["finish_reason"] == "length"
+
+
+def test_an_answer_without_a_limit_is_refused_where_the_worker_has_less_room(worker, open_gate):
+    worker("roomless", "scripted:blocks=9,context_length=2048", max_concurrent=1)
+    gate = open_gate(workers=("roomless",))
+    body = {"inputs": INPUTS}
+    answer = gate.post("/generate", body)
+    assert answer.status_code == 422
+    assert "this worker has room for 128" in answer.json()["error"]
+    assert gate.post("/generate_stream", body).status_code == 422
+    assert len(stream(gate, max_new_tokens=3)) == 3

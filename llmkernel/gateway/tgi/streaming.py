@@ -24,11 +24,11 @@ class Streaming:
     for what comes next; every other is sent at once.
     """
 
-    def __init__(self, plan: Plan, inputs: str, input_length: int, most: int) -> None:
+    def __init__(self, plan: Plan, inputs: str) -> None:
+        self.most = 0
+        """Tokens that the answer may have; to be set before the first `take`."""
         self._plan = plan
         self._inputs = inputs
-        self._input_length = input_length
-        self._most = most
         self._index = 0
         self._held: tuple[Token, list[Token]] | None = None
         self._sent: Token | None = None
@@ -60,7 +60,7 @@ class Streaming:
             finish_reason=reason,
             generated_tokens=len(answer.token_ids),
             seed=self._plan.seed,
-            input_length=self._input_length,
+            input_length=answer.usage.prompt_tokens,
         )
         if self._held is None:  # it ended without a word, after a token like any other
             before = self._sent
@@ -73,7 +73,7 @@ class Streaming:
         return [*self._release(), *self._send_or_hold(token, [], plain=True)]
 
     def _send_or_hold(self, token: Token, others: list[Token], *, plain: bool) -> list[StreamEvent]:
-        if plain and self._index + 1 < self._most:
+        if plain and self._index + 1 < self.most:
             return [self._event(token, others)]
         self._held = token, others
         return []
