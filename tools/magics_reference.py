@@ -43,7 +43,7 @@ conversations, variables and what is inside `{{ }}`.
 AFTER_GENERATE = """\
 Values are split as in a shell: `--system "be brief"`. `{{ expression }}` works in them too:
 `-n {{ limit }}`. In `--stop`, `"\\n"` is a newline. On a `%generate` line the prompt begins with the
-first word that is no option, or after `--`. A model without a chat template gets the text as it is,
+first word that is no option, or after `--`, and may end in `?`; `%generate?` alone asks for help. A model without a chat template gets the text as it is,
 as with `--raw`.
 
 ### What is shown
