@@ -73,11 +73,11 @@ output that came after its cell would be in the file or not by chance. The handl
 
 | options | `-o VAR` |
 |---|---|
-| | a `Generation`: `str(VAR)`, `.text`, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
+| | a `Generation`, which is a `str` of its text: `VAR.text` without the rest, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
 | `--samples N` | the same; `.samples` has all of them |
 | `--format json` | the value; an answer that is no JSON is an error, shown as it came |
 | `--for NAME in EXPR` | a list, or for a Series a Series with its index; an exception where one failed |
-| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer`, `error` and `generation`: `FRAME.join(VAR)` |
+| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer` and `error`: `FRAME.join(VAR)`; with `--format json` also `generation`, what each value was read out of |
 | `--background` | a handle: `.result(timeout)`, `await VAR`, `.cancel()`, `.done`, `.generation` |
 
 `--for` takes a list or anything to go over; the items of a data frame are its rows, whose fields are
