@@ -39,7 +39,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Generation(str):
+class Generation(str):  # noqa: SLOT000 - the dataclass has them
     """An answer: its text, a `str` in every respect, and beside it how the model came to it.
 
     It is joined, compared, counted, grouped and written to a file as the text alone, which is

@@ -15,7 +15,7 @@ from IPython.core.magic import (
 )
 from traitlets import TraitError, Unicode, observe, validate
 
-from llmkernel.client import mapping
+from llmkernel.client import mapping, starting
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook import batch, chatting, comparing, completion, failures, question_marks
 from llmkernel.notebook.arguments import refusal
@@ -45,6 +45,7 @@ def load(shell: Any) -> None:
     shell.register_magics(magics)
     question_marks.install(shell)
     failures.install()
+    starting.chosen = lambda: magics.session.worker
     if hasattr(shell, "kernel"):  # a terminal has tqdm's
         mapping.make_bar = lambda total: MapBar(shell, total)
     if shell.Completer is not None:
@@ -64,6 +65,7 @@ def unload(shell: Any) -> None:
     question_marks.uninstall(shell)
     failures.uninstall()
     mapping.make_bar = mapping.TqdmBar
+    starting.chosen = starting.no_choice
     if shell.Completer is not None:
         shell.Completer.custom_matchers[:] = [
             matcher

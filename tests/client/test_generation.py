@@ -41,7 +41,8 @@ def test_an_answer_is_its_text_wherever_text_goes():
     assert answer == "yes" == same == answer
     assert {answer, same, "yes"} == {"yes"}
     assert ("e" in answer, len(answer), answer + "!", "oh " + answer) == (True, 3, "yes!", "oh yes")
-    assert "".join([answer, same]) == f"{answer}{same}" == "yesyes"
+    answers = [answer, same]
+    assert "".join(answers) == f"{answer}{same}" == "yesyes"
     assert json.dumps({"role": "assistant", "content": answer}).endswith('"content": "yes"}')
     assert not Generation("", [], "cancelled")
 

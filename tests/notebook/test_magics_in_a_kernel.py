@@ -369,6 +369,19 @@ def test_of_several_workers_one_must_be_chosen(notebook, start_worker):
     assert [line.split()[0] for line in listed] == ["name", "one*", "two"]
 
 
+def test_a_client_in_a_notebook_is_of_the_worker_that_the_notebook_chose(notebook, start_worker):
+    start_worker(name="one")
+    start_worker(name="two")
+    assert "one, two" in notebook.run("import llmkernel; llmkernel.connect()").error["evalue"]
+    notebook.must("%llm start scripted --name two")
+    assert notebook.must("llmkernel.connect().name").value == "'two'"
+    notebook.must("%llm use one")
+    assert notebook.must("llmkernel.connect().name").value == "'one'"
+    assert notebook.must("llmkernel.connect('two').name").value == "'two'"
+    notebook.must("%unload_ext llmkernel")
+    assert "one, two" in notebook.run("llmkernel.connect()").error["evalue"]
+
+
 def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir):
     cell = notebook.must("%llm start scripted:load_ms=400 --name s -o llm")
     shown = [each["data"]["text/plain"] for each in cell.displays]
