@@ -50,7 +50,8 @@ as with `--raw`.
 
 One output for each generation, as Markdown and as plain text, updated at most 25 times a second
 and less often as it grows. Several answers (`--samples`) stand side by side, as many as there is
-room for. With `--logprobs` the tokens are coloured, the unlikely ones strongest; pointing at one,
+room for. With `--logprobs` the tokens are coloured, the unlikely ones strongest, as the model
+wrote them: marks of Markdown are tokens too, and ∎ stands for its sign for the end; pointing at one,
 or going to it with Tab and the arrow keys, shows what else was likely, and so does a table that
 unfolds. In a notebook of somebody else, from which JupyterLab takes styles out, colours, titles and
 the table stay. Without HTML there are the text and the table. Under it stands one quiet line: tokens, speed, time to the first token,

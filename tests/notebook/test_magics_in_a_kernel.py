@@ -203,6 +203,7 @@ def test_json_is_a_value_and_what_is_none_is_an_error(notebook, scripted_worker)
 
 def test_code_goes_into_the_next_cell(notebook, scripted_worker):
     cell = notebook.must("%%generate --format code -t 0 -n 9 -o out\nHi")
+    assert "no code block in the answer" in cell.text
     (payload,) = cell.reply["payload"]
     assert payload["source"] == "set_next_input"
     assert payload["text"] == notebook.must("print(out, end='')").printed.strip("\n")
@@ -397,6 +398,12 @@ def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir
     notebook.must("model = 'scripted'\n%llm start {{ model }} --name s")
     assert notebook.must("%generate -n 3 -t 0 Hi").text
     notebook.must("%llm stop s")
+
+
+def test_a_start_that_fails_says_where_it_stopped(notebook, runtime_dir):
+    cell = notebook.run("%llm start scripted:load_ms=50,fail_load=not_enough_memory")
+    assert cell.text.startswith("Stopped while ")
+    assert "ended here" not in cell.text
 
 
 def test_tab_completes_in_a_cell(notebook, scripted_worker):
