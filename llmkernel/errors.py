@@ -308,7 +308,10 @@ TABLE: dict[str, Outcome] = {
         Outcome(ModelNotFound, 404, "Check the spelling; a local folder must hold config.json."),
         Outcome(ModelGated, 403, "Accept the licence on the hub and set HF_TOKEN."),
         Outcome(
-            HubUnreachable, 503, "HF_ENDPOINT and HF_HUB_OFFLINE say which hub is asked, if any."
+            HubUnreachable,
+            503,
+            "Check the network, or give a local folder. The environment variable HF_ENDPOINT names "
+            "another hub; HF_HUB_OFFLINE=1 asks none.",
         ),
         Outcome(
             NotEnoughMemory, 507, "Use quantization='nf4', a smaller kv_cache or a smaller model."

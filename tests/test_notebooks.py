@@ -10,6 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from llmkernel import connection
+from tests.conftest import stop_worker
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -23,10 +26,16 @@ def test_a_notebook_shows_what_it_is_saved_with(path, runtime_dir):
     command += ["-c", os.devnull, "--rootdir", str(path.parent)]
     # the figures in them are the CPU's
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+        left = [worker.name for worker in connection.list_workers()]
+    finally:
+        for worker in connection.list_workers():
+            stop_worker(worker)
     assert done.returncode == 0, done.stdout[-6000:]
+    assert left == ["demo"], "somebody else's worker may be the same"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -38,7 +47,10 @@ def test_a_saved_notebook_is_complete_and_free_of_this_machine(path):
     text = path.read_text()
     for trace in (str(Path.home()), str(ROOT), "/tmp", "widget-view", '"output_type": "error"'):
         assert trace not in text, trace
-    assert "%llm stop" in code[-1].source
+    assert code[-1].source == "# %llm stop"
+    assert "When nobody" in "".join(cell.source for cell in notebook.cells[-4:])
+    lines = [line for cell in code for line in cell.source.splitlines()]
+    assert not [line for line in lines if line.startswith("%llm stop") or "llm.stop(" in line]
 
 
 def test_there_is_a_notebook_for_each_thing_to_learn():

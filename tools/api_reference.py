@@ -36,8 +36,11 @@ import llmkernel
 llm = llmkernel.start()  # the embedded model; attaches where it runs
 print(llm.chat("How do I stop a running cell?", max_tokens=80))
 for delta in llm.stream("Once upon a time", max_tokens=40):
-    print(delta, end="")
+    print(delta.text, end="")
+frame["summary"] = llm.map(frame["text"], template="Summarise: {{ value }}")  # a column of text
 ```
+
+An answer is a `str`, with `.usage`, `.logprobs` and more beside the text: see Generation.
 
 Names are loaded when they are first used; `import llmkernel` brings in no tensor library.
 """

@@ -43,14 +43,15 @@ conversations, variables and what is inside `{{ }}`.
 AFTER_GENERATE = """\
 Values are split as in a shell: `--system "be brief"`. `{{ expression }}` works in them too:
 `-n {{ limit }}`. In `--stop`, `"\\n"` is a newline. On a `%generate` line the prompt begins with the
-first word that is no option, or after `--`. A model without a chat template gets the text as it is,
+first word that is no option, or after `--`, and may end in `?`; `%generate?` alone asks for help. A model without a chat template gets the text as it is,
 as with `--raw`.
 
 ### What is shown
 
 One output for each generation, as Markdown and as plain text, updated at most 25 times a second
 and less often as it grows. Several answers (`--samples`) stand side by side, as many as there is
-room for. With `--logprobs` the tokens are coloured, the unlikely ones strongest; pointing at one,
+room for. With `--logprobs` the tokens are coloured, the unlikely ones strongest, as the model
+wrote them: marks of Markdown are tokens too, and ∎ stands for its sign for the end; pointing at one,
 or going to it with Tab and the arrow keys, shows what else was likely, and so does a table that
 unfolds. In a notebook of somebody else, from which JupyterLab takes styles out, colours, titles and
 the table stay. Without HTML there are the text and the table. Under it stands one quiet line: tokens, speed, time to the first token,
@@ -73,11 +74,11 @@ output that came after its cell would be in the file or not by chance. The handl
 
 | options | `-o VAR` |
 |---|---|
-| | a `Generation`: `str(VAR)`, `.text`, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
+| | a `Generation`, which is a `str` of its text: `VAR.text` without the rest, `.finish_reason`, `.usage`, `.timings`, `.logprobs` |
 | `--samples N` | the same; `.samples` has all of them |
 | `--format json` | the value; an answer that is no JSON is an error, shown as it came |
 | `--for NAME in EXPR` | a list, or for a Series a Series with its index; an exception where one failed |
-| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer`, `error` and `generation`: `FRAME.join(VAR)` |
+| `--for NAME in FRAME` | a data frame with the index of FRAME and the columns `answer` and `error`: `FRAME.join(VAR)`; with `--format json` also `generation`, what each value was read out of |
 | `--background` | a handle: `.result(timeout)`, `await VAR`, `.cancel()`, `.done`, `.generation` |
 
 `--for` takes a list or anything to go over; the items of a data frame are its rows, whose fields are

@@ -16,6 +16,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from llmkernel import connection, launcher
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
@@ -36,7 +38,11 @@ def main(arguments: list[str]) -> None:
         os.environ |= {"JUPYTER_RUNTIME_DIR": folder, "XDG_RUNTIME_DIR": folder}
         os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         for path in map(Path, arguments) if arguments else sorted(NOTEBOOKS.glob("*.ipynb")):
-            run(path)
+            try:
+                run(path)
+            finally:  # each has a fresh one, and none stops what others may use
+                for worker in connection.list_workers():
+                    launcher.stop(worker)
 
 
 if __name__ == "__main__":

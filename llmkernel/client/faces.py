@@ -161,7 +161,8 @@ class Client(_Face):
         A prompt is a text, token ids or a conversation. A prompt that fails has its
         exception in its place; one that the worker has no room for yet is sent again.
         Returns a list, or a pandas Series with the same index for a Series, and for the rows
-        of a data frame, which need a `template` ({{ value.column }}). `concurrency`
+        of a data frame, which need a `template` ({{ value.column }}). An answer is a `str`, so
+        `frame["answer"] = llm.map(frame["text"])` is a column of text. `concurrency`
         is how many are in flight (default: twice the worker's batch), `timeout` is for
         each; `progress` may be a function that is called with each result as it comes. An interrupt
         cancels all, and its `partial` is the list so far.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from llmkernel.protocol import (
     FinishReason,
@@ -22,7 +22,9 @@ _NO_TIME = Timings()
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an answer gained: `str(delta)` is the new text.
+    """What an answer gained: `delta.text` is the new text, and so is `str(delta)`.
+
+    It is no `str`: the whole is `"".join(delta.text for delta in stream)`, or `stream.generation`.
 
     `index` says which of several answers. `logprobs` is None where none were asked for.
     """
@@ -36,10 +38,12 @@ class Delta:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """An answer: `str(generation)` is its text.
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation(str):  # noqa: SLOT000 - the dataclass has them
+    """An answer: its text, a `str` in every respect, and beside it how the model came to it.
 
+    It is joined, compared, counted, grouped and written to a file as the text alone, which is
+    `text` without the rest. Two answers with the same text are equal, whatever else they have.
     With n above 1 `samples` holds all answers, and the other fields are those of the
     first. Of best_of the best come first.
     """
@@ -58,6 +62,10 @@ class Generation:
     """Only with prompt_logprobs."""
     prompt_logprobs: list[TokenLogprob] | None = None
     _others: tuple[Generation, ...] = field(default=(), repr=False)
+
+    def __new__(cls, text: str = "", *_: Any, **__: Any) -> Self:
+        """The text; the fields are set as those of any dataclass."""
+        return str.__new__(cls, text)
 
     @property
     def samples(self) -> list[Generation]:

@@ -147,11 +147,12 @@ def _turn(number: int, message: Any) -> protocol.ChatMessage:
                 f"messages[{number}][{name!r}] must be text, and was {type(value).__name__}.",
                 field="messages",
             )
-        _text(f"messages[{number}][{name!r}]", value)
-    return protocol.ChatMessage(role=message["role"], content=message["content"])
+    texts = {name: _text(f"messages[{number}][{name!r}]", message[name]) for name in message}
+    return protocol.ChatMessage(**texts)
 
 
 def _text(what: str, text: str) -> str:
+    text = str(text)  # an answer is text and more, and only the text goes over the wire
     if has_lone_surrogate(text):
         raise InvalidRequest(f"{what} holds half of a surrogate pair, which is no text.")
     size = len(text.encode())

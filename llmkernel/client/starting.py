@@ -16,6 +16,15 @@ from llmkernel.protocol import Progress
 OnProgress = Callable[[Progress], None]
 
 
+def no_choice() -> str | None:
+    """Nobody has chosen a worker: it is the only one that runs."""
+    return None
+
+
+chosen: Callable[[], str | None] = no_choice
+"""The worker that `connect` means where none is named; the magics of a notebook put theirs here."""
+
+
 def start(
     model: str | PathLike[str] = DEMO_MODEL,
     *,
@@ -44,6 +53,7 @@ def start(
 def connect(name: str | None = None) -> Client:
     """A client of the worker `name`, or of the only one that runs.
 
-    Raises WorkerNotFound that lists what runs.
+    In a notebook with the magics the worker that `%llm start` or `%llm use` chose goes before the
+    only one. Raises WorkerNotFound that lists what runs.
     """
-    return Client(files.find(name))
+    return Client(files.find(name or chosen()))

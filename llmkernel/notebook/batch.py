@@ -39,7 +39,7 @@ def run(shell: Any, client: Client, request: Request) -> Any:
         labels = rows.labels_of(values, len(items))
         shown = [_shown(*each) for each in zip(found, results, strict=True)]
         counter.finish(result_table(name, items, shown, labels))
-        return rows.collected(values, found, results)
+        return rows.collected(values, found, results, parsed=request.form == "json")
 
     try:
         return collect(list(client.map(prompts, request.params, progress=counter.step)))

@@ -6,13 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import LLMKernelError
 from llmkernel.notebook import failures, output, publisher
-from llmkernel.notebook.rendering import Shown, answers, code_of, metadata, notes, parse_json
+from llmkernel.notebook.rendering import (
+    Shown,
+    answers,
+    code_of,
+    metadata,
+    no_code,
+    notes,
+    parse_json,
+)
 from llmkernel.notebook.request import Request
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
     from llmkernel.client.generation import Generation
     from llmkernel.client.streams import Stream
+
+_NO_CODE = "no code block in the answer: the new cell has all of it"
 
 
 class Asked:
@@ -70,7 +80,10 @@ class Asked:
         logprobs = [sample.logprobs for sample in answer.samples]
         body = answers(texts, self.request.form, logprobs)
         facts = metadata(self.worker, self.request.given, answer)
-        under = notes(answer, timed=self.timed, ended=ended, remark=self.request.remark)
+        remark = self.request.remark
+        if self.request.form == "code" and not ended and no_code(texts):
+            remark = _NO_CODE
+        under = notes(answer, timed=self.timed, ended=ended, remark=remark)
         self.output.finish(Shown(body, under, facts))
 
 

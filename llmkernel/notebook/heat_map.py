@@ -33,6 +33,8 @@ _STEPS = (
 )
 """From this probability on: the opacity of the colour behind a token."""
 _UNDERLINED_BELOW = 0.05
+_END = "∎"
+"""Stands for the model's own sign for the end, such as `<|end|>`, which is named where one points."""
 _HUE = "230,97,0"
 _TEXT = "line-height:1.9;white-space:pre-wrap;padding-bottom:0.4em"
 _ONE = "border-radius:2px;cursor:default;"
@@ -56,22 +58,33 @@ font-style:normal;font-size:.9em;line-height:1.9;white-space:normal}
 </style>"""
 
 
-def heat_map(tokens: Sequence[TokenLogprob], table: Bundle) -> str:
-    """The HTML of tokens; `table` is what unfolds under them."""
+def heat_map(tokens: Sequence[TokenLogprob], table: Bundle, text: str | None = None) -> str:
+    """The HTML of tokens; `table` is what unfolds under them.
+
+    `text` is the answer: a last token that is no part of it is the model's sign for the end.
+    """
     group = _name(tokens)
-    shown = "".join(_token(token, group) for token in tokens[:MAX_TOKENS])
+    end = len(tokens) - 1 if _has_end(tokens, text) else -1
+    shown = "".join(
+        _token(token, group, end=number == end) for number, token in enumerate(tokens[:MAX_TOKENS])
+    )
     rest = "".join(token.text for token in tokens[MAX_TOKENS:])
-    text = element("div", shown + (literal(rest) if rest else ""), style=_TEXT)
-    return "\n".join((_STYLE, _area(text), _legend(), _unfolding(table)))
+    colours = element("div", shown + (literal(rest) if rest else ""), style=_TEXT)
+    return "\n".join((_STYLE, _area(colours), _legend(), _unfolding(table)))
+
+
+def _has_end(tokens: Sequence[TokenLogprob], text: str | None) -> bool:
+    *before, last = [token.text for token in tokens]
+    return bool(last) and text is not None and "".join(before) == text
 
 
 def _area(text: str) -> str:
     return element("div", text, classes="llmk-heat tex2jax_ignore mathjax_ignore")
 
 
-def _token(token: TokenLogprob, group: str) -> str:
+def _token(token: TokenLogprob, group: str, *, end: bool) -> str:
     facts = _facts(token)
-    style, shown = _ONE + _colour(token.logprob), _visible(token.text)
+    style, shown = _ONE + _colour(token.logprob), _END if end else _visible(token.text)
     button = f'<input type="radio" name="{group}" {_ARROW_KEYS} style="{_OUT_OF_SIGHT}">'
     more = element("i", hypertext.text(" · ".join(facts)), style="display:none")
     inside = f"{button}{hypertext.text(shown).replace('&#10;', '<br>')}{more}"

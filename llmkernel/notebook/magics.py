@@ -15,9 +15,9 @@ from IPython.core.magic import (
 )
 from traitlets import TraitError, Unicode, observe, validate
 
-from llmkernel.client import mapping
+from llmkernel.client import mapping, starting
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook import batch, chatting, comparing, completion, failures
+from llmkernel.notebook import batch, chatting, comparing, completion, failures, question_marks
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, defaults_of, help_text
 from llmkernel.notebook.comparing import COMPARE
@@ -43,7 +43,9 @@ def load(shell: Any) -> None:
     """Give a shell the magics, their completion and short errors."""
     magics = LLMKernelMagics(shell)
     shell.register_magics(magics)
+    question_marks.install(shell)
     failures.install()
+    starting.chosen = lambda: magics.session.worker
     if hasattr(shell, "kernel"):  # a terminal has tqdm's
         mapping.make_bar = lambda total: MapBar(shell, total)
     if shell.Completer is not None:
@@ -60,8 +62,10 @@ def unload(shell: Any) -> None:
     if magics is not None:
         shell.configurables.remove(magics)
         magics.session.close()
+    question_marks.uninstall(shell)
     failures.uninstall()
     mapping.make_bar = mapping.TqdmBar
+    starting.chosen = starting.no_choice
     if shell.Completer is not None:
         shell.Completer.custom_matchers[:] = [
             matcher

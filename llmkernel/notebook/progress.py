@@ -54,7 +54,8 @@ class LoadProgress:
         """It did not work; the exception says why, and the bar goes away."""
         self._bar.__exit__(None, None, None)
         if self._stage and self._mode == "live":
-            self._display.publish({PLAIN: f"{TITLES[self._stage]}: ended here"})
+            stage = TITLES.get(self._stage, self._stage)
+            self._display.publish({PLAIN: f"Stopped while {stage}."})
 
 
 def line(progress: Progress) -> str:

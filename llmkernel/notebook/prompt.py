@@ -11,6 +11,7 @@ not; compute such a value in a cell before. Names with a leading underscore are 
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import functools
 import re
@@ -23,6 +24,7 @@ from llmkernel.notebook.scanning import template_end
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
+_SHELL = frozenset({"In", "Out", "exit", "quit", "get_ipython"})
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 BUILTINS: tuple[Callable[..., Any], ...] = (
     abs,
@@ -137,11 +139,16 @@ def _value(expression: Expression, namespace: Mapping[str, Any]) -> str:
         ) from error
 
 
+def _of_the_shell(name: str) -> bool:
+    """Whether a name is IPython's or Python's own, so that nobody can have meant it."""
+    return name.startswith("_") or name in _SHELL or hasattr(builtins, name)
+
+
 def _undefined(
     expression: Expression, message: str, namespace: Mapping[str, Any]
 ) -> InvalidRequest:
     name = _UNDEFINED.search(message)
-    known = [key for key in namespace if isinstance(key, str)]
+    known = [key for key in namespace if isinstance(key, str) and not _of_the_shell(key)]
     near = difflib.get_close_matches(name[1], known, n=1) if name else []
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InvalidRequest(

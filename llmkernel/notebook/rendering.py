@@ -129,6 +129,11 @@ def code_of(text: str) -> str:
     return "\n".join(blocks).strip("\n") if blocks else text.strip("\n")
 
 
+def no_code(texts: Iterable[str]) -> bool:
+    """Whether answers that were to be code have something in them, and no code block."""
+    return any(text.strip() and not code_blocks(text) for text in texts)
+
+
 def _numbered(bundles: Iterable[Bundle]) -> list[Bundle]:
     numbered = []
     for number, bundle in enumerate(bundles, 1):
@@ -140,7 +145,7 @@ def _body(text: str, form: str, tokens: Sequence[TokenLogprob] | None) -> Bundle
     body = _answer(text, form)
     if not tokens:
         return body
-    colours = heat_map(tokens, logprob_table(tokens))
+    colours = heat_map(tokens, logprob_table(tokens), text)
     # the tokens are the text; code and JSON are made of it, so they stand above
     above = f"{hypertext.of(body)}\n" if form in ("code", "json") else ""
     return body | {HTML: above + colours}

@@ -10,7 +10,8 @@ from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.tables import shorten
 
 ANSWER, ERROR, GENERATION = "answer", "error", "generation"
-"""The columns of the data frame that answers to the rows of a data frame are."""
+"""The columns of the data frame that answers to the rows of a data frame are. The last is there
+where an answer is a value that was read out of its text, so that nothing is shown twice."""
 
 
 def items_of(values: Any, expression: str) -> list[Any]:
@@ -35,11 +36,11 @@ def is_frame(values: Any) -> bool:
     return hasattr(values, "to_dict") and hasattr(values, "columns")
 
 
-def collected(values: Any, found: list[Any], results: list[Any]) -> Any:
+def collected(values: Any, found: list[Any], results: list[Any], *, parsed: bool = False) -> Any:
     """Results in the container of `values`: a data frame, a Series with the index, or a list.
 
-    `found` are generations and exceptions, `results` what is made of them. Of a loop that
-    was interrupted there may be fewer than items; they are None.
+    `found` are generations and exceptions, `results` what is made of them: the same, unless they
+    are `parsed`. Of a loop that was interrupted there may be fewer than items; they are None.
     """
     if not _has_index(values):
         return results
@@ -52,18 +53,17 @@ def collected(values: Any, found: list[Any], results: list[Any]) -> Any:
     table = {
         ANSWER: [None if isinstance(each, BaseException) else answer(each) for each in results],
         ERROR: [error(each) for each in results],
-        GENERATION: [each if isinstance(each, Generation) else None for each in found],
     }
+    if parsed:
+        table[GENERATION] = [each if isinstance(each, Generation) else None for each in found]
     columns = {name: pd.Series(column, index=index, dtype=object) for name, column in table.items()}
     return pd.DataFrame(columns, index=index)
 
 
 def answer(result: Any) -> Any:
-    """What a cell of the data frame holds: the text, all texts of several, or a value."""
-    if not isinstance(result, Generation):
-        return result
-    texts = [sample.text for sample in result.samples]
-    return texts if len(texts) > 1 else texts[0]
+    """What a cell of the data frame holds: the answer, a list of several, or a value."""
+    several = isinstance(result, Generation) and len(result.samples) > 1
+    return result.samples if several else result
 
 
 def error(result: Any) -> str | None:

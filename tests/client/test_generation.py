@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
+import json
 import math
+import pickle
 
 import pytest
 from IPython.lib.pretty import pretty
@@ -28,6 +32,29 @@ def test_a_generation_reads_as_its_text_and_shows_no_control_characters():
     assert repr(answer) == "Generation('hi\\x1b[31m', finish_reason='stop', 2 tokens)"
     assert pretty(answer) == repr(answer)
     assert "1 token)" in repr(Generation("x", [1], "length"))
+
+
+def test_an_answer_is_its_text_wherever_text_goes():
+    answer, same = Generation("yes", [1, 2], "stop"), Generation("yes", [3], "length")
+    assert isinstance(answer, str)
+    assert type(str(answer)) is type(answer.text) is str
+    assert answer == "yes" == same == answer
+    assert {answer, same, "yes"} == {"yes"}
+    assert ("e" in answer, len(answer), answer + "!", "oh " + answer) == (True, 3, "yes!", "oh yes")
+    answers = [answer, same]
+    assert "".join(answers) == f"{answer}{same}" == "yesyes"
+    assert json.dumps({"role": "assistant", "content": answer}).endswith('"content": "yes"}')
+    assert not Generation("", [], "cancelled")
+
+
+def test_an_answer_keeps_the_rest_when_it_is_copied_and_cannot_be_changed():
+    answer = Generation("yes", [1, 2], "length", usage=Usage(completion_tokens=2))
+    for kept in (copy.deepcopy(answer), pickle.loads(pickle.dumps(answer))):
+        assert dataclasses.asdict(kept) == dataclasses.asdict(answer)
+        assert (kept, kept.token_ids, kept.usage) == ("yes", [1, 2], answer.usage)
+    assert dataclasses.replace(answer, text="no") == "no"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.text = "no"
 
 
 def test_several_answers_are_samples_of_the_first():

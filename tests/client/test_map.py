@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import pandas as pd
 import pytest
 
@@ -57,6 +60,39 @@ def test_a_series_comes_back_with_its_index(llm):
     assert answers.name == "answers"
     assert isinstance(answers["y"], InvalidRequest)
     assert answers["z"].text == llm.generate("c", temperature=0, max_tokens=12).text
+
+
+def test_the_answers_to_a_column_are_a_column_of_text(llm):
+    frame = pd.DataFrame({"text": ["a", "b", "a"], "n": [1, 2, 3]})
+    frame["s"] = llm.map(frame["text"], **GREEDY)
+    first, second = (llm.generate(text, temperature=0, max_tokens=12).text for text in "ab")
+    assert frame["s"].str.len().tolist() == [len(first), len(second), len(first)]
+    assert (frame["s"] == first).tolist() == [True, False, True]
+    assert frame.groupby("s")["n"].sum().to_dict() == {first: 4, second: 2}
+    assert json.loads(frame.to_json())["s"] == {"0": first, "1": second, "2": first}
+    assert frame["s"].value_counts()[first] == 2
+    assert frame.merge(frame, on="s").shape[0] == 5
+    assert pd.read_csv(io.StringIO(frame.to_csv()))["s"].tolist() == [first, second, first]
+    assert frame["s"][0].usage.completion_tokens == len(frame["s"][0].token_ids) > 0
+    assert "".join(llm.map(["a", "b"], **GREEDY)) == first + second
+
+
+def test_an_answer_is_a_prompt_and_a_turn_and_a_text_to_score(llm):
+    answer = llm.generate("a", temperature=0, max_tokens=12)
+    text = answer.text
+    assert llm.generate(answer, temperature=0) == llm.generate(text, temperature=0)
+    turns = [
+        [{"role": "assistant", "content": said}, {"role": "user", "content": said}]
+        for said in (answer, text)
+    ]
+    ours, plain = (llm.chat(each, temperature=0) for each in turns)
+    assert ours == plain
+    assert ours.usage.prompt_tokens == plain.usage.prompt_tokens
+    assert llm.map([answer], **GREEDY) == llm.map([text], **GREEDY)
+    assert llm.tokenize(answer) == llm.tokenize(text)
+    assert llm.score(answer).total == llm.score(text).total
+    with pytest.raises(InvalidRequest, match="generate"):
+        llm.map(answer, **GREEDY)
 
 
 def test_a_prompt_may_be_text_ids_or_a_conversation(llm):

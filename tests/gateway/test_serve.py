@@ -199,3 +199,5 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(runtime_dir, tmp_
         done = terminal.run("serve", "--port", str(taken.getsockname()[1]), "scripted")
     assert done.returncode == 4
     assert "--port" in done.stderr
+    assert "doctor" not in done.stderr
+    assert "logs" not in done.stderr

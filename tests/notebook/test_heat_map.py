@@ -93,6 +93,18 @@ def test_lines_stay_lines_and_what_is_not_seen_gets_a_sign():
     assert "∅" in text
 
 
+def test_the_end_is_a_sign_and_its_name_is_where_one_points():
+    tokens = [token("12"), token("<|end|>", 0.9)]
+    ended = heat_map(tokens, logprob_table(tokens), "12")
+    text = ended.split("probability:")[0]
+    assert ">∎<" in text
+    assert ">&lt;|end|&gt;<" not in text
+    assert '"<|end|>" 90.0%' in OwnPage(ended).titles
+    shown_whole = heat_map(tokens, logprob_table(tokens), "12<|end|>")  # --no-skip-special-tokens
+    assert ">&lt;|end|&gt;<" in shown_whole
+    assert "∎" not in shown_whole
+
+
 def test_of_a_long_answer_the_rest_is_plain_text():
     html = shown(*[token("x")] * MAX_TOKENS, token("the rest"))
     assert html.count('type="radio"') == MAX_TOKENS

@@ -120,15 +120,16 @@ def test_a_data_frame_gets_a_data_frame_with_its_index(notebook, start_worker):
     assert labels == ["x", "y"]
     assert "items: good, a b: 1" in cell.text
     assert notebook.must("list(out.index), list(out.columns)").value == (
-        "(['x', 'y'], ['answer', 'error', 'generation'])"
+        "(['x', 'y'], ['answer', 'error'])"
     )
-    assert notebook.must("out.answer['x'] == out.generation['x'].text, out.answer['y']").value == (
-        "(True, None)"
-    )
+    assert notebook.must("bool(out.answer.str.len()['x'] == len(out.answer['x']))").value == "True"
+    assert notebook.must("len(out.answer['x'].token_ids), out.answer['y']").value == "(5, None)"
     assert notebook.must("out.error['x'], out.error['y'].split(':')[0]").value == (
         "(None, 'NumericalError')"
     )
     assert notebook.must("len(df.join(out))").value == "2"
+    notebook.must("%%generate --for row in df -t 0 -n 5 --format json -o out\n{{ row.items }}")
+    assert "generation" in notebook.must("list(out.columns)").value
 
 
 def test_a_series_gets_a_series_and_what_is_no_json_an_error(notebook, scripted_worker):
@@ -202,6 +203,7 @@ def test_json_is_a_value_and_what_is_none_is_an_error(notebook, scripted_worker)
 
 def test_code_goes_into_the_next_cell(notebook, scripted_worker):
     cell = notebook.must("%%generate --format code -t 0 -n 9 -o out\nHi")
+    assert "no code block in the answer" in cell.text
     (payload,) = cell.reply["payload"]
     assert payload["source"] == "set_next_input"
     assert payload["text"] == notebook.must("print(out, end='')").printed.strip("\n")
@@ -368,6 +370,19 @@ def test_of_several_workers_one_must_be_chosen(notebook, start_worker):
     assert [line.split()[0] for line in listed] == ["name", "one*", "two"]
 
 
+def test_a_client_in_a_notebook_is_of_the_worker_that_the_notebook_chose(notebook, start_worker):
+    start_worker(name="one")
+    start_worker(name="two")
+    assert "one, two" in notebook.run("import llmkernel; llmkernel.connect()").error["evalue"]
+    notebook.must("%llm start scripted --name two")
+    assert notebook.must("llmkernel.connect().name").value == "'two'"
+    notebook.must("%llm use one")
+    assert notebook.must("llmkernel.connect().name").value == "'one'"
+    assert notebook.must("llmkernel.connect('two').name").value == "'two'"
+    notebook.must("%unload_ext llmkernel")
+    assert "one, two" in notebook.run("llmkernel.connect()").error["evalue"]
+
+
 def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir):
     cell = notebook.must("%llm start scripted:load_ms=400 --name s -o llm")
     shown = [each["data"]["text/plain"] for each in cell.displays]
@@ -383,6 +398,12 @@ def test_starting_shows_how_far_it_is_and_ends_in_one_line(notebook, runtime_dir
     notebook.must("model = 'scripted'\n%llm start {{ model }} --name s")
     assert notebook.must("%generate -n 3 -t 0 Hi").text
     notebook.must("%llm stop s")
+
+
+def test_a_start_that_fails_says_where_it_stopped(notebook, runtime_dir):
+    cell = notebook.run("%llm start scripted:load_ms=50,fail_load=not_enough_memory")
+    assert cell.text.startswith("Stopped while ")
+    assert "ended here" not in cell.text
 
 
 def test_tab_completes_in_a_cell(notebook, scripted_worker):

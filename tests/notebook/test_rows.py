@@ -42,7 +42,16 @@ def test_the_answers_to_a_frame_are_a_frame_with_its_index():
     assert list(found.index) == ["x", "y", "z"]
     assert list(found["answer"]) == ["a", None, None]
     assert list(found["error"]) == [None, "NumericalError: no number", None]
-    assert found["generation"]["x"].text == "a"
+    assert list(found.columns) == ["answer", "error"]
+    assert found["answer"]["x"].finish_reason == "stop"
+
+
+def test_values_stand_beside_what_they_were_read_out_of():
+    failed = NumericalError("no number")
+    found = rows.collected(FRAME, [answer("[1]"), failed], [[1], failed], parsed=True)
+    assert list(found.columns) == ["answer", "error", "generation"]
+    assert list(found["answer"]) == [[1], None, None]
+    assert found["generation"]["x"].text == "[1]"
     assert found["generation"]["z"] is None
 
 

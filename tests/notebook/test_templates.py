@@ -19,6 +19,8 @@ NAMES = {
     "user": SimpleNamespace(mail="ada@a.example"),
     "sneaky": "{{ name }} {name} {% raw %}",
     "empty": None,
+    "open": open,  # as IPython has it
+    "exit": exit,
 }
 
 
@@ -90,6 +92,8 @@ def test_any_text_without_double_braces_arrives_unchanged(text):
     ("text", "named"),
     [
         ("{{ nmae }}", "'nmae' is undefined. Did you mean 'name'?"),
+        ("{{ nope }}", "'nope' is undefined. Define it"),
+        ("{{ ecit }}", "'ecit' is undefined. Define it"),
         ("{{ row.town }}", "has no attribute 'town'"),
         ("{{ user.phone }}", "has no attribute 'phone'"),
         ("{{ items[7] }}", "has no element 7"),
