@@ -9,7 +9,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.calls import TICK_SECONDS
-from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Job:
         try:
             answer = self._asked.read()
             self._result = value(self._asked.request, answer)
-        except (LLMKernelError, ValueError) as error:  # ValueError: it is no JSON
+        except BaseException as error:  # whatever it is: nobody else hears of it
             self._error = error
         finally:
             self._over.set()
