@@ -84,7 +84,7 @@ class Job:
         try:
             answer = self._asked.read()
             self._result = value(self._asked.request, answer)
-        except BaseException as error:  # whatever it is: nobody else hears of it
+        except BaseException as error:  # noqa: BLE001 - nobody else hears of it, whatever it is
             self._error = error
         finally:
             self._over.set()

@@ -183,6 +183,19 @@ def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_w
     assert load(scripted_worker).requests_finished == 0
 
 
+def test_items_whose_own_code_raises_lose_no_answer(notebook, scripted_worker):
+    notebook.must(
+        "class Mute:\n    n = 1\n    def __str__(self): raise ValueError('mute')\n"
+        "def some():\n    yield 1\n    1 / 0"
+    )
+    cell = notebook.must("%%generate --for x in [Mute(), Mute()] -t 0 -n 3 -o out\n{{ x.n }}")
+    assert "its text raised ValueError" in cell.text
+    assert notebook.must("len(out), out[1].usage.completion_tokens").value == "(2, 3)"
+    error = notebook.run("%%generate --for x in some()\n{{ x }}").error
+    assert error["evalue"] == "--for: some() raised ZeroDivisionError: division by zero"
+    assert not any("batch.py" in line for line in error["traceback"])
+
+
 def test_a_failure_in_a_list_stays_in_its_place(notebook, start_worker):
     start_worker("scripted:nan_for=bad")
     cell = notebook.must("%%generate --for x in ['good', 'bad'] -t 0 -o found\n{{ x }}")
