@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest, LLMKernelError
-from llmkernel.notebook import failures, rows
+from llmkernel.notebook import rows
 from llmkernel.notebook.counting import Counter
 from llmkernel.notebook.generating import is_chat, value
 from llmkernel.notebook.prompt import Template
@@ -46,7 +46,6 @@ def run(shell: Any, client: Client, request: Request) -> Any:
         return collect(list(client.map(prompts, request.params, progress=counter.step)))
     except KeyboardInterrupt as stop:
         stop.partial = collect(getattr(stop, "partial", []))  # type: ignore[attr-defined]
-        failures.shorten(stop)
         raise
     finally:
         counter.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import LLMKernelError
-from llmkernel.notebook import failures, output, publisher
+from llmkernel.notebook import output, publisher
 from llmkernel.notebook.rendering import Shown, answers, code_of, metadata, notes, parse_json
 from llmkernel.notebook.request import Request
 
@@ -41,9 +41,8 @@ class Asked:
             with self.stream:
                 for delta in self.stream:
                     self.output.add(delta.index, delta.text)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt:
             self._finish(ended="interrupted")
-            failures.shorten(stop)
             raise
         except LLMKernelError as error:
             # in the background nobody sees the exception before they ask for the result

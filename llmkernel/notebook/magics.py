@@ -115,6 +115,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @line_cell_magic
+    @failures.interruptible
     def llm(self, line: str, cell: str | None = None) -> None:
         """Start, list, choose and stop workers; the page of `%llm help`."""
         first, _, rest = line.strip().partition(" ")
@@ -143,6 +144,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @line_cell_magic
+    @failures.interruptible
     def generate(self, line: str, cell: str | None = None) -> Job | None:
         """Generate text from the prompt; the page of `%llm help generate`."""
         title = "%generate" if cell is None else "%%generate"
@@ -160,6 +162,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @cell_magic
+    @failures.interruptible
     def chat(self, line: str, cell: str) -> None:
         """Go on with a conversation; the page of `%llm help chat`."""
         chatting.run(self.session, line, cell)
