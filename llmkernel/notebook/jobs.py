@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.calls import TICK_SECONDS
+from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class Job:
         has the code put under it. Raises TimeoutError after `timeout` seconds, and the error
         that ended the generation.
         """
-        if not self._over.wait(timeout):
+        if timeout is not None and math.isnan(timeout):
+            raise InvalidRequest("timeout must be a number of seconds, and was nan.")
+        if not self._over.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutError(f"The answer is not complete after {timeout:g} s.")
         return self._outcome()
 
