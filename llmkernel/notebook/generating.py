@@ -31,6 +31,11 @@ class Asked:
         if request.options.get("background"):
             self.output.begin()
 
+    @property
+    def text(self) -> str:
+        """What has come so far, of all answers."""
+        return "".join(sample.text for sample in self.stream.generation.samples)
+
     def read(self) -> Generation:
         """Show the answer as it comes; returns it whole.
 
@@ -61,8 +66,7 @@ class Asked:
 
     def _finish(self, ended: str = "") -> None:
         answer = self.stream.generation
-        empty = not any(sample.text for sample in answer.samples)
-        if ended and empty and not self.request.options.get("background"):
+        if ended and not self.text and not self.request.options.get("background"):
             self.output.abandon()
             return
         texts = [sample.text for sample in answer.samples]

@@ -16,7 +16,7 @@ from IPython.core.magic import (
 from traitlets import TraitError, Unicode, observe, validate
 
 from llmkernel.client import mapping
-from llmkernel.errors import InvalidRequest
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.notebook import batch, chatting, comparing, completion, failures
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, defaults_of, help_text
@@ -172,6 +172,10 @@ class LLMKernelMagics(Magics):
             answer = asked.read()
         except KeyboardInterrupt:
             self._store(asked.request, asked.stream.generation)
+            raise
+        except LLMKernelError:
+            if asked.text:  # it stands on the screen
+                self._store(asked.request, asked.stream.generation)
             raise
         self._store(asked.request, value(asked.request, answer))
         if asked.request.form == "code":

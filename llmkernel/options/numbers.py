@@ -31,7 +31,10 @@ class FiniteRange(click.FloatRange):
 
 
 def _finite(
-    kind: click.ParamType, value: float, param: click.Parameter | None, ctx: click.Context | None
+    kind: Finite | FiniteRange,
+    value: float,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
 ) -> float:
     if not math.isfinite(value):
         kind.fail(f"{value} is not a finite number.", param, ctx)

@@ -367,6 +367,23 @@ def test_a_worker_that_dies_leaves_the_text_and_an_error(notebook, start_worker)
     assert len(cell.text) > 20
 
 
+@pytest.mark.parametrize("magic", ["%%generate", "%%chat"])
+def test_what_a_worker_that_dies_has_said_is_in_the_variable(notebook, start_worker, magic):
+    worker = start_worker("scripted:step_ms=10,eos_after=1000")
+
+    def kill(message):
+        if message["msg_type"] == "update_display_data":
+            os.kill(worker.pid, signal.SIGKILL)
+
+    cell = notebook.follow(notebook.send(f"{magic} -t 0 -o z\nHi"), kill)
+    assert cell.error["ename"] == "WorkerDied"
+    kept = notebook.must("print(z.text)").printed.strip()
+    assert kept
+    assert kept in cell.text
+    assert notebook.run(f"{magic} -o nothing\nHi").error["ename"] == "WorkerNotFound"
+    assert notebook.run("nothing").error["ename"] == "NameError"
+
+
 def test_of_several_workers_one_must_be_chosen(notebook, start_worker):
     start_worker(name="one")
     start_worker(name="two")
