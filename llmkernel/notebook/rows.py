@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,12 @@ ANSWER, ERROR, GENERATION = "answer", "error", "generation"
 def items_of(values: Any, expression: str) -> list[Any]:
     """The items: those of a data frame are its rows, as dicts. Raises InvalidRequest."""
     if is_frame(values):
+        twice = [name for name, count in Counter(values.columns).items() if count > 1]
+        if twice:
+            raise InvalidRequest(
+                f"--for: {expression} has several columns {twice[0]!r}, so a row has no value of that "
+                "name. Rename them, or choose the columns that the prompt needs."
+            )
         rows: list[Any] = values.to_dict("records")
         return rows
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

@@ -31,6 +31,12 @@ def test_a_row_has_its_columns_by_name_even_where_a_dict_has_a_method():
     )
 
 
+def test_columns_of_the_same_name_are_refused():
+    frame = pd.DataFrame([[1, 2, 3]], columns=["a", "b", "a"])
+    with pytest.raises(InvalidRequest, match="df has several columns 'a'"):
+        rows.items_of(frame, "df")
+
+
 def test_a_text_and_a_number_are_no_list():
     for value in ("abc", b"abc", 5):
         with pytest.raises(InvalidRequest, match="goes over a list"):
