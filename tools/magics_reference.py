@@ -89,7 +89,8 @@ quotes. A bar counts the answers; a table with an answer or an error for each it
 
 Interrupt cancels the request in the worker; what has come stays on the screen and in VAR,
 KeyboardInterrupt is raised, and no queued cell runs. The worker and everybody else go on. A
-generation in the background is stopped with its handle.
+generation in the background is stopped with its handle. What a worker had said that
+broke off is in VAR too.
 
 Errors are exceptions with a message, what to do next, and the lines of your own code.
 `import traceback; traceback.print_last()` shows the rest.

@@ -10,6 +10,7 @@ import click
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
 from llmkernel.errors import InvalidRequest, missing
+from llmkernel.options.numbers import FiniteRange
 
 if TYPE_CHECKING:
     from llmkernel.gateway.server import Server
@@ -51,7 +52,7 @@ _LOAD_OPTIONS = ("quantization", "dtype", "device", "context_length", "kv_cache"
 )
 @click.option(
     "--unload-after",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Stop workers that the gateway started after so long without work.",
 )
@@ -127,7 +128,7 @@ _LOAD_OPTIONS = ("quantization", "dtype", "device", "context_length", "kv_cache"
     "--drain-seconds",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="SECONDS",
     help="How long a stop waits for requests in flight.",
 )

@@ -11,6 +11,7 @@ from llmkernel.cli import console
 from llmkernel.cli.failure import Command
 from llmkernel.cli.names import worker_argument
 from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.options.numbers import FiniteRange
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.report import ask, ask_all, details, headline
 from llmkernel.units import duration, size
@@ -26,7 +27,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 @worker_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Give up where the worker is not ready in time; it waits as long as it takes otherwise.",
 )

@@ -7,6 +7,7 @@ and a terminal know the same names, help and ranges.
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from llmkernel.options.sampling import sampling_options, sampling_values
 FORMATS = ("markdown", "text", "code", "json")
 _LEFT_OUT = frozenset({"prompt_logprobs", "logprobs"})
 _OPTIONAL_K = "[K]"
+_OF_IPYTHON = re.compile(
+    r"get_ipython|In|Out|exit|quit|display|_{1,3}|_i{1,3}|_i?\d+|_[iod]h|_exit_code|__\w+__"
+)
+"""Names without which magics and the history do not work, or which the next cell takes back."""
 _ESCAPES = {"\\n": "\n", "\\t": "\t"}
 
 logprobs_option = click.option(
@@ -143,7 +148,7 @@ def given(params: Mapping[str, Any]) -> dict[str, Any]:
     if "output" in values:
         variable(values["output"])
     if "loop" in values:
-        variable(values["loop"][0])
+        _identifier(values["loop"][0])
     return values
 
 
@@ -158,6 +163,15 @@ def refusal(error: click.UsageError, title: str) -> InvalidRequest:
 
 def variable(name: str) -> str:
     """Check that a value can be stored under `name`. Raises InvalidRequest."""
+    if _OF_IPYTHON.fullmatch(_identifier(name)):
+        raise InvalidRequest(
+            f"{name!r} is IPython's own; every later cell may need it. Take another name.",
+            field="output",
+        )
+    return name
+
+
+def _identifier(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InvalidRequest(f"{name!r} is no name of a variable.", field="output")
     return name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest, LLMKernelError
-from llmkernel.notebook import failures, rows
+from llmkernel.notebook import rows
 from llmkernel.notebook.counting import Counter
 from llmkernel.notebook.generating import is_chat, value
 from llmkernel.notebook.prompt import Template
@@ -29,8 +30,8 @@ def run(shell: Any, client: Client, request: Request) -> Any:
     what has come is in the KeyboardInterrupt's `partial`, None where nothing had.
     """
     name, expression = request.options["loop"]
-    values = _evaluated(shell, expression)
-    items = rows.items_of(values, expression)
+    values = _theirs(expression, lambda: shell.ev(expression))
+    items = _theirs(expression, lambda: rows.items_of(values, expression))
     prompts = _prompts(shell, client, request, name, items)
     counter = Counter(shell, len(items), shown=not request.options.get("quiet"))
 
@@ -45,15 +46,17 @@ def run(shell: Any, client: Client, request: Request) -> Any:
         return collect(list(client.map(prompts, request.params, progress=counter.step)))
     except KeyboardInterrupt as stop:
         stop.partial = collect(getattr(stop, "partial", []))  # type: ignore[attr-defined]
-        failures.shorten(stop)
         raise
     finally:
         counter.close()
 
 
-def _evaluated(shell: Any, expression: str) -> Any:
+def _theirs(expression: str, compute: Callable[[], Any]) -> Any:
+    """What the user's own code gives, run for its value or item for item. Raises InvalidRequest."""
     try:
-        return shell.ev(expression)
+        return compute()
+    except InvalidRequest:
+        raise
     except Exception as error:  # whatever the user's own expression raises
         raise InvalidRequest(
             f"--for: {expression} raised {type(error).__name__}: {error}"

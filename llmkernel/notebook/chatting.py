@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from llmkernel.errors import InvalidRequest
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.notebook.arguments import (
     format_option,
     literal_option,
@@ -87,6 +87,10 @@ def _take(session: Session, asked: Asked, keep: Any) -> None:
             keep()  # it stands on the screen
             if output:
                 session.variable(output, asked.stream.generation)
+        raise
+    except LLMKernelError:
+        if asked.text and output:  # it stands on the screen, but the turn was not taken
+            session.variable(output, asked.stream.generation)
         raise
     keep()
     result = value(asked.request, answer)

@@ -36,6 +36,7 @@ from llmkernel.notebook.session import Session, with_session
 from llmkernel.notebook.tables import PLAIN, sentence, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.notebook.words import words
+from llmkernel.options.numbers import FiniteRange
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
@@ -115,7 +116,7 @@ def list_(session: Session) -> None:
     "--watch",
     is_flag=False,
     flag_value="0",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="[SECONDS]",
     help="Run as long as it changes: so many seconds, or until stopped; NAME goes before.",
 )

@@ -197,9 +197,8 @@ class _Comparison:
             for contender in self._contenders:
                 while not contender.over.wait(_LOOK_SECONDS):
                     pass
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt:
             self._stop()
-            failures.shorten(stop)
             raise
         finally:
             self._show()

@@ -6,15 +6,19 @@ own code do, so those stay. `import traceback; traceback.print_last()` shows eve
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from llmkernel.errors import TABLE, InvalidRequest, LLMKernelError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _MAGIC_CALLS = ("run_cell_magic", "run_line_magic")
 _HOOK = "_render_traceback_"
 
@@ -33,6 +37,25 @@ def uninstall() -> None:
 def shorten(error: BaseException) -> None:
     """Have IPython show this one error by its name alone, as the interrupt that it is."""
     setattr(error, _HOOK, lambda: [type(error).__name__])
+
+
+def interruptible(magic: Callable[P, T]) -> Callable[P, T]:
+    """A magic whose interrupt is one word, wherever in it the stop button is noticed.
+
+    Whatever it had begun and still held alone is let go: a request is cancelled.
+    """
+
+    @functools.wraps(magic)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return magic(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            shorten(stop)
+            # IPython keeps the traceback; a stream in one of its frames would run on unread
+            traceback.clear_frames(stop.__traceback__)
+            raise
+
+    return call
 
 
 def hint(error: LLMKernelError) -> str:

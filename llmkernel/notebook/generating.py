@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import LLMKernelError
-from llmkernel.notebook import failures, output, publisher
+from llmkernel.notebook import output, publisher
 from llmkernel.notebook.rendering import (
     Shown,
     answers,
@@ -41,6 +41,11 @@ class Asked:
         if request.options.get("background"):
             self.output.begin()
 
+    @property
+    def text(self) -> str:
+        """What has come so far, of all answers."""
+        return "".join(sample.text for sample in self.stream.generation.samples)
+
     def read(self) -> Generation:
         """Show the answer as it comes; returns it whole.
 
@@ -51,9 +56,8 @@ class Asked:
             with self.stream:
                 for delta in self.stream:
                     self.output.add(delta.index, delta.text)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt:
             self._finish(ended="interrupted")
-            failures.shorten(stop)
             raise
         except LLMKernelError as error:
             # in the background nobody sees the exception before they ask for the result
@@ -72,8 +76,7 @@ class Asked:
 
     def _finish(self, ended: str = "") -> None:
         answer = self.stream.generation
-        empty = not any(sample.text for sample in answer.samples)
-        if ended and empty and not self.request.options.get("background"):
+        if ended and not self.text and not self.request.options.get("background"):
             self.output.abandon()
             return
         texts = [sample.text for sample in answer.samples]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.client.calls import TICK_SECONDS
-from llmkernel.errors import LLMKernelError
+from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.generating import Asked, hand_over_code, value
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Job:
         has the code put under it. Raises TimeoutError after `timeout` seconds, and the error
         that ended the generation.
         """
-        if not self._over.wait(timeout):
+        if timeout is not None and math.isnan(timeout):
+            raise InvalidRequest("timeout must be a number of seconds, and was nan.")
+        if not self._over.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutError(f"The answer is not complete after {timeout:g} s.")
         return self._outcome()
 
@@ -85,7 +88,7 @@ class Job:
         try:
             answer = self._asked.read()
             self._result = value(self._asked.request, answer)
-        except (LLMKernelError, ValueError) as error:  # ValueError: it is no JSON
+        except BaseException as error:  # noqa: BLE001 - nobody else hears of it, whatever it is
             self._error = error
         finally:
             self._over.set()

@@ -16,7 +16,7 @@ from IPython.core.magic import (
 from traitlets import TraitError, Unicode, observe, validate
 
 from llmkernel.client import mapping, starting
-from llmkernel.errors import InvalidRequest
+from llmkernel.errors import InvalidRequest, LLMKernelError
 from llmkernel.notebook import batch, chatting, comparing, completion, failures, question_marks
 from llmkernel.notebook.arguments import refusal
 from llmkernel.notebook.commands import LLM, defaults_of, help_text
@@ -119,6 +119,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @line_cell_magic
+    @failures.interruptible
     def llm(self, line: str, cell: str | None = None) -> None:
         """Start, list, choose and stop workers; the page of `%llm help`."""
         first, _, rest = line.strip().partition(" ")
@@ -147,6 +148,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @line_cell_magic
+    @failures.interruptible
     def generate(self, line: str, cell: str | None = None) -> Job | None:
         """Generate text from the prompt; the page of `%llm help generate`."""
         title = "%generate" if cell is None else "%%generate"
@@ -164,6 +166,7 @@ class LLMKernelMagics(Magics):
 
     @no_var_expand
     @cell_magic
+    @failures.interruptible
     def chat(self, line: str, cell: str) -> None:
         """Go on with a conversation; the page of `%llm help chat`."""
         chatting.run(self.session, line, cell)
@@ -173,6 +176,10 @@ class LLMKernelMagics(Magics):
             answer = asked.read()
         except KeyboardInterrupt:
             self._store(asked.request, asked.stream.generation)
+            raise
+        except LLMKernelError:
+            if asked.text:  # it stands on the screen
+                self._store(asked.request, asked.stream.generation)
             raise
         self._store(asked.request, value(asked.request, answer))
         if asked.request.form == "code":

@@ -22,6 +22,9 @@ from llmkernel.notebook import inline, mathematics
 from llmkernel.notebook.untrusted import plain
 
 _MAX_NESTING = 40
+_MOST_OPEN, _OPEN_IN_TEXT = 1000, 10
+"""Brackets that are open at once, in all paragraphs that have more than text ever has."""
+_BRACKET = re.compile(r"[\[\]]")
 _LANGUAGE = re.compile(r"[a-zA-Z0-9][\w+#.-]{0,39}", re.ASCII)
 _TASK = re.compile(r"\[[ xX]\] ")
 _SIMPLE = {"paragraph", "bullet_list", "ordered_list"}
@@ -30,6 +33,9 @@ _SIMPLE = {"paragraph", "bullet_list", "ordered_list"}
 def safe(text: str) -> str:
     """Markdown that shows `text`, or what there is of it so far, and does nothing else."""
     text = plain(text)
+    blocks = _block_parser().parse(text)
+    if sum(_unclosed(token.content) for token in blocks if token.type == "inline") > _MOST_OPEN:
+        return fence(text)  # for each of them the parser looks for its end, and for each inside
     tokens = _parser().parse(text)
     if any(_depth(token) >= _MAX_NESTING - 1 for token in tokens):
         return fence(text)  # beyond its limit the parser leaves text out, and trees recurse
@@ -47,15 +53,34 @@ def fence(content: str, info: str = "") -> str:
 
 def code_blocks(text: str) -> list[str]:
     """The contents of the fenced code blocks of `text`, in order."""
-    return [token.content for token in _parser().parse(text) if token.type == "fence"]
+    return [token.content for token in _block_parser().parse(text) if token.type == "fence"]
 
 
 @functools.cache
 def _parser() -> MarkdownIt:
+    return _make_parser()
+
+
+def _make_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_NESTING})
     parser.enable(["table", "strikethrough"])
     mathematics.install(parser)
     return parser
+
+
+@functools.cache
+def _block_parser() -> MarkdownIt:
+    """The same, without what is inside paragraphs, which takes nearly all of the time."""
+    return _make_parser().disable("inline")
+
+
+def _unclosed(content: str) -> int:
+    """How many brackets are open at once, where that is more than text ever has."""
+    most = depth = 0
+    for bracket in _BRACKET.findall(content):
+        depth = depth + 1 if bracket == "[" else max(0, depth - 1)
+        most = max(most, depth)
+    return most if most > _OPEN_IN_TEXT else 0
 
 
 def _depth(token: Token) -> int:

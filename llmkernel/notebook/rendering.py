@@ -15,7 +15,7 @@ from llmkernel.notebook.heat_map import chance, heat_map
 from llmkernel.notebook.inline import escape
 from llmkernel.notebook.markdown import code_blocks, fence, safe
 from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle, Marked, stack, table
-from llmkernel.notebook.untrusted import plain
+from llmkernel.notebook.untrusted import plain, whole
 from llmkernel.protocol import TokenLogprob
 
 MAX_LOGPROB_ROWS = 200
@@ -119,6 +119,8 @@ def parse_json(text: str) -> Any:
     source = blocks[0] if len(blocks) == 1 else text
     try:
         return json.loads(source, parse_constant=_no_constant)
+    except RecursionError:
+        raise NotJson("The answer is no JSON: it is nested too deeply.") from None
     except ValueError as error:
         raise NotJson(f"The answer is no JSON: {error}.") from None
 
@@ -164,9 +166,11 @@ def _answer(text: str, form: str) -> Bundle:
 def _json(text: str) -> Bundle:
     try:
         shown = json.dumps(parse_json(text), indent=2, ensure_ascii=False)
-    except NotJson:
-        shown = text  # still growing, or wrong: whoever asked for JSON raises
-    return {MARKDOWN: fence(plain(shown), "json"), PLAIN: plain(shown)}
+    except (NotJson, RecursionError):
+        # still growing, or wrong: whoever asked for JSON raises; or too deep to be indented
+        shown = text
+    shown = plain(whole(shown))  # an escape may be half of a pair, which cannot be sent to a page
+    return {MARKDOWN: fence(shown, "json"), PLAIN: shown}
 
 
 def _logprob_row(token: TokenLogprob, others: bool) -> list[str]:

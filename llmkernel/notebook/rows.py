@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llmkernel.client.generation import Generation
@@ -17,6 +18,12 @@ where an answer is a value that was read out of its text, so that nothing is sho
 def items_of(values: Any, expression: str) -> list[Any]:
     """The items: those of a data frame are its rows, as dicts. Raises InvalidRequest."""
     if is_frame(values):
+        twice = [name for name, count in Counter(values.columns).items() if count > 1]
+        if twice:
+            raise InvalidRequest(
+                f"--for: {expression} has several columns {twice[0]!r}, so a row has no value of that "
+                "name. Rename them, or choose the columns that the prompt needs."
+            )
         rows: list[Any] = values.to_dict("records")
         return rows
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
@@ -28,7 +35,7 @@ def items_of(values: Any, expression: str) -> list[Any]:
 def labels_of(values: Any, count: int) -> list[str]:
     """What each item is called in a table: its index, or its number."""
     labels = values.index if _has_index(values) else range(count)
-    return [str(label) for label in labels]
+    return [_text(label) for label in labels]
 
 
 def is_frame(values: Any) -> bool:
@@ -75,10 +82,24 @@ def error(result: Any) -> str | None:
 
 def named(item: Any, limit: int) -> str:
     """An item in a few words: the fields of a row, or what it is as text."""
+    return shorten(_text(item, lambda: _fields(item, limit // 2)), limit)
+
+
+def _fields(item: Any, limit: int) -> str:
     if not isinstance(item, Mapping):
-        return shorten(str(item), limit)
-    fields = (f"{name}: {shorten(str(value), limit // 2)}" for name, value in item.items())
-    return shorten(", ".join(fields), limit)
+        return str(item)
+    return ", ".join(f"{name}: {shorten(_text(value), limit)}" for name, value in item.items())
+
+
+def _text(value: Any, say: Callable[[], str] | None = None) -> str:
+    """What a value says of itself; of one whose own code raises there is what it is.
+
+    The answers are there by then, and must not be lost for a cell of the table beside them.
+    """
+    try:
+        return say() if say else str(value)
+    except Exception as error:  # noqa: BLE001 - the user's own objects raise anything
+        return f"({type(value).__name__}: its text raised {type(error).__name__})"
 
 
 def _has_index(values: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmkernel.connection import Connection
 from llmkernel.errors import LLMKernelError, WorkerDied, WorkerUnresponsive
-from llmkernel.notebook import failures, publisher
+from llmkernel.notebook import publisher
 from llmkernel.notebook.card import card, gone, line
 from llmkernel.notebook.tables import PLAIN
 from llmkernel.protocol import StatusReport
@@ -34,21 +34,17 @@ def watch(shell: Any, worker: Connection, seconds: float) -> None:
     mode = publisher.mode(shell)
     display = publisher.Display(shell)
     end = time.monotonic() + seconds if seconds else None
-    try:
-        with Watcher(worker) as watcher:
-            while True:
-                began = time.monotonic()
-                report = _look(watcher, worker)
-                if mode == "terminal":
-                    publisher.write(f"{line(report)}\n")
-                else:
-                    display.publish(card(worker, report))
-                if mode == "once" or (end is not None and began >= end):
-                    return
-                time.sleep(_EVERY[mode] if end is None else min(_EVERY[mode], end - began))
-    except KeyboardInterrupt as stop:
-        failures.shorten(stop)
-        raise
+    with Watcher(worker) as watcher:
+        while True:
+            began = time.monotonic()
+            report = _look(watcher, worker)
+            if mode == "terminal":
+                publisher.write(f"{line(report)}\n")
+            else:
+                display.publish(card(worker, report))
+            if mode == "once" or (end is not None and began >= end):
+                return
+            time.sleep(_EVERY[mode] if end is None else min(_EVERY[mode], end - began))
 
 
 class Following:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from llmkernel.config import WorkerConfig
+from llmkernel.options.numbers import FINITE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,7 +43,7 @@ _METAVAR = {
     "idle_timeout": "SECONDS",
     "device": "DEVICE",
 }
-_KIND = {int: ("N", int), float: ("X", float), str: ("TEXT", str)}
+_KIND = {int: ("N", int), float: ("X", FINITE), str: ("TEXT", str)}
 
 
 def worker_options(command: Command) -> Command:

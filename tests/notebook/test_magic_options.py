@@ -36,6 +36,8 @@ def read(line):
         ("--logprobs", {"logprobs": 5}),
         ("--logprobs --raw", {"logprobs": 5, "raw": True}),
         ("--logprobs 3 --no-raw", {"logprobs": 3, "raw": False}),
+        ("--for _ in xs", {"loop": ("_", "xs")}),
+        ("-o _mine", {"output": "_mine"}),
         ("--for x in xs", {"loop": ("x", "xs")}),
         ('--for x in ["a b", "c"] -n 3', {"loop": ("x", '["a b", "c"]'), "max_tokens": 3}),
         ("--for x in df.head( 2 ) --quiet", {"loop": ("x", "df.head( 2 )"), "quiet": True}),
@@ -80,6 +82,11 @@ def test_a_prompt_on_the_line_stays_as_it_is_written(line, rest):
         ("--for 1 in xs", "'1' is no name of a variable"),
         ("-t {{ missing }}", "'missing' is undefined"),
         ("-5", "No such option"),
+        ("-o get_ipython", "'get_ipython' is IPython's own"),
+        ("-o In", "'In' is IPython's own"),
+        ("-o _", "'_' is IPython's own"),
+        ("-o _i12", "'_i12' is IPython's own"),
+        ("-o __builtins__", "'__builtins__' is IPython's own"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(line, named):

@@ -184,6 +184,19 @@ def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_w
     assert load(scripted_worker).requests_finished == 0
 
 
+def test_items_whose_own_code_raises_lose_no_answer(notebook, scripted_worker):
+    notebook.must(
+        "class Mute:\n    n = 1\n    def __str__(self): raise ValueError('mute')\n"
+        "def some():\n    yield 1\n    1 / 0"
+    )
+    cell = notebook.must("%%generate --for x in [Mute(), Mute()] -t 0 -n 3 -o out\n{{ x.n }}")
+    assert "its text raised ValueError" in cell.text
+    assert notebook.must("len(out), out[1].usage.completion_tokens").value == "(2, 3)"
+    error = notebook.run("%%generate --for x in some()\n{{ x }}").error
+    assert error["evalue"] == "--for: some() raised ZeroDivisionError: division by zero"
+    assert not any("batch.py" in line for line in error["traceback"])
+
+
 def test_a_failure_in_a_list_stays_in_its_place(notebook, start_worker):
     start_worker("scripted:nan_for=bad")
     cell = notebook.must("%%generate --for x in ['good', 'bad'] -t 0 -o found\n{{ x }}")
@@ -354,6 +367,23 @@ def test_a_worker_that_dies_leaves_the_text_and_an_error(notebook, start_worker)
     assert cell.error["ename"] == "WorkerDied"
     assert "broken off" in cell.text
     assert len(cell.text) > 20
+
+
+@pytest.mark.parametrize("magic", ["%%generate", "%%chat"])
+def test_what_a_worker_that_dies_has_said_is_in_the_variable(notebook, start_worker, magic):
+    worker = start_worker("scripted:step_ms=10,eos_after=1000")
+
+    def kill(message):
+        if message["msg_type"] == "update_display_data":
+            os.kill(worker.pid, signal.SIGKILL)
+
+    cell = notebook.follow(notebook.send(f"{magic} -t 0 -o z\nHi"), kill)
+    assert cell.error["ename"] == "WorkerDied"
+    kept = notebook.must("print(z.text)").printed.strip()
+    assert kept
+    assert kept in cell.text
+    assert notebook.run(f"{magic} -o nothing\nHi").error["ename"] == "WorkerNotFound"
+    assert notebook.run("nothing").error["ename"] == "NameError"
 
 
 def test_of_several_workers_one_must_be_chosen(notebook, start_worker):

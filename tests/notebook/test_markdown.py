@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from llmkernel.notebook.markdown import fence, safe
+from llmkernel.notebook.rendering import answers
+from llmkernel.notebook.tables import PLAIN
 from tests.notebook.page import Page, as_commonmark, as_nbconvert
 
 ATTACKS = [
@@ -197,6 +199,21 @@ def test_text_nested_beyond_the_parsers_limit_is_shown_all_the_same():
 @pytest.mark.parametrize("unclosed", ["\\[\na\n", "\\(a ", "\\[", "$$\na\n", "$a "])
 def test_unclosed_mathematics_is_read_in_reasonable_time(unclosed: str) -> None:
     assert safe(unclosed * 8000)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("form", ["markdown", "code", "json"])
+@pytest.mark.parametrize(
+    "text", ["![" * 40000, "[" * 200000, "[[]" * 40000, ("![" * 200 + "\n\n") * 200]
+)
+def test_brackets_without_end_are_shown_soon(text, form):
+    assert answers([text], form)[PLAIN].strip() == text.strip()
+
+
+def test_brackets_of_a_text_are_no_reason_to_give_up():
+    text = "[a [b](https://c.d) e] in [0, 1) " * 4 + "[" * 5 + "]" * 5
+    assert not safe(text).startswith("```")
+    assert not safe("\n\n".join([text] * 300)).startswith("```")
 
 
 @pytest.mark.parametrize(

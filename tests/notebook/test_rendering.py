@@ -67,6 +67,19 @@ def test_what_is_no_json_is_shown_as_it_came_and_refused(text):
         parse_json(text)
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, "[" * 5000 + "]" * 5000, '{"a":' * 5000])
+def test_json_without_end_is_no_json(text):
+    assert answers([text], "json")[PLAIN] == text
+    with pytest.raises(NotJson, match="nested too deeply"):
+        parse_json(text)
+
+
+def test_half_of_a_pair_in_json_can_be_sent_to_a_page():
+    shown = answers([r'["\ud800", "\ud83d\ude00"]'], "json")
+    assert "\U0001f600" in shown[PLAIN].encode().decode()
+    assert shown[MARKDOWN].encode()
+
+
 def test_the_quiet_line_has_tokens_and_speed():
     line = quiet_line(answer(), timed=True)
     assert line[MARKDOWN] == "<small>20 tokens · 38.0 tokens/s · first after 0.10 s</small>"

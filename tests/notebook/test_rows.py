@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import UserDict
+
 import pandas as pd
 import pytest
 
@@ -27,6 +29,12 @@ def test_a_row_has_its_columns_by_name_even_where_a_dict_has_a_method():
     assert fill("{{ row.items }} {{ row['n'] }} {{ row.keys() | list }}", {"row": row}) == (
         "p 1 ['items', 'n']"
     )
+
+
+def test_columns_of_the_same_name_are_refused():
+    frame = pd.DataFrame([[1, 2, 3]], columns=["a", "b", "a"])
+    with pytest.raises(InvalidRequest, match="df has several columns 'a'"):
+        rows.items_of(frame, "df")
 
 
 def test_a_text_and_a_number_are_no_list():
@@ -79,6 +87,34 @@ def test_the_table_has_the_index_and_the_fields_of_a_row():
     assert "⚠ NumericalError: no number" in lines[2]
     assert "1 failed" in shown[PLAIN]
     assert "(1 answer)" in result_table("x", ["a"], [answer("b")])[PLAIN]
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Torn(UserDict):
+    def items(self):
+        raise OSError("gone")
+
+
+def test_an_item_that_cannot_say_what_it_is_costs_no_answer():
+    items = [Mute(), {"a": Mute(), "b": 1}, Torn()]
+    shown = result_table("x", items, [answer("one"), answer("two"), None])[PLAIN].splitlines()
+    assert "(Mute: its text raised RuntimeError)" in shown[1]
+    assert "a: (Mute: its text" in shown[2]
+    assert "(Torn: its text raised OSError)" in shown[3]
+    assert [line.split()[-1] for line in shown[1:3]] == ["one", "two"]
+    assert rows.labels_of(pd.Series([1], index=[Mute()]), 1) == [
+        "(Mute: its text raised RuntimeError)"
+    ]
+
+
+def test_answers_to_a_frame_whose_labels_are_not_unique():
+    frame = pd.DataFrame({"n": [1, 2]}, index=["x", "x"])
+    found = rows.collected(frame, [answer("a"), answer("b")], [answer("a"), answer("b")])
+    assert list(found["answer"]) == ["a", "b"]
 
 
 def test_the_bar_says_how_fast_and_how_long():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pytest
 
 from llmkernel import Client
 from llmkernel.connection import list_workers
+from llmkernel.notebook import failures
 from llmkernel.notebook.generating import Asked
 from llmkernel.notebook.request import read
 from tests.conftest import processes_in, wait_until
@@ -89,6 +92,47 @@ def test_stop_between_two_tokens_cancels_too(slow, monkeypatch):
         asked.read()
     wait_until(lambda: running(slow) == 0, seconds=5, what="the request to end")
     assert asked.stream.generation.text.startswith("".join(added))
+
+
+def test_stop_while_a_request_is_sent_cancels_it(slow, monkeypatch):
+    """It runs already, and nobody but the traceback, which IPython keeps, knows of it."""
+    shell = SimpleNamespace(user_ns={})
+
+    def stop(*_):
+        wait_until(lambda: running(slow) == 1, seconds=5, what="the request to begin")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmkernel.notebook.generating._output", stop)
+    ask = failures.interruptible(lambda: Asked(shell, slow, read("%%generate", "", "Hi", {}, {})))
+    with pytest.raises(KeyboardInterrupt) as kept:
+        ask()
+    wait_until(lambda: running(slow) == 0, seconds=5, what="the request to end")
+    assert kept.value._render_traceback_() == ["KeyboardInterrupt"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%%generate -t 0\nHi",
+        "%%chat\nHi",
+        "%%generate --for x in range(3)\nHi",
+        "%llm status",
+        "%%llm compare\nHi",
+        "%%generate --for x in forever()\nHi",
+    ],
+)
+def test_stop_before_a_frozen_worker_is_asked_is_one_word_too(notebook, slow, cell):
+    notebook.must("def forever():\n    while True: yield 1")
+    os.kill(slow.connection.pid, signal.SIGSTOP)
+    try:
+        sent = notebook.send(cell)
+        time.sleep(0.5)
+        notebook.interrupt()
+        ended = notebook.follow(sent)
+    finally:
+        os.kill(slow.connection.pid, signal.SIGCONT)
+    assert ended.error["ename"] == "KeyboardInterrupt"
+    assert ended.error["traceback"] == ["KeyboardInterrupt"]
 
 
 def test_stop_does_not_let_the_next_queued_cell_run(notebook, slow):
