@@ -267,6 +267,12 @@ def _by_status(status: int) -> Exception:
 class OwnServing(Serving):
     """A route of a stand-alone gateway."""
 
+    def set_default_headers(self) -> None:
+        """A listed site may read every answer: tornado drops what is set later for an error."""
+        super().set_default_headers()
+        if hasattr(self, "gateway"):  # not yet when tornado makes the handler
+            self._allow_origin()
+
     async def admit(self) -> str:
         """Host, Origin, token."""
         self._allow_origin()
