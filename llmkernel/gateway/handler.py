@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
-from llmkernel.errors import Draining, RequestEnded, SlowConsumer
+from llmkernel.errors import Draining, SlowConsumer
 from llmkernel.gateway.dialects import Dialect
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
@@ -184,14 +184,13 @@ class Serving(RequestHandler):
     async def _fail(self, error: Exception) -> None:
         failure = failure_of(error)
         self._note(error, failure.code)
-        if isinstance(error, RequestEnded) and error.partial is not None:
-            self.record.add(error.partial)
         outflow = self._exchange.outflow if self._exchange is not None else None
         if outflow is None or not outflow.begun:
             self._word(error)
             return
         with contextlib.suppress(StreamClosedError, asyncio.TimeoutError):
-            self.write(self.dialect.last_words(failure))
+            assert self._exchange is not None, "it has an outflow"
+            self.write(self._exchange.last_words(failure))
             await asyncio.wait_for(asyncio.shield(self.flush()), 1.0)
             if not isinstance(error, SlowConsumer):
                 return

@@ -31,9 +31,7 @@ async def complete(exchange: Exchange) -> None:
 async def _whole(
     exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
 ) -> None:
-    generations = await together(ask.whole(client) for ask in asks)
-    for generation in generations:
-        exchange.count(generation)
+    generations = await together(exchange.counted(ask.whole(client)) for ask in asks)
     echoes = await _echoes(asks, client) if request.echo else None
     exchange.answer(completion_answer.answer(head, generations, echoes))
 
@@ -46,14 +44,12 @@ async def _stream(
     echoes = chunks.echo(await _echoes(asks, client)) if request.echo else []
     out = exchange.stream()
     streams = [ask.stream(client) for ask in asks]
-    async with aclosing(merged(streams)) as deltas:
+    async with exchange.reading(*streams), aclosing(merged(streams)) as deltas:
         async for number, delta in deltas:
             for chunk in [*echoes, *chunks.delta(number, delta)]:
                 await out.event(chunk)
             echoes = []
     generations = [stream.generation for stream in streams]
-    for generation in generations:
-        exchange.count(generation)
     for chunk in [*echoes, *chunks.end(generations)]:
         await out.event(chunk)
     await out.done()

@@ -73,10 +73,10 @@ async def whole(
     """The answer to a request, and the headers that tell how long it took."""
     async with prepared(exchange, request, stream=False, full_text=full_text) as ready:
         with _copies(exchange, ready.plan.best_of):
-            answer = await client_for(exchange, ready.replica).generate(
-                ready.ids, ready.plan.params, max_tokens=ready.max_tokens
+            client = client_for(exchange, ready.replica)
+            answer = await exchange.counted(
+                client.generate(ready.ids, ready.plan.params, max_tokens=ready.max_tokens)
             )
-        exchange.count(answer)
         body = await response(answer, ready.plan, ready.inputs, ready.specials)
         return body, headers.timings(exchange.record, ready.replica, ready.inputs, answer)
 
@@ -104,12 +104,11 @@ async def _events(exchange: Exchange, ready: Ready) -> None:
     streaming = Streaming(ready.plan, ready.inputs, len(ready.ids), ready.max_tokens)
     client = client_for(exchange, ready.replica)
     deltas = client.stream(ready.ids, ready.plan.params, max_tokens=ready.max_tokens)
-    async with deltas:
+    async with exchange.reading(deltas):
         async for delta in deltas:
             for event in await streaming.take(delta, ready.specials):
                 await out.event(event)
     answer = deltas.generation
-    exchange.count(answer)
     await out.event(streaming.last(answer, reason(answer)))
 
 

@@ -60,8 +60,7 @@ async def _one(exchange: Exchange, instance: VertexInstance) -> str:
         )
     async with exchange.lease() as replica:
         client = client_for(exchange, replica)
-        answer = await client.chat(conversation(instance.messages or []))
-    exchange.count(answer)
+        answer = await exchange.counted(client.chat(conversation(instance.messages or [])))
     return answer.text
 
 
