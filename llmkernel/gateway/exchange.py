@@ -11,6 +11,7 @@ import msgspec
 
 from llmkernel.client.generation import Generation
 from llmkernel.client.streams import AsyncStream
+from llmkernel.errors import InvalidRequest
 from llmkernel.gateway import bodies
 from llmkernel.gateway.dialects import JSON, Reply
 from llmkernel.gateway.faults import Failure
@@ -84,9 +85,19 @@ class Exchange:
         return self.gateway.models.lease(model, self.record)
 
     @contextmanager
-    def permits(self, more: int) -> Iterator[None]:
-        """Permits beyond the one that the route has taken, for requests of several answers."""
-        with self.gateway.permits.take(more):
+    def permits(self, answers: int, field: str) -> Iterator[None]:
+        """A permit for each of several answers; the route has taken the first.
+
+        Raises InvalidRequest that names `field` for more than there ever are, and Overloaded.
+        """
+        most = self.gateway.permits.most
+        if answers > most:
+            raise InvalidRequest(
+                f"{field} asks for {answers} answers in one request, and this gateway makes up to "
+                f"{most} at once (--max-concurrent-requests).",
+                field=field,
+            )
+        with self.gateway.permits.take(answers - 1):
             yield
 
     def validated(self) -> None:

@@ -160,6 +160,24 @@ def test_more_than_the_permits_is_refused_at_once(worker, open_gate):
     assert narrow.post("/generate", best).status_code == 200
 
 
+def test_what_never_fits_is_not_asked_to_try_again(worker, open_gate):
+    worker("endless", ENDLESS)
+    narrow = open_gate(workers=("endless",), limits={"max_concurrent_requests": 3})
+    body = {"messages": USER, "n": 5, "max_tokens": 2}
+    many = narrow.post("/v1/chat/completions", body)
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "n")
+    assert "up to 3 at once" in many.json()["error"]["message"]
+    assert "Retry-After" not in many.headers
+    prompts = {"prompt": ["a", "b"], "n": 2, "max_tokens": 2}
+    assert narrow.post("/v1/completions", prompts).status_code == 400
+    assert narrow.post("/v1/completions", {**prompts, "n": 1}).status_code == 200
+    several = {"instances": [{"inputs": "x", "parameters": {"max_new_tokens": 2}}] * 4}
+    assert narrow.post("/vertex", several).status_code == 422
+    with narrow.server.gateway.permits.take():
+        full = narrow.post("/v1/chat/completions", {**body, "n": 3})
+    assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
+
+
 def test_connections_have_a_number(worker, open_gate):
     worker("endless", ENDLESS)
     few = open_gate(workers=("endless",), max_connections=3)

@@ -17,7 +17,7 @@ async def complete_chat(exchange: Exchange) -> None:
     request = exchange.read(ChatRequest)
     ask = chat_request.ask(request)
     exchange.validated()
-    with exchange.permits(ask.params.width - 1):
+    with exchange.permits(ask.params.width, "n"):
         async with exchange.lease(request.model) as replica:
             head = new_head("chatcmpl-", replica.model)
             client = client_for(exchange, replica, request.cache_salt)

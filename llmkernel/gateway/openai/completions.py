@@ -21,11 +21,18 @@ async def complete(exchange: Exchange) -> None:
     request = exchange.read(CompletionRequest)
     asks = completion_request.asks(request, exchange.gateway.settings.limits.max_client_batch_size)
     exchange.validated()
-    with exchange.permits(sum(ask.params.width for ask in asks) - 1):
+    with exchange.permits(sum(ask.params.width for ask in asks), _several(request)):
         async with exchange.lease(request.model) as replica:
             answer = _stream if request.stream else _whole
             client = client_for(exchange, replica, request.cache_salt)
             await answer(exchange, request, asks, client, new_head("cmpl-", replica.model))
+
+
+def _several(request: CompletionRequest) -> str:
+    """The field that most of the answers come from."""
+    if (request.best_of or 1) > 1:
+        return "best_of"
+    return "n" if (request.n or 1) > 1 else "prompt"
 
 
 async def _whole(

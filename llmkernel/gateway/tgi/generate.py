@@ -144,4 +144,4 @@ def specials_of(replica: Replica) -> Specials:
 
 
 def _copies(exchange: Exchange, best_of: int) -> contextlib.AbstractContextManager[None]:
-    return exchange.permits(best_of - 1) if best_of > 1 else contextlib.nullcontext()
+    return exchange.permits(best_of, "best_of") if best_of > 1 else contextlib.nullcontext()

@@ -42,7 +42,7 @@ async def vertex(exchange: Exchange) -> None:
             f"`instances` must have 1 to {limit} entries. Given: {len(request.instances)}",
             field="instances",
         )
-    with exchange.permits(len(request.instances) - 1):
+    with exchange.permits(len(request.instances), "instances"):
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(_one(exchange, each)) for each in request.instances]
     exchange.answer(VertexResponse([answer.result() for answer in answers]))
