@@ -179,3 +179,20 @@ def test_a_listed_site_may_read_what_went_wrong(open_gate, scripted):
         assert answer.headers["Access-Control-Allow-Origin"] == friend[1]
         assert answer.headers["Vary"] == "Origin"
         assert "x-request-id" in answer.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/generate", "/v1/chat/completions", "/v1/messages", "/api/chat", "/llmkernel/status"]
+)
+def test_a_wrong_token_is_told_from_a_missing_one(scripted, path):
+    def said(*headers: tuple[str, str]) -> str:
+        method = "GET" if path == "/llmkernel/status" else "POST"
+        answer = ask(scripted, method, path, *JSON.items(), *headers)
+        refused(answer, 401)
+        return answer.body.decode()
+
+    for missing in (said(), said(("Authorization", TOKEN)), said(("Authorization", "Bearer "))):
+        assert "A token is needed: send it as `Authorization: Bearer TOKEN`." in missing
+    for wrong in (said(("Authorization", "Bearer wrong")), said(("X-Api-Key", "wrong"))):
+        assert "is not this gateway's" in wrong
+        assert "llmkernel-gateway.token" in wrong
