@@ -18,7 +18,7 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
-from llmkernel.gateway.unsupported import dialect_of
+from llmkernel.gateway.unsupported import dialect_of, no_route
 
 if TYPE_CHECKING:
     from llmkernel.gateway.gateway import Gateway
@@ -128,7 +128,7 @@ class Serving(RequestHandler):
 
     def _no_route(self) -> Refusal:
         if not self.routes:
-            return Refusal("not_found", "There is no such route.")
+            return Refusal("not_found", no_route(self.request.path))
         allowed = ", ".join(sorted(self.routes))
         return Refusal("method", f"Use {allowed} here.", headers={"Allow": allowed})
 

@@ -60,3 +60,21 @@ def test_a_broken_stream_ends_without_the_sign_of_a_whole_one():
         assert words.endswith(b"\n\n")
         assert b"[DONE]" not in words
         assert b"message_stop" not in words
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions", "/completions", "/embeddings", "/responses", "/models", "/models/demo"],
+)
+def test_a_forgotten_version_is_told_to_openais_clients(scripted, path):
+    answer = scripted.post(path, {})
+    assert answer.status_code == 404
+    assert "OpenAI's routes are under /v1" in answer.json()["error"]["message"]
+
+
+def test_a_forgotten_or_doubled_version_is_told_to_anthropics_clients(scripted):
+    for path, says in (("/messages", "under /v1"), ("/v1/v1/messages", "has /v1 twice")):
+        answer = scripted.post(path, {})
+        assert answer.status_code == 404
+        assert says in answer.json()["error"]["message"]
+        assert answer.json()["type"] == "error"
