@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from llmkernel.errors import TABLE, Overloaded, PromptTooLong, from_code
@@ -78,3 +79,66 @@ def test_a_forgotten_or_doubled_version_is_told_to_anthropics_clients(scripted):
         assert answer.status_code == 404
         assert says in answer.json()["error"]["message"]
         assert answer.json()["type"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/show", {}),
+    ],
+)
+def test_a_mistyped_model_is_named_with_the_near_one(scripted, path, body):
+    answer = scripted.post(path, body | {"model": "Scriptet"})
+    assert answer.status_code == 404
+    said = "The model 'Scriptet' does not run here. Did you mean 'scripted'? There are: scripted."
+    assert said in answer.text
+    long = scripted.post(path, body | {"model": "x\n\u202e" + "y" * 5000})
+    assert "'x" + "y" * 79 + "…'" in long.text
+    assert len(long.content) < 400
+
+
+def test_a_path_of_a_mistyped_model_is_told_too(scripted):
+    error = scripted.get("/v1/models/scriptd").json()["error"]
+    assert "Did you mean 'scripted'?" in error["message"]
+
+
+def test_without_any_worker_a_request_says_how_to_start_one(open_gate, scripted):
+    gate = open_gate(allow_models=())
+    gate.server.gateway.models._settings = msgspec.structs.replace(
+        gate.server.settings, workers=("nobody",)
+    )
+    for replica in list(gate.server.gateway.models.replicas):
+        gate.loop.call_soon_threadsafe(gate.server.gateway.models.replicas.pop, replica)
+    answer = gate.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == ("No worker runs: `llmkernel start` starts one.")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/chat/completions", {"messages": [], "max_token": 5}, "'max_tokens'"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "contents": 1}]}, "'content'"),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "stream_options": {"includes_usage": True}},
+            "'include_usage'",
+        ),
+        (
+            "/v1/messages",
+            {"messages": [], "max_tokens": 1, "stop_sequence": []},
+            "'stop_sequences'",
+        ),
+        ("/api/chat", {"model": "x", "options": {"temperatur": 1}}, "'temperature'"),
+        ("/generate", {"inputs": "x", "parameters": {"max_new_token": 1}}, "'max_new_tokens'"),
+    ],
+)
+def test_a_mistyped_field_is_answered_with_the_near_one(scripted, path, body, says):
+    answer = scripted.post(path, body)
+    assert answer.status_code in (400, 422)
+    assert f". Did you mean {says}?" in answer.text
+    far = scripted.post(path, {**body, "zzzzzz": 1})
+    assert "Did you mean 'z" not in far.text

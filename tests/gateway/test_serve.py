@@ -212,6 +212,17 @@ def test_what_cannot_be_served_ends_with_a_word(runtime_dir, arguments, code, sa
     assert says in done.stderr
 
 
+def test_a_mistyped_worker_is_answered_with_the_near_one_and_all_that_run(
+    runtime_dir, start_worker
+):
+    start_worker("scripted", name="demo")
+    start_worker("scripted", name="other")
+    done = terminal.run("serve", "--port", "0", "-m", "dmo")
+    assert done.returncode == 3
+    assert "No worker 'dmo' runs. Did you mean 'demo'? Running: demo, other." in done.stderr
+    assert done.stderr.count("llmkernel list") == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [
