@@ -13,6 +13,7 @@ from llmkernel.gateway.faults import Failure, Refusal, failure_of
 from llmkernel.gateway.ollama.dialect import OLLAMA
 from llmkernel.gateway.openai.dialect import OPENAI
 
+TURN = [{"role": "user", "content": "x"}]
 KINDS = ["unauthorized", "forbidden", "not_found", "method", "too_large", "syntax", "shape"]
 NOT_THEIRS = (408, 424, 426, 499)
 """Below 500 in the table, and still nothing that the sender of the request did."""
@@ -142,3 +143,37 @@ def test_a_mistyped_field_is_answered_with_the_near_one(scripted, path, body, sa
     assert f". Did you mean {says}?" in answer.text
     far = scripted.post(path, {**body, "zzzzzz": 1})
     assert "Did you mean 'z" not in far.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/messages", {"messages": TURN, "max_tokens": 0}, "max_tokens must be at least 1."),
+        (
+            "/api/chat",
+            {"model": "scripted", "messages": TURN, "options": {"num_predict": 0}},
+            "options.num_predict must be at least 1.",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": TURN, "max_tokens": 0},
+            "max_tokens must be at least 1.",
+        ),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 0}, "max_output_tokens must be at"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0}, "0 only scores a prompt, with echo."),
+    ],
+)
+def test_an_answer_of_no_tokens_is_refused_in_the_words_of_the_dialect(scripted, path, body, says):
+    answer = scripted.post(path, body)
+    assert answer.status_code == 400
+    assert says in answer.text
+    assert "prompt_logprobs" not in answer.text
+
+
+@pytest.mark.parametrize("prompt", [[-1], [1, 2**31], [1, 10**6], [[1], [10**6]]])
+def test_a_bad_token_id_names_its_field(scripted, prompt):
+    answer = scripted.post("/v1/completions", {"prompt": prompt, "max_tokens": 1})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+    tokens = prompt if isinstance(prompt[0], int) else prompt[1]
+    error = scripted.post("/detokenize", {"tokens": tokens}).json()["error"]
+    assert error["param"] == "tokens"
