@@ -44,7 +44,9 @@ def completion(
     """The request to go on after a prompt. Raises InvalidRequest for what is no prompt."""
     return protocol.Submit(
         id=0,
-        prompt=_text("The prompt", prompt) if isinstance(prompt, str) else token_ids(prompt),
+        prompt=_text("The prompt", prompt)
+        if isinstance(prompt, str)
+        else token_ids(prompt, "prompt"),
         params=params,
         add_special_tokens=add_special_tokens,
     )
@@ -93,7 +95,7 @@ def seconds(timeout: float | None) -> float | None:
     return min(float(timeout), _LONGEST_SECONDS) if math.isfinite(timeout) else None
 
 
-def token_ids(values: Iterable[int]) -> list[int]:
+def token_ids(values: Iterable[int], field: str = "token_ids") -> list[int]:
     """Plain token ids from a list, tuple or array. Raises InvalidRequest for anything else."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidRequest(
@@ -101,7 +103,7 @@ def token_ids(values: Iterable[int]) -> list[int]:
         )
     ids = [_token_id(value) for value in values]
     if ids and not 0 <= min(ids) <= max(ids) <= INT32_MAX:
-        raise InvalidRequest("A token id cannot be negative or above 2^31 - 1.")
+        raise InvalidRequest("A token id cannot be negative or above 2^31 - 1.", field=field)
     return ids
 
 

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from llmkernel.gateway.faults import Refusal
+from llmkernel.gateway.unknown import did_you_mean, fields_at
 
 T = TypeVar("T")
+_UNKNOWN = "Object contains unknown field "
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
@@ -22,7 +24,8 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
         field = place.strip("`").removeprefix("$").removeprefix(".")
-        raise Refusal("shape", _words(what, field), field=_blamed(what, field)) from None
+        words = _words(what, field) + _near(kind, what, field)
+        raise Refusal("shape", words, field=_blamed(what, field)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal("syntax", f"The body is no JSON: {_position(error)}.") from None
     except RecursionError:
@@ -34,9 +37,18 @@ def _words(what: str, field: str) -> str:
     return f"{field}: {plain}" if field else plain
 
 
+def _near(kind: Any, what: str, field: str) -> str:
+    """For a mistyped field the one that was probably meant."""
+    name = what.removeprefix(_UNKNOWN).strip("`")
+    if not what.startswith(_UNKNOWN):
+        return ""
+    hint = did_you_mean(name, fields_at(kind, field))
+    return f".{hint}" if hint else ""
+
+
 def _blamed(what: str, field: str) -> str:
     """The field itself, also where msgspec only names the object that it is missing from."""
-    for lead in ("Object contains unknown field ", "Object missing required field "):
+    for lead in (_UNKNOWN, "Object missing required field "):
         if what.startswith(lead):
             name = what.removeprefix(lead).strip("`")
             return f"{field}.{name}" if field else name

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from llmkernel.client.generation import Generation
+from llmkernel.client.streams import AsyncStream
+from llmkernel.errors import InvalidRequest
 from llmkernel.gateway import bodies
 from llmkernel.gateway.dialects import JSON, Reply
+from llmkernel.gateway.faults import Failure
 from llmkernel.gateway.outflow import EVENT_STREAM, Outflow
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
@@ -47,6 +50,8 @@ class Exchange:
         self.path = path
         self.body = body
         self.outflow: Outflow | None = None
+        self.last_words: Callable[[Failure], bytes] = route.dialect.last_words
+        """What ends its stream when it breaks; a stream that numbers its events has its own."""
         self._handler = handler
 
     @property
@@ -80,18 +85,53 @@ class Exchange:
         return self.gateway.models.lease(model, self.record)
 
     @contextmanager
-    def permits(self, more: int) -> Iterator[None]:
-        """Permits beyond the one that the route has taken, for requests of several answers."""
-        with self.gateway.permits.take(more):
+    def permits(self, answers: int, field: str) -> Iterator[None]:
+        """A permit for each of several answers; the route has taken the first.
+
+        Raises InvalidRequest that names `field` for more than there ever are, and Overloaded.
+        """
+        most = self.gateway.permits.most
+        if answers > most:
+            raise InvalidRequest(
+                f"{field} asks for {answers} answers in one request, and this gateway makes up to "
+                f"{most} at once (--max-concurrent-requests).",
+                field=field,
+            )
+        with self.gateway.permits.take(answers - 1):
             yield
 
     def validated(self) -> None:
         """What the client asked for is understood; the time so far counts as validation."""
         self.record.validation = time.monotonic() - self.record.began
 
-    def count(self, answer: Generation) -> None:
-        """Put an answer of a worker into the metrics, the log and the status page."""
-        self.record.add(answer)
+    async def counted(self, answer: Awaitable[Generation]) -> Generation:
+        """Wait for a worker's answer; the metrics, the log and the status page get its numbers.
+
+        What came of one that breaks, or that nobody waits for any more, counts as well.
+        """
+        try:
+            whole = await answer
+        except BaseException as error:
+            partial = getattr(error, "partial", None)
+            if partial is not None:
+                self.record.add(partial)
+            raise
+        self.record.add(whole)
+        return whole
+
+    @asynccontextmanager
+    async def reading(self, *streams: AsyncStream) -> AsyncIterator[None]:
+        """Around the reading of answers: closes them, and counts what came of them."""
+        try:
+            yield
+        except BaseException:
+            for stream in streams:
+                stream.close()
+            for stream in streams:
+                self.record.add(await stream.leave())
+            raise
+        for stream in streams:
+            self.record.add(stream.generation)
 
     def answer(
         self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None

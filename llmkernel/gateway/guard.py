@@ -16,6 +16,12 @@ from llmkernel.gateway.routes import Route
 from llmkernel.gateway.settings import LOOPBACK, Settings
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_MISSING = "A token is needed: send it as `Authorization: Bearer TOKEN`."
+_WRONG = "The token that was sent is not this gateway's."
+_WHERE = (
+    "`llmkernel serve` said at its start where the token is: in the file llmkernel-gateway.token of "
+    "Jupyter's runtime folder, or in LLMKERNEL_GATEWAY_TOKEN."
+)
 PRINCIPAL = "token"
 """Whoever has the token: there is one."""
 
@@ -36,10 +42,11 @@ class Guard:
         self.check_origin(request)
         if route is not None and route.open:
             return ""
-        if not any(self._token.matches(offer) for offer in _offers(request)):
+        offers = _offers(request)
+        if not any(self._token.matches(offer) for offer in offers):
             raise Refusal(
                 "unauthorized",
-                "A token is needed: send it as `Authorization: Bearer TOKEN`.",
+                f"{_WRONG if any(offers) else _MISSING} {_WHERE}",
                 headers={"WWW-Authenticate": _challenge(request)},
             )
         return PRINCIPAL

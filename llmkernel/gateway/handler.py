@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
-from llmkernel.errors import Draining, RequestEnded, SlowConsumer
+from llmkernel.errors import Draining, SlowConsumer
 from llmkernel.gateway.dialects import Dialect
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
-from llmkernel.gateway.unsupported import dialect_of
+from llmkernel.gateway.unsupported import dialect_of, no_route
 
 if TYPE_CHECKING:
     from llmkernel.gateway.gateway import Gateway
@@ -128,7 +128,7 @@ class Serving(RequestHandler):
 
     def _no_route(self) -> Refusal:
         if not self.routes:
-            return Refusal("not_found", "There is no such route.")
+            return Refusal("not_found", no_route(self.request.path))
         allowed = ", ".join(sorted(self.routes))
         return Refusal("method", f"Use {allowed} here.", headers={"Allow": allowed})
 
@@ -184,14 +184,13 @@ class Serving(RequestHandler):
     async def _fail(self, error: Exception) -> None:
         failure = failure_of(error)
         self._note(error, failure.code)
-        if isinstance(error, RequestEnded) and error.partial is not None:
-            self.record.add(error.partial)
         outflow = self._exchange.outflow if self._exchange is not None else None
         if outflow is None or not outflow.begun:
             self._word(error)
             return
         with contextlib.suppress(StreamClosedError, asyncio.TimeoutError):
-            self.write(self.dialect.last_words(failure))
+            assert self._exchange is not None, "it has an outflow"
+            self.write(self._exchange.last_words(failure))
             await asyncio.wait_for(asyncio.shield(self.flush()), 1.0)
             if not isinstance(error, SlowConsumer):
                 return
@@ -266,6 +265,12 @@ def _by_status(status: int) -> Exception:
 
 class OwnServing(Serving):
     """A route of a stand-alone gateway."""
+
+    def set_default_headers(self) -> None:
+        """A listed site may read every answer: tornado drops what is set later for an error."""
+        super().set_default_headers()
+        if hasattr(self, "gateway"):  # not yet when tornado makes the handler
+            self._allow_origin()
 
     async def admit(self) -> str:
         """Host, Origin, token."""

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from llmkernel.errors import (
+    TABLE,
+    InvalidRequest,
+    LLMKernelError,
+    RequestEnded,
+    StartFailed,
+    Unavailable,
+    WorkerNotFound,
+)
 from llmkernel.gateway.worker_metrics import WorkerMetrics
 from llmkernel.parts import STEP_SECONDS
 
@@ -25,18 +34,36 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = list(STEP_SECONDS)
 TOKENS = [float(2**k) for k in range(18)]
+_KEPT_OUT = ("unauthorized", "forbidden")
+"""Outcomes of those who may not ask: their requests are none, as in TGI, and alarm nobody."""
 _CAUSES = {
     "overloaded": "overloaded",
     "dropped": "dropped",
+    "slow_consumer": "dropped",
     "internal": "incomplete",
     "template_error": "template",
-    **dict.fromkeys(("syntax", "shape", "content_type", "too_large"), "validation"),
-    **dict.fromkeys(("invalid_request", "unsupported_field", "prompt_too_long"), "validation"),
 }
-"""What TGI calls an outcome; everything else went wrong in generation."""
+_CAUSES_OF_CLASSES: tuple[tuple[type[LLMKernelError], str], ...] = (
+    (InvalidRequest, "validation"),
+    (WorkerNotFound, "validation"),
+    (RequestEnded, "generation"),
+    (Unavailable, "healthcheck"),
+    (StartFailed, "healthcheck"),
+)
 
 _TOTAL = re.compile(rb"^((?:# (?:HELP|TYPE) )?tgi_\w+)_total(?=[ {])", re.MULTILINE)
 """The ending that prometheus_client gives all counters and TGI gives none of its own."""
+
+
+def cause(outcome: str) -> str:
+    """What TGI calls an outcome: `generation` is what broke after a worker had begun."""
+    if outcome in _CAUSES:
+        return _CAUSES[outcome]
+    known = TABLE.get(outcome)
+    if known is None:  # what is wrong with a request as HTTP
+        return "validation"
+    kinds = (word for kind, word in _CAUSES_OF_CLASSES if issubclass(known.exception, kind))
+    return next(kinds, "incomplete")
 
 
 class Metrics:
@@ -87,13 +114,13 @@ class Metrics:
         """Count a request that is over."""
         route = record.route or "unknown"
         self._http.labels(record.dialect, route, str(record.status)).inc()
-        if not record.generates:
+        if not record.generates or record.outcome in _KEPT_OUT:
             return
         self._requests.inc()
         if record.outcome == "ok":
             self._successes.inc()
         else:
-            self._failures.labels(_CAUSES.get(record.outcome, "generation")).inc()
+            self._failures.labels(cause(record.outcome)).inc()
         if record.outcome == "ok" and record.generated_tokens:
             self._measure(record)
 

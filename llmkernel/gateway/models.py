@@ -26,6 +26,7 @@ from llmkernel.gateway.lost import Lost, left_behind
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.replica import REPORT_SECONDS, Replica
 from llmkernel.gateway.settings import Settings
+from llmkernel.gateway.unknown import unknown_model, unknown_worker
 
 ANY_MODEL = frozenset({"", "tgi", "dummy", "default"})
 """What clients send where they have no model in mind: TGI's own name, huggingface_hub's."""
@@ -55,7 +56,7 @@ class Models:
         await self.refresh()
         for name in self._settings.workers:
             if name not in self.replicas:
-                raise WorkerNotFound(f"No worker {name!r} runs. `llmkernel list` shows which do.")
+                raise await asyncio.to_thread(unknown_worker, name)
         for model in models:
             await self.load(model)
         if not self.replicas and fallback is not None:
@@ -195,9 +196,7 @@ class Models:
         default = model in ANY_MODEL and not self.replicas
         if (error := self.lost.error(None if default else model)) is not None:
             raise error
-        names = self.names()
-        listed = f" There are: {', '.join(names)}." if names else " No worker runs."
-        raise WorkerNotFound(f"The model of the request does not run here.{listed}", field="model")
+        raise unknown_model(model, self.names(), self.replicas)
 
     # Loading and letting go ------------------------------------------------------
 

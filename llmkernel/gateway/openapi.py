@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from llmkernel.gateway.routes import Route
 from llmkernel.gateway.table import all_routes
 
 _REFERENCES = "#/components/schemas/{name}"
+_ROOMS = {"tgi": "TGI", "openai": "OpenAI"}
 _PLACE = re.compile(r"\{(\w+)\*?\}")
 _DESCRIPTION = (
     "The models of this machine in the dialects of other servers. Every route but /health and "
@@ -45,7 +47,11 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     shown = [route for route in routes if not route.hidden]
     types = [kind for route in shown for kind in _types(route)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCES)
-    found = iter(schemas)
+    short = _short_names(components)
+    components = {
+        short[name]: _tidy(_renamed(schema, short)) for name, schema in components.items()
+    }
+    found = iter(_renamed(list(schemas), short))
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
         given = {name: next(found) for name in _named(route)}
@@ -62,6 +68,45 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "security": [{"token": []}],
     }
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """A name for each schema: where several have one, that of the dialect goes before it."""
+    short: dict[str, str] = {}
+    for name in names:
+        *modules, last = name.split(".")
+        room = modules[2] if len(modules) > 2 else ""  # llmkernel.gateway.ROOM
+        short[name] = _ROOMS.get(room, room.title()) + last
+    assert len(set(short.values())) == len(short), "two schemas have one name"
+    return short
+
+
+def _renamed(value: Any, short: dict[str, str]) -> Any:
+    """The same with its references to schemas by their short names."""
+    if isinstance(value, list):
+        return [_renamed(each, short) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _REFERENCES.format(name=short[each.rpartition("/")[2]])
+        if key == "$ref"
+        else _renamed(each, short)
+        for key, each in value.items()
+    }
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema to be read: what is required first, no default that only says "nothing"."""
+    required = schema.get("required", ())
+    fields = schema.get("properties", {})
+    for field in fields.values():
+        if "default" in field and field["default"] is None:
+            del field["default"]
+    ordered = dict(sorted(fields.items(), key=lambda pair: pair[0] not in required))
+    more: dict[str, Any] = {"properties": ordered} if fields else {}
+    if "description" in schema:
+        more["description"] = inspect.cleandoc(schema["description"])
+    return schema | more
 
 
 def _named(route: Route) -> list[str]:
@@ -91,10 +136,10 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             for name in places
         ]
     if "body" in schemas:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schemas["body"]}},
-        }
+        content = {"schema": schemas["body"]}
+        if route.example is not None:
+            content["example"] = dict(route.example)
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     if route.open:
         operation["security"] = []
     return operation

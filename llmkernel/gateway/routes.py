@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Route:
     dialect: Dialect = OWN
     body: Any = None
     """The msgspec type that `exchange.read` is asked for; None takes no body."""
+    example: Mapping[str, Any] | None = None
+    """A body that any gateway answers, for the OpenAPI document."""
     answer: Any = None
     """The msgspec type of the answer, for the OpenAPI document; None is no JSON."""
     streams: str = ""

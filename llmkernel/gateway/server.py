@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from typing import Any
@@ -161,6 +162,11 @@ def _bind(settings: Settings) -> list[socket.socket]:
     try:
         return bind_sockets(settings.port, settings.host)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConnectionProblem(
+                f"The address {settings.host!r} cannot be used ({error.strerror}). Give one of "
+                "this machine with --host, or 0.0.0.0 for all of them."
+            ) from None
         raise ConnectionProblem(
             f"Port {settings.port} cannot be used ({error.strerror}). Choose another with --port, "
             "or 0 for any free one."

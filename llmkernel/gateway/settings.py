@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
+import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
+from llmkernel.config import WorkerConfig
 from llmkernel.errors import InvalidRequest
+from llmkernel.params import BOUNDS, MAX_STOPS
 
 MAX_BODY_BYTES = 2_000_000
 MAX_HEADER_BYTES = 64 * 1024
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_MOST = {
+    "max_best_of": int(BOUNDS["best_of"].high),
+    "max_stop_sequences": MAX_STOPS,
+    "max_top_n_tokens": int(BOUNDS["logprobs"].high),
+}
+"""What a worker takes: a limit above would only put off the refusal, in other words."""
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_ORIGIN = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
+)
+_SECONDS = ("unload_after", "idle_seconds", "write_seconds", "keep_alive_seconds", "drain_seconds")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +51,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if value is not None and value < (0 if name == "max_top_n_tokens" else 1):
                 raise InvalidRequest(f"{name} must be at least 1, and was {value}.", field=name)
+        for name, highest in _MOST.items():
+            value = getattr(self, name)
+            if value > highest:
+                raise InvalidRequest(
+                    f"{name} must be at most {highest}, which is what a worker takes, and was "
+                    f"{value}.",
+                    field=name,
+                )
         longest, most = self.max_input_tokens, self.max_total_tokens
         if longest is not None and most is not None and longest >= most:
             raise InvalidRequest(
@@ -75,3 +100,46 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     otlp_service_name: str = "llmkernel.gateway"
     drain_seconds: float = 30.0
     """How long a stop waits for what is in flight."""
+
+    def __post_init__(self) -> None:
+        for name in _SECONDS:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise InvalidRequest(
+                    f"{name} must be a number of seconds, and was {value}.", field=name
+                )
+        checks: dict[str, Callable[[str], str]] = {
+            "allow_models": _wrong_model,
+            "allow_hosts": _wrong_host,
+            "allow_origins": _wrong_origin,
+        }
+        for name, check in checks.items():
+            for value in getattr(self, name):
+                wrong = check(value)
+                if wrong:
+                    raise InvalidRequest(f"{name} has {value!r}. {wrong}", field=name)
+        WorkerConfig.build(**self.load_settings)  # now, not when the first model is loaded
+
+
+def _wrong_model(value: str) -> str:
+    return "" if value.strip() else "Name a model: the id at its hub, a folder, or demo."
+
+
+def _wrong_host(value: str) -> str:
+    """Why a Host header can never be this one."""
+    try:
+        ipaddress.ip_address(value.strip("[]"))
+    except ValueError:
+        if not _NAME.fullmatch(value):
+            return "Give a name alone, such as models.example, without a scheme, port or wildcard."
+    return ""
+
+
+def _wrong_origin(value: str) -> str:
+    """Why a browser can never send this as an Origin."""
+    if value == "null" or _ORIGIN.fullmatch(value):
+        return ""
+    return (
+        "Give each site as its browser writes it, such as https://app.example or "
+        "http://localhost:3000: there are no wildcards."
+    )

@@ -49,7 +49,7 @@ def check(submit: Submit, info: ModelInfo, vocab_size: int) -> None:
                 needed=len(submit.prompt),
                 limit=info.context_length,
             )
-        _check_ids("The prompt", submit.prompt, vocab_size)
+        _check_ids("prompt", submit.prompt, vocab_size)
     _check_ids("stop_token_ids", submit.params.stop_token_ids, vocab_size)
     _check_ids("logit_bias", list(submit.params.logit_bias), vocab_size)
 
@@ -190,5 +190,6 @@ def _logprob_size(prompt: Sequence[int], alternatives: int) -> int:
 def _check_ids(what: str, token_ids: Sequence[int], vocab_size: int) -> None:
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
         raise InvalidRequest(
-            f"{what} holds an id outside the vocabulary, which has ids 0 to {vocab_size - 1}."
+            f"{what} holds an id outside the vocabulary, which has ids 0 to {vocab_size - 1}.",
+            field=what,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from llmkernel.errors import TABLE, Overloaded, PromptTooLong, from_code
@@ -12,6 +13,7 @@ from llmkernel.gateway.faults import Failure, Refusal, failure_of
 from llmkernel.gateway.ollama.dialect import OLLAMA
 from llmkernel.gateway.openai.dialect import OPENAI
 
+TURN = [{"role": "user", "content": "x"}]
 KINDS = ["unauthorized", "forbidden", "not_found", "method", "too_large", "syntax", "shape"]
 NOT_THEIRS = (408, 424, 426, 499)
 """Below 500 in the table, and still nothing that the sender of the request did."""
@@ -60,3 +62,118 @@ def test_a_broken_stream_ends_without_the_sign_of_a_whole_one():
         assert words.endswith(b"\n\n")
         assert b"[DONE]" not in words
         assert b"message_stop" not in words
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions", "/completions", "/embeddings", "/responses", "/models", "/models/demo"],
+)
+def test_a_forgotten_version_is_told_to_openais_clients(scripted, path):
+    answer = scripted.post(path, {})
+    assert answer.status_code == 404
+    assert "OpenAI's routes are under /v1" in answer.json()["error"]["message"]
+
+
+def test_a_forgotten_or_doubled_version_is_told_to_anthropics_clients(scripted):
+    for path, says in (("/messages", "under /v1"), ("/v1/v1/messages", "has /v1 twice")):
+        answer = scripted.post(path, {})
+        assert answer.status_code == 404
+        assert says in answer.json()["error"]["message"]
+        assert answer.json()["type"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/show", {}),
+    ],
+)
+def test_a_mistyped_model_is_named_with_the_near_one(scripted, path, body):
+    answer = scripted.post(path, body | {"model": "Scriptet"})
+    assert answer.status_code == 404
+    said = "The model 'Scriptet' does not run here. Did you mean 'scripted'? There are: scripted."
+    assert said in answer.text
+    long = scripted.post(path, body | {"model": "x\n\u202e" + "y" * 5000})
+    assert "'x" + "y" * 79 + "…'" in long.text
+    assert len(long.content) < 400
+
+
+def test_a_path_of_a_mistyped_model_is_told_too(scripted):
+    error = scripted.get("/v1/models/scriptd").json()["error"]
+    assert "Did you mean 'scripted'?" in error["message"]
+
+
+def test_without_any_worker_a_request_says_how_to_start_one(open_gate, scripted):
+    gate = open_gate(allow_models=())
+    gate.server.gateway.models._settings = msgspec.structs.replace(
+        gate.server.settings, workers=("nobody",)
+    )
+    for replica in list(gate.server.gateway.models.replicas):
+        gate.loop.call_soon_threadsafe(gate.server.gateway.models.replicas.pop, replica)
+    answer = gate.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == ("No worker runs: `llmkernel start` starts one.")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/chat/completions", {"messages": [], "max_token": 5}, "'max_tokens'"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "contents": 1}]}, "'content'"),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "stream_options": {"includes_usage": True}},
+            "'include_usage'",
+        ),
+        (
+            "/v1/messages",
+            {"messages": [], "max_tokens": 1, "stop_sequence": []},
+            "'stop_sequences'",
+        ),
+        ("/api/chat", {"model": "x", "options": {"temperatur": 1}}, "'temperature'"),
+        ("/generate", {"inputs": "x", "parameters": {"max_new_token": 1}}, "'max_new_tokens'"),
+    ],
+)
+def test_a_mistyped_field_is_answered_with_the_near_one(scripted, path, body, says):
+    answer = scripted.post(path, body)
+    assert answer.status_code in (400, 422)
+    assert f". Did you mean {says}?" in answer.text
+    far = scripted.post(path, {**body, "zzzzzz": 1})
+    assert "Did you mean 'z" not in far.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/messages", {"messages": TURN, "max_tokens": 0}, "max_tokens must be at least 1."),
+        (
+            "/api/chat",
+            {"model": "scripted", "messages": TURN, "options": {"num_predict": 0}},
+            "options.num_predict must be at least 1.",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": TURN, "max_tokens": 0},
+            "max_tokens must be at least 1.",
+        ),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 0}, "max_output_tokens must be at"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0}, "0 only scores a prompt, with echo."),
+    ],
+)
+def test_an_answer_of_no_tokens_is_refused_in_the_words_of_the_dialect(scripted, path, body, says):
+    answer = scripted.post(path, body)
+    assert answer.status_code == 400
+    assert says in answer.text
+    assert "prompt_logprobs" not in answer.text
+
+
+@pytest.mark.parametrize("prompt", [[-1], [1, 2**31], [1, 10**6], [[1], [10**6]]])
+def test_a_bad_token_id_names_its_field(scripted, prompt):
+    answer = scripted.post("/v1/completions", {"prompt": prompt, "max_tokens": 1})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+    tokens = prompt if isinstance(prompt[0], int) else prompt[1]
+    error = scripted.post("/detokenize", {"tokens": tokens}).json()["error"]
+    assert error["param"] == "tokens"

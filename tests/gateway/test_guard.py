@@ -161,3 +161,38 @@ def test_a_listed_site_may_send_the_headers_of_the_clients(open_gate, scripted):
     assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
     foe = ("Origin", "https://foe.example")
     refused(ask(gate, "OPTIONS", "/v1/chat/completions", foe), 403)
+
+
+def test_a_listed_site_may_read_what_went_wrong(open_gate, scripted):
+    gate = open_gate(allow_origins=("https://friend.example",), limits={"payload_limit": 1})
+    friend = ("Origin", "https://friend.example")
+    known = (friend, *BEARER.items())
+    answers = [
+        (401, ask(gate, "POST", "/v1/chat/completions", friend, *JSON.items())),
+        (404, ask(gate, "GET", "/nowhere", *known)),
+        (405, ask(gate, "GET", "/generate", *known)),
+        (413, ask(gate, "POST", "/generate", *known, *JSON.items())),
+        (415, ask(open_gate(allow_origins=(friend[1],)), "POST", "/generate", *known)),
+    ]
+    for status, answer in answers:
+        assert answer.status == status
+        assert answer.headers["Access-Control-Allow-Origin"] == friend[1]
+        assert answer.headers["Vary"] == "Origin"
+        assert "x-request-id" in answer.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/generate", "/v1/chat/completions", "/v1/messages", "/api/chat", "/llmkernel/status"]
+)
+def test_a_wrong_token_is_told_from_a_missing_one(scripted, path):
+    def said(*headers: tuple[str, str]) -> str:
+        method = "GET" if path == "/llmkernel/status" else "POST"
+        answer = ask(scripted, method, path, *JSON.items(), *headers)
+        refused(answer, 401)
+        return answer.body.decode()
+
+    for missing in (said(), said(("Authorization", TOKEN)), said(("Authorization", "Bearer "))):
+        assert "A token is needed: send it as `Authorization: Bearer TOKEN`." in missing
+    for wrong in (said(("Authorization", "Bearer wrong")), said(("X-Api-Key", "wrong"))):
+        assert "is not this gateway's" in wrong
+        assert "llmkernel-gateway.token" in wrong

@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import json
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -62,6 +64,52 @@ def test_a_client_that_leaves_has_its_request_cancelled(endless, path):
     assert endless.server.gateway.recent.requests[0].outcome == "dropped"
 
 
+USER = [{"role": "user", "content": "go on"}]
+DIALECTS = {
+    "/generate_stream": LONG,
+    "/generate": LONG,
+    "/v1/chat/completions": {"messages": USER, "stream": True},
+    "/v1/completions": {"prompt": ["a", "b"], "max_tokens": 15_000, "stream": True},
+    "/v1/responses": {"input": "go on", "stream": True},
+    "/v1/messages": {"messages": USER, "max_tokens": 15_000, "stream": True},
+    "/api/chat": {"model": "endless", "messages": USER},
+}
+
+
+@pytest.mark.parametrize("path", DIALECTS)
+def test_what_was_generated_for_who_left_is_counted(endless, path):
+    recent = endless.server.gateway.recent.requests
+    recent.clear()
+    before = endless.status("endless").load.tokens_generated
+    sock = raw(endless.port, path, DIALECTS[path])
+    wait_until(
+        lambda: endless.status("endless").load.tokens_generated > before + 20,
+        seconds=10,
+        what="some tokens",
+    )
+    sock.close()
+    wait_until(lambda: recent, seconds=5, what="its end")
+    assert recent[0].outcome == "dropped"
+    assert recent[0].generated_tokens >= 10
+    assert recent[0].prompt_tokens >= 2
+
+
+def test_a_worker_that_dies_in_a_stream_has_its_tokens_counted(worker, open_gate):
+    killed = worker("killed", ENDLESS)
+    gateway = open_gate(workers=("killed",))
+    body = {"input": "go on", "stream": True}
+    with gateway.http.stream("POST", "/v1/responses", json=body) as answer:
+        lines = answer.iter_lines()
+        for _ in range(60):
+            next(lines)
+        os.kill(killed.pid, signal.SIGKILL)
+        rest = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert [event["type"] for event in rest[-2:]] == ["error", "response.failed"]
+    recent = gateway.server.gateway.recent.requests
+    wait_until(lambda: recent, seconds=5, what="its end")
+    assert (recent[0].outcome, recent[0].generated_tokens > 10) == ("worker_died", True)
+
+
 def test_a_neighbour_does_not_notice_who_leaves(endless):
     body = {"inputs": "a neighbour", "parameters": {"max_new_tokens": 120}}
     alone = endless.post("/generate", body).json()
@@ -84,6 +132,8 @@ def test_a_reader_that_does_not_read_is_cut(worker, open_gate):
     recent = impatient.server.gateway.recent.requests
     wait_until(lambda: recent, seconds=30, what="the stream to be cut")
     assert recent[0].outcome == "slow_consumer"
+    assert recent[0].generated_tokens > 50
+    assert recent[0].prompt_tokens == len("go on") + 1
     wait_until(lambda: impatient.status("quick").load.running == 0, seconds=5, what="its end")
     wait_until(lambda: not impatient.server._http._connections, seconds=5, what="the cut")
     sock.close()
@@ -108,6 +158,24 @@ def test_more_than_the_permits_is_refused_at_once(worker, open_gate):
     wait_until(lambda: narrow.server.gateway.permits.taken == 0, seconds=5, what="free permits")
     best = {"inputs": "x", "parameters": {"best_of": 2, "do_sample": True, "max_new_tokens": 2}}
     assert narrow.post("/generate", best).status_code == 200
+
+
+def test_what_never_fits_is_not_asked_to_try_again(worker, open_gate):
+    worker("endless", ENDLESS)
+    narrow = open_gate(workers=("endless",), limits={"max_concurrent_requests": 3})
+    body = {"messages": USER, "n": 5, "max_tokens": 2}
+    many = narrow.post("/v1/chat/completions", body)
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "n")
+    assert "up to 3 at once" in many.json()["error"]["message"]
+    assert "Retry-After" not in many.headers
+    prompts = {"prompt": ["a", "b"], "n": 2, "max_tokens": 2}
+    assert narrow.post("/v1/completions", prompts).status_code == 400
+    assert narrow.post("/v1/completions", {**prompts, "n": 1}).status_code == 200
+    several = {"instances": [{"inputs": "x", "parameters": {"max_new_tokens": 2}}] * 4}
+    assert narrow.post("/vertex", several).status_code == 422
+    with narrow.server.gateway.permits.take():
+        full = narrow.post("/v1/chat/completions", {**body, "n": 3})
+    assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
 
 
 def test_connections_have_a_number(worker, open_gate):
@@ -222,6 +290,24 @@ def test_a_stop_lets_work_end_and_cuts_what_takes_too_long(worker):
         received += part
     sock.close()
     assert b'"error_type":"healthcheck"' in received
+
+
+def test_a_response_that_a_stop_cuts_is_failed(worker):
+    worker("endless", ENDLESS)
+    with gate(workers=("endless",), drain_seconds=0.2) as hasty:
+        sock = raw(hasty.port, "/v1/responses", {"input": "go on", "stream": True})
+        wait_until(lambda: hasty.server.gateway.permits.taken == 1, seconds=10, what="a request")
+        time.sleep(0.3)
+    received = b""
+    while part := sock.recv(65536):
+        received += part
+    sock.close()
+    lines = received.decode().splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["response"]["error"]["code"] == "draining"
+    assert "event: response.failed" in lines
 
 
 def test_while_it_stops_new_requests_are_refused(endless):

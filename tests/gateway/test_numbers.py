@@ -13,6 +13,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmkernel.errors import TABLE, RequestEnded
+from llmkernel.gateway.faults import _STATUS
+from llmkernel.gateway.metrics import cause
 from llmkernel.gateway.tracing import Tracer
 from tests.conftest import wait_until
 from tests.gateway.serving import Gate
@@ -57,6 +60,32 @@ def test_requests_are_counted_under_tgis_names(open_gate, scripted):
     for name in ("duration", "validation_duration", "queue_duration", "inference_duration"):
         assert found[f"tgi_request_{name}_count",] == 1
     assert found["tgi_request_mean_time_per_token_duration_count",] == 1
+
+
+def test_what_generated_nothing_did_not_fail_in_generation(open_gate, scripted):
+    gate = open_gate()
+    before = samples(gate)
+    chat = {"messages": [{"role": "user", "content": "x"}]}
+    wrong = {"Authorization": "Bearer wrong"}
+    assert gate.post("/v1/chat/completions", chat, headers=wrong).status_code == 401
+    assert gate.post("/generate", BODY, headers=wrong).status_code == 401
+    assert gate.post("/generate", BODY, headers={"Host": "evil.example"}).status_code == 403
+    assert not [name for name, *_ in gained(gate, before) if name.startswith("tgi_request")]
+    assert gate.post("/v1/chat/completions", chat | {"model": "dmo"}).status_code == 404
+    gate.server.gateway.permits.closed = True
+    assert gate.post("/generate", BODY).status_code == 503
+    found = gained(gate, before)
+    assert found["tgi_request_count_total",] == 2
+    failures = {key[1][1]: n for key, n in found.items() if key[0] == "tgi_request_failure_total"}
+    assert failures == {"validation": 1, "healthcheck": 1}
+
+
+@pytest.mark.parametrize("code", [*TABLE, *_STATUS, "dropped"])
+def test_each_outcome_has_a_cause_of_tgis(code):
+    broke = code in TABLE and issubclass(TABLE[code].exception, RequestEnded)
+    assert (cause(code) == "generation") == (broke and code != "slow_consumer")
+    words = {"validation", "overloaded", "dropped", "incomplete", "template", "generation"}
+    assert cause(code) in words | {"healthcheck"}
 
 
 def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):

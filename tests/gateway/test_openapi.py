@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import re
 from collections import Counter
@@ -35,6 +36,30 @@ def test_every_reference_leads_somewhere():
     document = json.dumps(describe(all_routes()))
     schemas = json.loads(document)["components"]["schemas"]
     assert set(REFERENCE.findall(document)) <= set(schemas)
+
+
+def test_schemas_are_named_as_people_would_and_have_the_required_fields_first():
+    schemas = describe(all_routes())["components"]["schemas"]
+    assert [name for name in schemas if "." in name] == []
+    assert {"OpenAIChatRequest", "OllamaChatRequest", "TGIGenerateRequest"} <= set(schemas)
+    chat = schemas["OpenAIChatRequest"]
+    assert next(iter(chat["properties"])) == "messages"
+    assert "default" not in chat["properties"]["temperature"]
+    assert "\n  " not in chat["description"]
+    for schema in schemas.values():
+        needed = [name in schema.get("required", ()) for name in schema.get("properties", {})]
+        assert needed == sorted(needed, reverse=True)
+
+
+def test_every_example_is_answered(scripted):
+    examples = [(r.path, r.example) for r in all_routes() if r.example is not None]
+    assert {path for path, _ in examples} >= {r.path for r in all_routes() if r.permit} - {
+        "/vertex"
+    }
+    text = scripted.get("/docs").text
+    for path, body in examples:
+        assert scripted.post(path, body).status_code == 200
+        assert html.escape(json.dumps(body, indent=2)) in text
 
 
 def test_only_what_is_open_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from urllib.parse import quote
 
 import pytest
 
@@ -56,6 +57,12 @@ def page(scripted):
         )
         yield page
         browser.close()
+
+
+def test_a_browser_that_has_the_token_in_its_address_shows_them_too(scripted, page):
+    page.goto(scripted.url.replace("://", f"://any:{quote(TOKEN)}@") + "/")
+    page.wait_for_selector("section.card")
+    assert page.is_hidden("#problem")
 
 
 def test_a_browser_shows_workers_and_requests(scripted, page):

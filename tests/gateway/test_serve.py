@@ -20,6 +20,7 @@ import pytest
 
 from llmkernel.errors import ConnectionProblem, InvalidRequest
 from llmkernel.gateway import credentials
+from llmkernel.gateway.settings import Limits, Settings
 from tests.cli import terminal
 from tests.conftest import wait_until
 
@@ -184,12 +185,61 @@ def test_without_the_extra_its_name_is_told(runtime_dir, tmp_path):
         (["--worker", "nobody"], 3, "No worker 'nobody' runs"),
         (["--kv-cache", "lots", "scripted"], 2, "'lots' is no size"),
         (["scripted:fail_load=not_enough_memory"], 5, ""),
+        (["--kv-cache", "lots", "--worker", "nobody"], 2, "'lots' is no size"),
+        (["--device", "tpu", "--worker", "nobody"], 2, "device must be"),
+        (
+            ["--unload-after", "nan", "--allow-model", "demo", "-m", "x"],
+            2,
+            "unload_after must be a number",
+        ),
+        (["--drain-seconds", "nan", "--worker", "nobody"], 2, "drain_seconds must be a number"),
+        (["--drain-seconds", "inf", "--worker", "nobody"], 2, "drain_seconds must be a number"),
+        (["--allow-model", "", "--worker", "nobody"], 2, "Name a model"),
+        (["--allow-origin", "*", "--worker", "nobody"], 2, "such as https://app.example"),
+        (["--allow-origin", "app.example", "--worker", "nobody"], 2, "such as https://app.example"),
+        (["--allow-origin", "https://a.example/x", "--worker", "nobody"], 2, "browser writes it"),
+        (["--allow-host", "evil.com:80", "--worker", "nobody"], 2, "without a scheme, port"),
+        (["--max-top-n-tokens", "50", "--worker", "nobody"], 2, "must be at most 20"),
+        (["--max-stop-sequences", "50", "--worker", "nobody"], 2, "must be at most 16"),
+        (["--max-best-of", "100", "--worker", "nobody"], 2, "must be at most 64"),
+        (["--host", "999.1.1.1", "--worker", "nobody"], 4, "The address '999.1.1.1' cannot be"),
+        (["--host", "192.0.2.1", "--worker", "nobody"], 4, "The address '192.0.2.1' cannot be"),
     ],
 )
 def test_what_cannot_be_served_ends_with_a_word(runtime_dir, arguments, code, says):
     done = terminal.run("serve", "--port", "0", *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert says in done.stderr
+
+
+def test_a_mistyped_worker_is_answered_with_the_near_one_and_all_that_run(
+    runtime_dir, start_worker
+):
+    start_worker("scripted", name="demo")
+    start_worker("scripted", name="other")
+    done = terminal.run("serve", "--port", "0", "-m", "dmo")
+    assert done.returncode == 3
+    assert "No worker 'dmo' runs. Did you mean 'demo'? Running: demo, other." in done.stderr
+    assert done.stderr.count("llmkernel list") == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "allow_origins": (
+                "https://app.example",
+                "http://[::1]:3000",
+                "null",
+                "tauri://localhost",
+            )
+        },
+        {"allow_hosts": ("models.example", "10.0.0.7", "fe80::1", "[fe80::1]", "my_host")},
+        {"limits": Limits(max_best_of=64, max_stop_sequences=16, max_top_n_tokens=20)},
+    ],
+)
+def test_what_can_be_served_is_taken(given):
+    assert Settings(**given)
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(runtime_dir, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from llmkernel.gateway.guard import _WHERE, _WRONG
 from tests.gateway.clients.own_packages import INSTALL_SECONDS, Python, own_python
 from tests.gateway.serving import TOKEN
 
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_SECONDS + 60)]
 CODE = """
 import asyncio, json, sys
 from text_generation import AsyncClient, Client
-from text_generation.errors import ValidationError
+from text_generation.errors import UnknownError, ValidationError
 
 headers = {"Authorization": "Bearer " + sys.argv[2]}
 client, prompt, found = Client(sys.argv[1], headers=headers), "How do I", {}
@@ -32,6 +33,11 @@ for name, call in (("whole", client.generate), ("stream", client.generate_stream
     except ValidationError as error:
         found[name] = str(error)
 
+try:
+    Client(sys.argv[1], headers={"Authorization": "Bearer wrong"}).generate(prompt)
+except UnknownError as error:
+    found["wrong"] = str(error)
+
 async def both():
     asynchronous = AsyncClient(sys.argv[1], headers=headers)
     answer = await asynchronous.generate(prompt, max_new_tokens=60)
@@ -41,6 +47,7 @@ async def both():
 found["async"] = asyncio.run(both())
 print(json.dumps(found))
 """
+WRONG = f"{_WRONG} {_WHERE}"
 
 
 @pytest.fixture(scope="module")
@@ -65,4 +72,5 @@ def test_every_call_that_has_a_route_here(scripted, python):
         "whole": too_many,
         "stream": too_many,
         "async": [text, text],
+        "wrong": WRONG,
     }

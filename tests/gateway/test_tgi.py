@@ -228,9 +228,10 @@ def test_a_body_in_chunks_is_bounded_too(scripted):
     assert answer.status_code == 413
 
 
-def test_no_token_is_an_empty_401(scripted):
-    answer = scripted.http.post("/generate", json={}, headers={"Authorization": "Bearer no"})
-    assert (answer.status_code, answer.content) == (401, b"")
+def test_no_token_is_told_as_json_that_the_clients_show(scripted):
+    answer = scripted.http.post("/generate", json={}, headers={"Authorization": "none"})
+    assert answer.status_code == 401
+    assert answer.json()["error"].startswith("A token is needed: send it as `Authorization: Bea")
 
 
 def test_tokenize_says_where_each_token_is(scripted):

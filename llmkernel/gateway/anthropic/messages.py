@@ -31,8 +31,7 @@ async def create_message(exchange: Exchange) -> None:
         if request.stream:
             await _stream(exchange, ask, replica, head)
             return
-        generation = await ask.whole(client_for(exchange, replica))
-    exchange.count(generation)
+        generation = await exchange.counted(ask.whole(client_for(exchange, replica)))
     exchange.answer(answers.answer(head, generation))
 
 
@@ -49,7 +48,8 @@ async def count_tokens(exchange: Exchange) -> None:
 
 async def _stream(exchange: Exchange, ask: Ask, replica: Replica, head: Head) -> None:
     out = exchange.stream()
-    async with ask.stream(client_for(exchange, replica)) as deltas:
+    deltas = ask.stream(client_for(exchange, replica))
+    async with exchange.reading(deltas):
         # clients show the size of the prompt from the first event on
         tokens = await replica.client.tokenize(ask.messages or [])
         events = MessageStream(head, len(tokens))
@@ -58,6 +58,5 @@ async def _stream(exchange: Exchange, ask: Ask, replica: Replica, head: Head) ->
             for event in [*first, *events.delta(delta)]:
                 await out.event(event, event.type)
             first = []
-    exchange.count(deltas.generation)
     for event in [*first, *events.end(deltas.generation)]:
         await out.event(event, event.type)

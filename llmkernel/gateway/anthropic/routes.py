@@ -13,6 +13,7 @@ from llmkernel.gateway.outflow import EVENT_STREAM
 from llmkernel.gateway.routes import Route
 
 _route = partial(Route, dialect=ANTHROPIC)
+_TURNS = [{"role": "user", "content": "How do I stop a cell?"}]
 
 ROUTES = [
     _route(
@@ -21,6 +22,7 @@ ROUTES = [
         act=create_message,
         summary="The next turn of a conversation",
         body=MessagesRequest,
+        example={"model": "tgi", "messages": _TURNS, "max_tokens": 60},
         answer=Message,
         streams=EVENT_STREAM,
         event=MessageEvent,
@@ -32,6 +34,7 @@ ROUTES = [
         act=count_tokens,
         summary="The tokens of a conversation",
         body=Conversation,
+        example={"model": "tgi", "messages": _TURNS},
         answer=TokenCount,
     ),
 ]

@@ -46,16 +46,15 @@ async def _answer(exchange: Exchange, request: Common, ask: Ask | None, kind: Ki
         if request.stream is not False:
             await _stream(exchange, ask, replica, lines)
             return
-        generation = await ask.whole(client_for(exchange, replica))
-    exchange.count(generation)
+        generation = await exchange.counted(ask.whole(client_for(exchange, replica)))
     exchange.answer(lines.whole(generation))
 
 
 async def _stream(exchange: Exchange, ask: Ask, replica: Replica, lines: Lines) -> None:
     out = exchange.stream(NDJSON)
-    async with ask.stream(client_for(exchange, replica)) as deltas:
+    deltas = ask.stream(client_for(exchange, replica))
+    async with exchange.reading(deltas):
         async for delta in deltas:
             for line in lines.delta(delta):
                 await out.line(line)
-    exchange.count(deltas.generation)
     await out.line(lines.end(deltas.generation))

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from llmkernel._version import __version__
-from llmkernel.errors import UnsupportedField, WorkerNotFound
+from llmkernel.errors import UnsupportedField
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.models import Models
 from llmkernel.gateway.ollama.names import named, plain
 from llmkernel.gateway.replica import Replica
+from llmkernel.gateway.unknown import unknown_model
 from llmkernel.protocol import ModelInfo
 
 _EPOCH = datetime.fromtimestamp(0, UTC).isoformat()
@@ -161,7 +162,7 @@ def _known(models: Models, given: str) -> str:
     """The name of a model that may be named. Raises WorkerNotFound."""
     name = plain(models, given)
     if name not in models.names() and not models.serving(name):
-        raise WorkerNotFound("There is no such model here. GET /api/tags lists them.")
+        raise unknown_model(given, models.names(), models.replicas)
     return name
 
 

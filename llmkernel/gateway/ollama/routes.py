@@ -31,6 +31,7 @@ from llmkernel.gateway.unsupported import unsupported
 _get = partial(Route, method="GET", dialect=OLLAMA)
 # curl and Ollama's own program send no content type
 _post = partial(Route, method="POST", dialect=OLLAMA, any_content_type=True)
+_TURNS = [{"role": "user", "content": "How do I stop a cell?"}]
 
 UNSUPPORTED = {
     "/api/create": "Models are not made here. Start one with `llmkernel start MODEL`.",
@@ -47,6 +48,7 @@ ROUTES = [
         act=chat,
         summary="The next turn of a conversation",
         body=ChatRequest,
+        example={"model": "tgi", "messages": _TURNS, "options": {"num_predict": 60}},
         answer=Line,
         streams=NDJSON,
         event=Line,
@@ -57,6 +59,7 @@ ROUTES = [
         act=generate,
         summary="An answer to a prompt",
         body=GenerateRequest,
+        example={"model": "tgi", "prompt": "How do I", "stream": False},
         answer=Line,
         streams=NDJSON,
         event=Line,

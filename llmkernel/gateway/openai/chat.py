@@ -17,7 +17,7 @@ async def complete_chat(exchange: Exchange) -> None:
     request = exchange.read(ChatRequest)
     ask = chat_request.ask(request)
     exchange.validated()
-    with exchange.permits(ask.params.width - 1):
+    with exchange.permits(ask.params.width, "n"):
         async with exchange.lease(request.model) as replica:
             head = new_head("chatcmpl-", replica.model)
             client = client_for(exchange, replica, request.cache_salt)
@@ -25,18 +25,17 @@ async def complete_chat(exchange: Exchange) -> None:
                 usage = chat_request.wants_usage(request)
                 await _stream(exchange, ask, client, ChatStream(head, include_usage=usage))
                 return
-            generation = await ask.whole(client)
-    exchange.count(generation)
+            generation = await exchange.counted(ask.whole(client))
     exchange.answer(chat_answer.answer(head, generation))
 
 
 async def _stream(exchange: Exchange, ask: Ask, client: AsyncClient, chunks: ChatStream) -> None:
     out = exchange.stream()
-    async with ask.stream(client) as deltas:
+    deltas = ask.stream(client)
+    async with exchange.reading(deltas):
         async for delta in deltas:
             for chunk in chunks.delta(delta):
                 await out.event(chunk)
-    exchange.count(deltas.generation)
     for chunk in chunks.end(deltas.generation):
         await out.event(chunk)
     await out.done()

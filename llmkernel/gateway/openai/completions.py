@@ -21,19 +21,24 @@ async def complete(exchange: Exchange) -> None:
     request = exchange.read(CompletionRequest)
     asks = completion_request.asks(request, exchange.gateway.settings.limits.max_client_batch_size)
     exchange.validated()
-    with exchange.permits(sum(ask.params.width for ask in asks) - 1):
+    with exchange.permits(sum(ask.params.width for ask in asks), _several(request)):
         async with exchange.lease(request.model) as replica:
             answer = _stream if request.stream else _whole
             client = client_for(exchange, replica, request.cache_salt)
             await answer(exchange, request, asks, client, new_head("cmpl-", replica.model))
 
 
+def _several(request: CompletionRequest) -> str:
+    """The field that most of the answers come from."""
+    if (request.best_of or 1) > 1:
+        return "best_of"
+    return "n" if (request.n or 1) > 1 else "prompt"
+
+
 async def _whole(
     exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
 ) -> None:
-    generations = await together(ask.whole(client) for ask in asks)
-    for generation in generations:
-        exchange.count(generation)
+    generations = await together(exchange.counted(ask.whole(client)) for ask in asks)
     echoes = await _echoes(asks, client) if request.echo else None
     exchange.answer(completion_answer.answer(head, generations, echoes))
 
@@ -46,14 +51,12 @@ async def _stream(
     echoes = chunks.echo(await _echoes(asks, client)) if request.echo else []
     out = exchange.stream()
     streams = [ask.stream(client) for ask in asks]
-    async with aclosing(merged(streams)) as deltas:
+    async with exchange.reading(*streams), aclosing(merged(streams)) as deltas:
         async for number, delta in deltas:
             for chunk in [*echoes, *chunks.delta(number, delta)]:
                 await out.event(chunk)
             echoes = []
     generations = [stream.generation for stream in streams]
-    for generation in generations:
-        exchange.count(generation)
     for chunk in [*echoes, *chunks.end(generations)]:
         await out.event(chunk)
     await out.done()

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from llmkernel.errors import WorkerNotFound
 from llmkernel.gateway.exchange import Exchange
+from llmkernel.gateway.unknown import unknown_model
 
 
 class Model(msgspec.Struct):
@@ -33,14 +33,12 @@ async def list_models(exchange: Exchange) -> None:
 
 
 async def retrieve_model(exchange: Exchange) -> None:
-    """One of them, by its id or the name of its worker. Raises WorkerNotFound."""
+    """One of them, by whatever name requests may call it. Raises WorkerNotFound."""
     models, asked = exchange.gateway.models, exchange.path["model"]
-    ids = {replica.name: replica.model for replica in models.replicas.values()}
-    found = ids.get(asked, asked)
+    serving = models.serving(asked)  # also for a name such as "tgi", which requests may have
+    found = serving[0].model if serving else asked
     if found not in models.names():
-        raise WorkerNotFound(
-            "There is no such model here. GET /v1/models lists them.", field="model"
-        )
+        raise unknown_model(asked, models.names(), models.replicas)
     exchange.answer(_model(found))
 
 

@@ -9,9 +9,10 @@ import msgspec
 
 from llmkernel.client import AsyncClient
 from llmkernel.client.generation import Generation
-from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.errors import InvalidRequest
+from llmkernel.gateway.dialects import sse
 from llmkernel.gateway.exchange import Exchange
-from llmkernel.gateway.faults import Refusal, failure_of
+from llmkernel.gateway.faults import Failure, Refusal
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.openai import response as shapes
 from llmkernel.gateway.openai import response_items, response_request
@@ -102,8 +103,7 @@ async def count_input(exchange: Exchange) -> None:
 async def _whole(
     exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
-    generation = await ask.whole(client)
-    exchange.count(generation)
+    generation = await exchange.counted(ask.whole(client))
     response = shapes.ended(response, new_id("msg_"), generation)
     _keep(exchange, response, turns, generation)
     exchange.answer(response)
@@ -113,34 +113,24 @@ async def _stream(
     exchange: Exchange, ask: Ask, client: AsyncClient, response: Response, turns: list[ChatMessage]
 ) -> None:
     events = ResponseStream(response, new_id("msg_"))
-    try:
-        generation = await _relay(exchange, ask, client, events)
-    except LLMKernelError as error:
-        if exchange.outflow is None or not exchange.outflow.begun:
-            raise
-        # the numbers of events go on, which the dialect's last words know nothing of
-        failure = failure_of(error)
-        exchange.record.outcome = failure.code
-        for event in events.fail(error_of(failure)):
-            await exchange.outflow.event(event, event.type)
-    else:
-        _keep(exchange, events.response, turns, generation)
 
+    def last_words(failure: Failure) -> bytes:
+        broken = events.fail(error_of(failure))
+        return b"".join(sse(msgspec.json.encode(event), event.type) for event in broken)
 
-async def _relay(
-    exchange: Exchange, ask: Ask, client: AsyncClient, events: ResponseStream
-) -> Generation:
+    # the numbers of events go on, which the dialect's last words know nothing of
+    exchange.last_words = last_words
     out = exchange.stream()
     first = events.begin()
-    async with ask.stream(client) as deltas:
+    deltas = ask.stream(client)
+    async with exchange.reading(deltas):
         async for delta in deltas:
             for event in [*first, *events.delta(delta)]:
                 await out.event(event, event.type)
             first = []
-    exchange.count(deltas.generation)
     for event in [*first, *events.end(deltas.generation)]:
         await out.event(event, event.type)
-    return deltas.generation
+    _keep(exchange, events.response, turns, deltas.generation)
 
 
 def _before(exchange: Exchange, request: ResponseRequest) -> list[ChatMessage]:

@@ -40,6 +40,7 @@ from llmkernel.gateway.routes import Route
 from llmkernel.gateway.unsupported import unsupported
 
 _route = partial(Route, dialect=OPENAI)
+_TURNS = [{"role": "user", "content": "How do I stop a cell?"}]
 UNSUPPORTED = {
     "/v1/responses/compact": "Conversations are not compacted here. Send a shorter input.",
     "/v1/embeddings": "Embeddings are not supported: this gateway writes text.",
@@ -53,6 +54,7 @@ ROUTES = [
         act=complete_chat,
         summary="The next turn of a conversation",
         body=ChatRequest,
+        example={"model": "tgi", "messages": _TURNS, "max_tokens": 60},
         answer=ChatCompletion,
         streams=EVENT_STREAM,
         event=ChatChunk,
@@ -64,6 +66,7 @@ ROUTES = [
         act=complete,
         summary="What follows after a prompt",
         body=CompletionRequest,
+        example={"model": "tgi", "prompt": "How do I", "max_tokens": 60},
         answer=Completion,
         streams=EVENT_STREAM,
         event=Completion,
@@ -89,6 +92,7 @@ ROUTES = [
         act=create_response,
         summary="The next turn, in OpenAI's newer words; may go on after an earlier response",
         body=ResponseRequest,
+        example={"model": "tgi", "input": "How do I stop a cell?", "max_output_tokens": 60},
         answer=Response,
         streams=EVENT_STREAM,
         event=ResponseEvent,

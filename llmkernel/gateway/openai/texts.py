@@ -41,7 +41,12 @@ async def detokenize(exchange: Exchange) -> None:
     """The text of token ids."""
     request = exchange.read(DetokenizeRequest)
     async with exchange.lease(request.model) as replica:
-        text = await replica.client.detokenize(request.tokens)
+        try:
+            text = await replica.client.detokenize(request.tokens)
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                error.message.replace("token_ids", "tokens"), field="tokens"
+            ) from None
     exchange.answer(Detokenized(text, text))
 
 

@@ -37,6 +37,8 @@ def _operation(document: dict[str, Any], method: str, path: str, operation: dict
     parts = [f"<p>{_text(operation['summary'])}</p>"]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
+        if "example" in body:
+            parts.append(f"<p>Example</p><pre>{_text(json.dumps(body['example'], indent=2))}</pre>")
         parts += ["<p>Body</p>", _schema(document, body["schema"])]
     for status, answer in operation["responses"].items():
         kinds = ", ".join(answer.get("content", {})) or "no body"

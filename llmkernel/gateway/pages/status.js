@@ -103,7 +103,9 @@ function show(status) {
 async function refresh() {
   const problem = byId("problem");
   try {
-    const answer = await fetch("llmkernel/status", { cache: "no-store" });
+    // a page opened with the token in its address has a base that fetch refuses, for its credentials
+    const base = location.origin + location.pathname;
+    const answer = await fetch(new URL("llmkernel/status", base), { cache: "no-store" });
     if (!answer.ok) throw new Error(`The gateway answers ${answer.status}.`);
     show(await answer.json());
     problem.hidden = true;

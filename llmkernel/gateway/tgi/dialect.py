@@ -13,7 +13,7 @@ _PLAIN = {
     "too_large": "Failed to buffer the request body: length limit exceeded. ",
 }
 """What is wrong with a body is told as text: its router leaves that to its HTTP library."""
-_EMPTY = ("unauthorized", "not_found", "method")
+_EMPTY = ("not_found", "method")
 _VALIDATION = ("invalid_request", "unsupported_field", "prompt_too_long")
 
 
@@ -26,6 +26,11 @@ class TGIDialect:
         """The answer for a failure."""
         if failure.code in _EMPTY:
             return Reply(failure.status, b"", "text/plain; charset=utf-8", failure.headers)
+        if failure.code == "unauthorized":
+            # with an error_type huggingface_hub would not say that it was a 401
+            return Reply(
+                failure.status, encode({"error": failure.message}), headers=failure.headers
+            )
         if failure.code in _PLAIN:
             text = _PLAIN[failure.code] + failure.message
             return Reply(

@@ -50,9 +50,8 @@ async def whole(
     """The answer to a request, and the headers that tell how long it took."""
     async with prepared(exchange, request, stream=False, full_text=full_text) as ready:
         with _copies(exchange, ready.plan.best_of):
-            answer = await _answer(exchange, ready)
+            answer = await exchange.counted(_answer(exchange, ready))
         exchange.record.max_new_tokens = ready.most(answer.usage.prompt_tokens)
-        exchange.count(answer)
         body = await response(answer, ready.plan, ready.inputs, ready.specials)
         return body, headers.timings(exchange.record, ready.replica, ready.inputs, answer)
 
@@ -106,7 +105,8 @@ async def _events(exchange: Exchange, ready: Ready) -> None:
     out = exchange.stream()
     out.headers(headers.stream(ready.replica, ready.inputs))
     streaming = Streaming(ready.plan, ready.inputs)
-    async with ready.stream() as deltas:
+    deltas = ready.stream()
+    async with exchange.reading(deltas):
         async for delta in deltas:
             if not streaming.most:
                 streaming.most = ready.most(deltas.prompt_tokens or 0)
@@ -114,9 +114,8 @@ async def _events(exchange: Exchange, ready: Ready) -> None:
                 await out.event(event)
     answer = deltas.generation
     exchange.record.max_new_tokens = ready.most(answer.usage.prompt_tokens)
-    exchange.count(answer)
     await out.event(streaming.last(answer, reason(answer)))
 
 
 def _copies(exchange: Exchange, best_of: int) -> contextlib.AbstractContextManager[None]:
-    return exchange.permits(best_of - 1) if best_of > 1 else contextlib.nullcontext()
+    return exchange.permits(best_of, "best_of") if best_of > 1 else contextlib.nullcontext()

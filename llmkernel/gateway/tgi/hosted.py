@@ -42,7 +42,7 @@ async def vertex(exchange: Exchange) -> None:
             f"`instances` must have 1 to {limit} entries. Given: {len(request.instances)}",
             field="instances",
         )
-    with exchange.permits(len(request.instances) - 1):
+    with exchange.permits(len(request.instances), "instances"):
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(_one(exchange, each)) for each in request.instances]
     exchange.answer(VertexResponse([answer.result() for answer in answers]))
@@ -60,8 +60,7 @@ async def _one(exchange: Exchange, instance: VertexInstance) -> str:
         )
     async with exchange.lease() as replica:
         client = client_for(exchange, replica)
-        answer = await client.chat(conversation(instance.messages or []))
-    exchange.count(answer)
+        answer = await exchange.counted(client.chat(conversation(instance.messages or [])))
     return answer.text
 
 

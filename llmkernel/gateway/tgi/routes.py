@@ -24,6 +24,7 @@ from llmkernel.gateway.tgi.schemas import (
 _post = partial(Route, method="POST", dialect=TGI)
 _generating = partial(_post, permit=True)
 _streaming = partial(_generating, streams=EVENT_STREAM, event=StreamEvent)
+_EXAMPLE = {"inputs": "How do I stop a cell?", "parameters": {"max_new_tokens": 60}}
 
 ROUTES = [
     _streaming(
@@ -31,6 +32,7 @@ ROUTES = [
         act=generate.compat,
         summary="Generate: a list of one answer, or a stream",
         body=CompatRequest,
+        example=_EXAMPLE,
         answer=list[GenerateResponse],
     ),
     _generating(
@@ -38,6 +40,7 @@ ROUTES = [
         act=generate.generate,
         summary="Generate",
         body=GenerateRequest,
+        example=_EXAMPLE,
         answer=GenerateResponse,
     ),
     _streaming(
@@ -45,12 +48,14 @@ ROUTES = [
         act=generate.generate_stream,
         summary="Generate, token by token",
         body=GenerateRequest,
+        example=_EXAMPLE,
     ),
     _post(
         path="/tokenize",
         act=texts.tokenize,
         summary="The tokens of a prompt",
         body=GenerateRequest,
+        example={"inputs": "How do I stop a cell?"},
         answer=list[SimpleToken],
     ),
     _post(
@@ -73,6 +78,7 @@ ROUTES = [
         act=hosted.invocations,
         summary="Generate, chat or complete, by the shape of the body (SageMaker)",
         body=CompatRequest,
+        example=_EXAMPLE,
         answer=list[GenerateResponse],
     ),
     _generating(

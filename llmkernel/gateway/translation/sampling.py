@@ -43,11 +43,19 @@ def build(values: Mapping[str, Any], names: Mapping[str, str] | None = None) -> 
     """Check `values`, by the names of SamplingParams; None stands for the default.
 
     Raises InvalidRequest that says it with the words of the dialect: `names` has them by ours.
+    Without "prompt_logprobs" among the values a prompt is not scored, so there is no answer of 0.
     """
     try:
+        _check_length(values)
         return SamplingParams.build(**values)
     except InvalidRequest as error:
         raise _in_their_words(error, names or {}) from None
+
+
+def _check_length(values: Mapping[str, Any]) -> None:
+    if values.get("max_tokens") == 0 and values.get("prompt_logprobs") is None:
+        scoring = "; 0 only scores a prompt, with echo" if "prompt_logprobs" in values else ""
+        raise InvalidRequest(f"max_tokens must be at least 1{scoring}.", field="max_tokens")
 
 
 def _in_their_words(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:

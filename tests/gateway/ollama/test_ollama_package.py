@@ -65,7 +65,7 @@ def test_what_is_not_supported_says_so(client, call, says):
 
 def test_models_that_there_are_not_are_not_found(client):
     for call in (lambda: client.copy("none", "other"), lambda: client.delete("none")):
-        with pytest.raises(ollama.ResponseError, match="no such model") as error:
+        with pytest.raises(ollama.ResponseError, match="'none' does not run here") as error:
             call()
         assert error.value.status_code == 404
 
