@@ -44,11 +44,11 @@ class Tracer:
         if self._tracer is None:
             yield
             return
-        span = self._begin(record, headers)
+        span, began = self._begin(record, headers), time.monotonic()
         try:
             yield
         finally:
-            self._end(span, record)
+            self._end(span, record, began)
 
     def close(self) -> None:
         """Send what is left."""
@@ -63,7 +63,6 @@ class Tracer:
         return self._tracer.start_span(
             f"{record.method} {record.route}",
             context=context,
-            start_time=time.time_ns() - _since(record),
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": record.method,
@@ -72,7 +71,7 @@ class Tracer:
             },
         )
 
-    def _end(self, span: Any, record: Record) -> None:
+    def _end(self, span: Any, record: Record, began: float) -> None:
         from opentelemetry.trace import Status, StatusCode
 
         span.set_attribute("llmkernel.outcome", record.outcome or "ok")
@@ -85,11 +84,13 @@ class Tracer:
             span.set_status(Status(StatusCode.ERROR, record.outcome))
         for timings in record.answers:
             if timings.queue or timings.first_step:  # a worker that died tells nothing
-                self._phases(span, record, timings)
-        span.end(end_time=span.start_time + _since(record))
+                self._phases(span, record, timings, began)
+        span.end()
 
-    def _phases(self, span: Any, record: Record, timings: Timings) -> None:
+    def _phases(self, span: Any, record: Record, timings: Timings, began: float) -> None:
         """One answer's times, one after the other from when the worker was asked for it.
+
+        `began` is when the span of the request was, on the monotonic clock.
 
         The two clocks are not compared: the moment that a message takes
         to the worker is missing before the first of them.
@@ -97,8 +98,8 @@ class Tracer:
         from opentelemetry.trace import set_span_in_context
 
         context = set_span_in_context(span)
-        sent = max(record.asked, record.began + record.validation) - record.began
-        at = span.start_time + int(sent * _NANO)
+        sent = max(record.asked, record.began + record.validation) - began
+        at = span.start_time + int(max(sent, 0.0) * _NANO)
         first, last = timings.first_step, timings.last_step
         for name, seconds, steps in (
             ("queue", timings.queue, {}),
@@ -113,11 +114,6 @@ class Tracer:
             )
             at += int(seconds * _NANO)
             child.end(end_time=at)
-
-
-def _since(record: Record) -> int:
-    """Nanoseconds since a request began; its phases are measured from that moment too."""
-    return int((time.monotonic() - record.began) * _NANO)
 
 
 def tracer_to(endpoint: str | None, service: str) -> Tracer:
