@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from llmkernel import connection as files
@@ -43,7 +44,7 @@ class Models:
         self._own: set[str] = set()
         """Names of the workers that the gateway started."""
         self._poller: asyncio.Task[None] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._stopping: dict[Replica, asyncio.Task[None]] = {}
 
     # Life ----------------------------------------------------------------------
 
@@ -63,6 +64,8 @@ class Models:
         """Let go of every worker; none is stopped."""
         if self._poller is not None:
             self._poller.cancel()
+        for task in list(self._stopping.values()):
+            task.cancel()
         await self.loader.close()
         for replica in self.replicas.values():
             replica.close()
@@ -203,8 +206,12 @@ class Models:
             )
 
     async def unload(self, model: str) -> None:
-        """Stop the workers of a model once their work is done. Raises WorkerNotFound."""
-        found = [each for each in self.serving(model) if model in (each.name, each.model)]
+        """Stop the workers of a model once their work is done. Raises WorkerNotFound.
+
+        They are stopped even if the caller does not wait for it; whoever asks again waits
+        for the same end.
+        """
+        found = [each for each in self.replicas.values() if model in (each.name, each.model)]
         if not found:
             raise WorkerNotFound("That model does not run here.", field="model")
         if not all(self._own_or_allowed(replica) for replica in found):
@@ -212,7 +219,7 @@ class Models:
                 "Its worker was not started by this gateway. End it with `llmkernel stop`.",
                 field="model",
             )
-        await asyncio.gather(*(self._stop(replica) for replica in found))
+        await asyncio.gather(*(asyncio.shield(self._stop(replica)) for replica in found))
 
     def keep(self, model: str, seconds: float | None) -> None:
         """Let the workers of a model go after so many seconds without work; None is never.
@@ -230,18 +237,29 @@ class Models:
         for replica in list(self.replicas.values()):
             due = replica.keep is not None and replica.idle_seconds >= replica.keep
             if due and replica.ready:
-                task = asyncio.create_task(self._stop(replica))
-                self._stopping.add(task)
-                task.add_done_callback(self._stopping.discard)
+                self._stop(replica)
 
-    async def _stop(self, replica: Replica) -> None:
-        """No new requests, then the end. What others have in the worker is finished first."""
-        replica.leaving = True
-        replica.gone.clear()
+    def _stop(self, replica: Replica) -> asyncio.Task[None]:
+        """No new requests, then the end, in a task of its own: who asks may leave before it."""
+        task = self._stopping.get(replica)
+        if task is None:
+            replica.leaving = True
+            replica.gone.clear()
+            task = self._stopping[replica] = asyncio.create_task(self._end(replica))
+            task.add_done_callback(partial(self._stopped, replica))
+        return task
+
+    def _stopped(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        del self._stopping[replica]
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone; that is no news for the log
+
+    async def _end(self, replica: Replica) -> None:
+        """What others have in the worker is finished first."""
         try:
             await replica.quiet.wait()
             await replica.client.stop()
-        except LLMKernelError:
+        except BaseException:
             replica.leaving = False  # it is still there: serve it, and try again later
             raise
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import httpx
 import pytest
 
 from llmkernel.errors import WorkerNotFound
@@ -185,6 +186,28 @@ def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
             assert lazy.status(name).state == "ready"
         unload.join(30)
         assert name not in lazy.server.gateway.models.replicas
+
+
+def test_an_unload_goes_on_without_the_client_that_asked_for_it(one_worker):
+    with gate(allow_models=(ENDLESS,)) as lazy:
+        unload = f"/v2/repository/models/{ENDLESS}/unload"
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        (replica,) = (
+            each for each in lazy.server.gateway.models.replicas.values() if each.model == ENDLESS
+        )
+        with replica.hold():
+            with pytest.raises(httpx.ReadTimeout):
+                lazy.post(unload, timeout=0.5)
+            again: list = []
+            second = threading.Thread(target=lambda: again.append(lazy.post(unload).status_code))
+            second.start()
+            time.sleep(0.3)
+            assert state(lazy, ENDLESS) == "UNLOADING"
+        second.join(20)
+        assert again == [200], "whoever asks again waits for the same end"
+        assert state(lazy, ENDLESS) == "UNAVAILABLE"
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        assert lazy.post(unload).status_code == 200
 
 
 def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):
