@@ -11,7 +11,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from llmkernel.errors import SlowConsumer
-from llmkernel.gateway.dialects import sse
+from llmkernel.gateway.dialects import line, sse
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.turns import Turns
 
@@ -75,7 +75,7 @@ class Outflow:
 
     async def line(self, value: Any) -> None:
         """Send one line of JSON."""
-        await self.write(msgspec.json.encode(value) + b"\n")
+        await self.write(line(msgspec.json.encode(value)))
 
     async def done(self) -> None:
         """Send the marker that OpenAI's streams end with."""
