@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmkernel.gateway import dialects
@@ -12,6 +12,7 @@ from llmkernel.gateway import dialects
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
+@example(BREAKS)
 @given(st.text(st.one_of(st.sampled_from(BREAKS), st.characters(exclude_categories=["Cs"]))))
 def test_no_text_breaks_a_line(text):
     data = dialects.encode({"text": text})
