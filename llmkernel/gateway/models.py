@@ -36,13 +36,13 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.loader = Loader(settings.load_settings)
+        self.loader = Loader(settings.load_settings, self._started)
         self.replicas: dict[str, Replica] = {}
         """By the worker's name."""
         self._home: Here | None = None
         self._order = itertools.count()
         self._own: set[str] = set()
-        """Names of the workers that the gateway started."""
+        """Instances of the workers that the gateway started: another may take over the name."""
         self._poller: asyncio.Task[None] | None = None
         self._stopping: dict[Replica, asyncio.Task[None]] = {}
 
@@ -83,24 +83,39 @@ class Models:
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
         running = {worker.name: worker for worker in await asyncio.to_thread(files.list_workers)}
-        for name, connection in running.items():
-            if self._served(name):
+        for connection in running.values():
+            if self._served(connection):
                 self._see(connection)
-        for name in list(self.replicas):
-            if name not in running:
-                self.replicas.pop(name).close()
+        for replica in list(self.replicas.values()):
+            connection = running.get(replica.name)
+            if connection is None or connection.instance != replica.instance:
+                self._forget(replica)
         await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
 
-    def _served(self, name: str) -> bool:
+    def _served(self, connection: Connection) -> bool:
         wanted = self._settings.workers
-        return not wanted or name in wanted or name in self._own
+        return not wanted or connection.name in wanted or connection.instance in self._own
+
+    def _started(self, connection: Connection) -> None:
+        """It is the gateway's own, also where it was seen while it loaded."""
+        self._own.add(connection.instance)
+        known = self.replicas.get(connection.name)
+        if known is not None and known.instance == connection.instance:
+            known.keep = self._settings.unload_after
+
+    def _forget(self, replica: Replica) -> None:
+        """It does not run any more."""
+        if self.replicas.get(replica.name) is replica:
+            del self.replicas[replica.name]
+        self._own.discard(replica.instance)
+        replica.close()
 
     def _see(self, connection: Connection) -> Replica:
         known = self.replicas.get(connection.name)
         if known is not None and known.instance == connection.instance:
             return known
         if known is not None:
-            known.close()
+            self._forget(known)
         order = known.order if known is not None else next(self._order)
         replica = self.replicas[connection.name] = Replica(connection, order, self._place())
         if self._own_or_allowed(replica):
@@ -180,11 +195,7 @@ class Models:
         """Start a worker with a model, or find the one that runs. Raises StartFailed and below."""
         config = self.loader.config(model, **settings)
         await self._gone(config.name)
-        ran = config.name in self.replicas
-        connection = await self.loader.load(config, on_progress)
-        if not ran:
-            self._own.add(connection.name)
-        replica = self._see(connection)
+        replica = self._see(await self.loader.load(config, on_progress))
         await replica.ask()
         return replica
 
@@ -231,7 +242,7 @@ class Models:
                 replica.keep = seconds
 
     def _own_or_allowed(self, replica: Replica) -> bool:
-        return replica.name in self._own or replica.model in self._settings.allow_models
+        return replica.instance in self._own or replica.model in self._settings.allow_models
 
     def _let_go(self) -> None:
         for replica in list(self.replicas.values()):
@@ -264,9 +275,7 @@ class Models:
             raise
         finally:
             replica.gone.set()
-        if self.replicas.get(replica.name) is replica:
-            del self.replicas[replica.name]
-        replica.close()
+        self._forget(replica)
 
     async def _gone(self, name: str) -> None:
         """Wait until a worker that is leaving has left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -168,6 +169,41 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
         assert one_worker.alive, "others are not its to stop"
     assert lazy.server.gateway.models.replicas == {}
+
+
+def test_a_worker_that_took_over_a_name_is_not_the_gateways(one_worker, start_worker):
+    with gate((LOADABLE,), unload_after=3600) as own:
+        models = own.server.gateway.models
+        assert models.replicas[NAME].keep == 3600
+        own.worker(NAME).stop()
+        started = start_worker(LOADABLE, name=NAME)
+        wait_until(
+            lambda: NAME in models.replicas and models.replicas[NAME].instance == started.instance,
+            seconds=10,
+            what="the new one to be seen",
+        )
+        assert models.replicas[NAME].keep is None
+        assert own.post(f"/v2/repository/models/{NAME}/unload").status_code == 400
+        assert started.alive
+
+
+def test_a_worker_that_ran_already_is_not_the_gateways(one_worker, start_worker):
+    outside = start_worker(LOADABLE, name=NAME)
+    with gate((LOADABLE,), workers=("first",), unload_after=3600) as own:
+        assert own.get(f"/info?model={NAME}").status_code == 200
+        assert own.server.gateway.models.replicas[NAME].keep is None
+        assert own.post(f"/v2/repository/models/{NAME}/unload").status_code == 400
+        assert outside.alive
+
+
+def test_a_worker_that_was_seen_while_it_loaded_is_the_gateways(one_worker):
+    slow = "scripted:load_ms=2500"
+    with gate(unload_after=3600) as own:
+        models = own.server.gateway.models
+        asyncio.run_coroutine_threadsafe(models.load(slow), own.loop).result(30)
+        (replica,) = (each for each in models.replicas.values() if each.model == slow)
+        assert replica.keep == 3600
+        assert own.post(f"/v2/repository/models/{replica.name}/unload").status_code == 200
 
 
 def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
