@@ -23,7 +23,7 @@ from llmkernel.errors import (
 )
 from llmkernel.gateway.loading import Loader, OnProgress
 from llmkernel.gateway.record import Record
-from llmkernel.gateway.replica import REPORT_SECONDS, Replica
+from llmkernel.gateway.replica import AGAIN_SECONDS, REPORT_SECONDS, Replica
 from llmkernel.gateway.settings import Settings
 
 ANY_MODEL = frozenset({"", "tgi", "dummy", "default"})
@@ -44,6 +44,7 @@ class Models:
         self._own: set[str] = set()
         """Instances of the workers that the gateway started: another may take over the name."""
         self._poller: asyncio.Task[None] | None = None
+        self._asking: dict[Replica, asyncio.Task[None]] = {}
         self._stopping: dict[Replica, asyncio.Task[None]] = {}
 
     # Life ----------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Models:
         """Let go of every worker; none is stopped."""
         if self._poller is not None:
             self._poller.cancel()
-        for task in list(self._stopping.values()):
+        for task in (*self._asking.values(), *self._stopping.values()):
             task.cancel()
         await self.loader.close()
         for replica in self.replicas.values():
@@ -82,15 +83,19 @@ class Models:
 
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
+        await self._look()
+        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
+
+    async def _look(self) -> None:
+        """See which workers run now, by their files."""
         running = {worker.name: worker for worker in await asyncio.to_thread(files.list_workers)}
         for connection in running.values():
             if self._served(connection):
                 self._see(connection)
         for replica in list(self.replicas.values()):
-            connection = running.get(replica.name)
-            if connection is None or connection.instance != replica.instance:
+            now = running.get(replica.name)
+            if now is None or now.instance != replica.instance:
                 self._forget(replica)
-        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
 
     def _served(self, connection: Connection) -> bool:
         wanted = self._settings.workers
@@ -127,8 +132,20 @@ class Models:
             await asyncio.sleep(POLL_SECONDS)
             # a fault of the disk may pass; the next look is a second away
             with contextlib.suppress(LLMKernelError, OSError):
-                await self.refresh()
-            self._let_go()
+                await self._look()
+            self._ask_each()
+
+    def _ask_each(self) -> None:
+        """Ask how they are, without waiting: one that is silent holds up no other's report."""
+        for replica in self.replicas.values():
+            if replica not in self._asking:
+                task = self._asking[replica] = asyncio.create_task(_ask(replica))
+                task.add_done_callback(partial(self._asked, replica))
+
+    def _asked(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        del self._asking[replica]
+        if not task.cancelled() and self.replicas.get(replica.name) is replica:
+            self._let_go(replica)
 
     # Finding -------------------------------------------------------------------
 
@@ -140,7 +157,7 @@ class Models:
         if not found and asked in ANY_MODEL and present:
             first = min(present, key=lambda replica: (not replica.ready, replica.order))
             found = [each for each in present if each.model == first.model]
-        return sorted(found, key=lambda replica: (not replica.ready, replica.pressure))
+        return sorted(found, key=_by_readiness)
 
     def names(self) -> list[str]:
         """Models that a request may name, those that would be loaded for it included."""
@@ -165,14 +182,17 @@ class Models:
             yield replica
 
     async def _find(self, model: str | None) -> Replica:
+        asked: set[Replica] = set()
         for attempt in range(2):
             found = [replica for replica in self.serving(model) if replica.alive]
             if found and not found[0].ready:
-                await _ask(found[0])
+                await _until_ready([each for each in found if each not in asked])
+                asked.update(found)
+                found.sort(key=_by_readiness)
             if found and found[0].ready:
                 return found[0]
             if not attempt:
-                await self.refresh()
+                await self._look()
         if found:
             raise NotReady(f"The worker {found[0].name!r} does not take requests yet.")
         return await self._load_allowed(model or "")
@@ -244,11 +264,11 @@ class Models:
     def _own_or_allowed(self, replica: Replica) -> bool:
         return replica.instance in self._own or replica.model in self._settings.allow_models
 
-    def _let_go(self) -> None:
-        for replica in list(self.replicas.values()):
-            due = replica.keep is not None and replica.idle_seconds >= replica.keep
-            if due and replica.ready:
-                self._stop(replica)
+    def _let_go(self, replica: Replica) -> None:
+        """Stop one that nobody has used for long, as its report of this moment says."""
+        due = replica.keep is not None and replica.idle_seconds >= replica.keep
+        if due and replica.ready:
+            self._stop(replica)
 
     def _stop(self, replica: Replica) -> asyncio.Task[None]:
         """No new requests, then the end, in a task of its own: who asks may leave before it."""
@@ -284,12 +304,35 @@ class Models:
             await replica.gone.wait()
 
 
-async def _ask(replica: Replica) -> None:
+async def _ask(replica: Replica, seconds: float = REPORT_SECONDS) -> None:
     try:
-        async with asyncio.timeout(REPORT_SECONDS):
+        async with asyncio.timeout(seconds):
             await replica.ask()
     except (LLMKernelError, TimeoutError):
         replica.silent = True
+
+
+async def _until_ready(replicas: list[Replica]) -> None:
+    """Ask them how they are, until one takes requests or all have been asked.
+
+    One that did not answer in time before gets less of it now, since a request waits.
+    """
+    asking = [
+        asyncio.create_task(_ask(each, AGAIN_SECONDS if each.silent else REPORT_SECONDS))
+        for each in replicas
+    ]
+    try:
+        for answered in asyncio.as_completed(asking):
+            await answered
+            if any(replica.ready for replica in replicas):
+                return
+    finally:
+        for task in asking:
+            task.cancel()
+
+
+def _by_readiness(replica: Replica) -> tuple[bool, tuple[float, int]]:
+    return not replica.ready, replica.pressure
 
 
 def _by_order(replica: Replica) -> int:

@@ -15,6 +15,9 @@ from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
 
 REPORT_SECONDS = 5.0
+"""How long a worker may take to say how it is."""
+AGAIN_SECONDS = 1.0
+"""The same for one that has not done so in time, while a request waits."""
 
 
 class Replica:

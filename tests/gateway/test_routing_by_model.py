@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -86,6 +88,26 @@ def test_workers_that_come_and_go_are_seen(one_worker, start_worker):
             lambda: running.get("/info?model=later").status_code == 404, seconds=5, what="its end"
         )
         assert running.post("/generate", SHORT).status_code == 200
+
+
+def test_a_worker_that_does_not_answer_holds_up_only_who_names_it(one_worker, start_worker):
+    mute = start_worker("scripted:context_length=100", name="mute")
+    with gate() as both:
+        models = both.server.gateway.models
+        os.kill(mute.pid, signal.SIGSTOP)
+        for _ in range(2):  # before and after the gateway has noticed
+            began = time.monotonic()
+            assert both.get("/info?model=unknown").status_code == 404
+            assert both.post("/generate", SHORT).status_code == 200
+            assert time.monotonic() - began < 2
+            wait_until(lambda: models.replicas["mute"].silent, seconds=10, what="its silence")
+        began = time.monotonic()
+        assert both.get("/info?model=mute").status_code == 503
+        assert time.monotonic() - began < 3
+        reports = {models.replicas["first"].report.uptime for _ in range(30) if not time.sleep(0.1)}
+        assert len(reports) >= 2, "others are asked once a second as ever"
+        os.kill(mute.pid, signal.SIGCONT)
+        wait_until(lambda: both.get("/info?model=mute").status_code == 200, seconds=5, what="it")
 
 
 def test_a_model_of_the_list_is_loaded_by_the_first_who_names_it(one_worker):
