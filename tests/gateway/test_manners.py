@@ -28,7 +28,9 @@ def endless(worker, open_gate):
     return open_gate(workers=("endless",))
 
 
-def raw(port: int, path: str, body: dict, *, receive: int | None = None) -> socket.socket:
+def raw(
+    port: int, path: str, body: dict, *, receive: int | None = None, more: bytes = b""
+) -> socket.socket:
     """A request over a socket of one's own; its answer is not read."""
     data = json.dumps(body).encode()
     head = (
@@ -40,7 +42,7 @@ def raw(port: int, path: str, body: dict, *, receive: int | None = None) -> sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     sock.settimeout(20)
     sock.connect(("127.0.0.1", port))
-    sock.sendall(head.encode() + data)
+    sock.sendall(head.encode() + data + more)
     return sock
 
 
@@ -60,6 +62,31 @@ def test_a_client_that_leaves_has_its_request_cancelled(endless, path):
         lambda: endless.server.gateway.permits.taken == 0, seconds=5, what="its permit to be back"
     )
     assert endless.server.gateway.recent.requests[0].outcome == "dropped"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_a_client_that_leaves_bytes_behind_has_its_request_cancelled(endless, path, more):
+    sock = raw(endless.port, path, LONG, more=more)
+    wait_until(lambda: running(endless) == 1, seconds=10, what="the request to run")
+    sock.sendall(more)
+    time.sleep(0.3)  # whatever is in the way of the end is there before it
+    sock.close()
+    wait_until(lambda: running(endless) == 0, seconds=5, what="its end")
+    wait_until(
+        lambda: endless.server.gateway.permits.taken == 0, seconds=5, what="its permit to be back"
+    )
+    assert endless.server.gateway.recent.requests[0].outcome == "dropped"
+
+
+def test_a_pipelined_request_is_answered_after_the_first(endless):
+    short = {"inputs": "x", "parameters": {"max_new_tokens": 150}}
+    more = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    with raw(endless.port, "/generate", short, more=more) as sock:
+        received = b""
+        while part := sock.recv(65536):
+            received += part
+    assert received.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_a_neighbour_does_not_notice_who_leaves(endless):
