@@ -116,6 +116,27 @@ def test_a_reader_that_does_not_read_is_cut(worker, open_gate):
     sock.close()
 
 
+def test_a_reader_that_reads_slowly_is_not_cut(worker, open_gate):
+    worker("quick", "scripted:eos_after=100000,context_length=20000,blocks=20000")
+    impatient = open_gate(workers=("quick",), write_seconds=2.0)
+    body = LONG | {"parameters": {"top_n_tokens": 5, "max_new_tokens": 15_000}}
+    recent = len(impatient.server.gateway.recent.requests)
+    sock = raw(impatient.port, "/generate_stream", body, receive=32768)
+    began, received = time.monotonic(), 0
+    while time.monotonic() - began < 8:
+        received += len(sock.recv(8192))
+        time.sleep(0.1)
+    assert len(impatient.server.gateway.recent.requests) == recent, "it is still being answered"
+    assert received < 800_000, "it does read slowly"
+    wait_until(
+        lambda: len(impatient.server.gateway.recent.requests) > recent,
+        seconds=20,
+        what="the cut once nothing is read",
+    )
+    assert impatient.server.gateway.recent.requests[0].outcome == "slow_consumer"
+    sock.close()
+
+
 def test_more_than_the_permits_is_refused_at_once(worker, open_gate):
     worker("endless", ENDLESS)
     narrow = open_gate(workers=("endless",), limits={"max_concurrent_requests": 2})
