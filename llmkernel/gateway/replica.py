@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 from llmkernel.client import AsyncClient
 from llmkernel.client.background import Home
+from llmkernel.client.calls import AsyncInbox
+from llmkernel.client.core import Core
 from llmkernel.client.link import Link
+from llmkernel.client.questions import Messages
 from llmkernel.connection import Connection
 from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
@@ -45,6 +48,7 @@ class Replica:
         self._connection = connection
         self._link = Link(connection, home=home)
         self._client = AsyncClient(self._link)
+        self._core = Core(self._link, AsyncInbox)
 
     @property
     def name(self) -> str:
@@ -126,6 +130,11 @@ class Replica:
         self.report = await self.client.status(steps=True)
         self.silent = False
         return self.report
+
+    async def spell(self, text: str | Messages) -> tuple[list[int], list[str]]:
+        """The tokens of a text or a conversation: their ids, and the text of each."""
+        tokens = await self._core.tokens(text, add_special_tokens=True)
+        return tokens.token_ids, tokens.texts
 
     def close(self) -> None:
         """End the connection, not the worker."""
