@@ -176,14 +176,15 @@ class Core:
 
     async def tokenize(self, text: str | Messages, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text or a conversation."""
-        return (await self._tokens(text, add_special_tokens)).token_ids
+        return (await self.tokens(text, add_special_tokens)).token_ids
 
     async def pieces(self, text: str | Messages, *, add_special_tokens: bool) -> list[Piece]:
         """The tokens of a text or a conversation, each with its text."""
-        tokens = await self._tokens(text, add_special_tokens)
+        tokens = await self.tokens(text, add_special_tokens)
         return [Piece(*pair) for pair in zip(tokens.token_ids, tokens.texts, strict=True)]
 
-    async def _tokens(self, text: str | Messages, add_special_tokens: bool) -> protocol.Tokens:
+    async def tokens(self, text: str | Messages, add_special_tokens: bool) -> protocol.Tokens:
+        """The worker's own answer: ids and texts beside each other, however many there are."""
         question = questions.text_question(text, add_special_tokens=add_special_tokens)
         return await self.ask(question, protocol.Tokens, TEXT_SECONDS)
 

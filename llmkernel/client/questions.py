@@ -101,7 +101,10 @@ def token_ids(values: Iterable[int], field: str = "token_ids") -> list[int]:
         raise InvalidRequest(
             f"Expected text or a list of token ids, and got {type(values).__name__}."
         )
-    ids = [_token_id(value) for value in values]
+    if type(values) is list and set(map(type, values)) == {int}:
+        ids = values.copy()  # what tokenizers make, without a call for each
+    else:
+        ids = [_token_id(value) for value in values]
     if ids and not 0 <= min(ids) <= max(ids) <= INT32_MAX:
         raise InvalidRequest("A token id cannot be negative or above 2^31 - 1.", field=field)
     return ids

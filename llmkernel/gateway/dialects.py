@@ -64,9 +64,31 @@ def encode(value: Any) -> bytes:
 
 
 def sse(data: bytes, event: str = "") -> bytes:
-    """One server-sent event. JSON has no line breaks of its own, so one `data:` line does."""
+    """One server-sent event of JSON, which is one `data:` line."""
     head = f"event: {event}\n".encode() if event else b""
-    return head + b"data: " + data + b"\n\n"
+    return head + b"data: " + _on_one_line(data) + b"\n\n"
+
+
+def line(data: bytes) -> bytes:
+    """One line of a stream of JSON."""
+    return _on_one_line(data) + b"\n"
+
+
+def _on_one_line(data: bytes) -> bytes:
+    """JSON without a character that anybody takes for the end of a line.
+
+    Encoded JSON has no control characters, but U+0085, U+2028 and U+2029 as they are, at which
+    Python's `splitlines` cuts, and with it the clients that read with httpx's `iter_lines`.
+    """
+    if not data.isascii():
+        for raw, escaped in _BREAKS:
+            data = data.replace(raw, escaped)
+    return data
+
+
+_BREAKS = tuple(
+    (mark.encode(), f"\\u{ord(mark):04x}".encode()) for mark in ("\x85", "\u2028", "\u2029")
+)
 
 
 OWN = OwnDialect()

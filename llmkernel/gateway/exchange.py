@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from llmkernel.gateway.replica import Replica
 
 T = TypeVar("T")
+_PORTION = 250
+"""Values of a long list that are made and sent without a pause: a millisecond or two."""
+_LARGE = 128 * 1024
+"""Bytes of a body whose work is done in a thread."""
 
 
 class Exchange:
@@ -75,6 +81,12 @@ class Exchange:
     def read(self, kind: type[T]) -> T:
         """The body as the route's schema. Raises Refusal."""
         return bodies.decode(self.body, kind)
+
+    async def apart(self, work: Callable[[Any], T], value: Any) -> T:
+        """What `work` makes of the body's value; in a thread where the body is large."""
+        if len(self.body) <= _LARGE:
+            return work(value)
+        return await asyncio.to_thread(work, value)
 
     async def turn(self) -> None:
         """Let others have the loop where they wait for it; before work that many begin at once."""
@@ -139,6 +151,27 @@ class Exchange:
         """Answer with JSON."""
         self.reply(Reply(status, msgspec.json.encode(value), JSON, dict(headers or {})))
 
+    async def answer_list(
+        self, values: Iterator[Any], *, before: bytes = b"[", after: bytes = b"]"
+    ) -> None:
+        """Answer with a list in JSON, the bytes around it included.
+
+        A long one is made and sent in portions, between which others have the loop.
+        """
+        out: Outflow | None = None
+        data = before
+        for number, portion in enumerate(_portions(values)):
+            if number:
+                out = out or self.stream(JSON)
+                await out.write(data)
+                data = b"," + portion
+            else:
+                data += portion
+        if out is None:
+            self.reply(Reply(200, data + after))
+        else:
+            await out.write(data + after)
+
     def text(self, text: str, content_type: str = "text/plain; charset=utf-8") -> None:
         """Answer with a text."""
         self.reply(Reply(200, text.encode(), content_type))
@@ -165,3 +198,9 @@ class Exchange:
             idle=settings.keep_alive_seconds,
         )
         return self.outflow
+
+
+def _portions(values: Iterator[Any]) -> Iterator[bytes]:
+    """The values as JSON, some at a time, without the brackets of the list."""
+    while portion := list(islice(values, _PORTION)):
+        yield msgspec.json.encode(portion)[1:-1]

@@ -13,6 +13,7 @@ from llmkernel.gateway.admission import Permits
 from llmkernel.gateway.credentials import Token
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.guard import Guard
+from llmkernel.gateway.leavers import Leavers
 from llmkernel.gateway.logs import GatewayLog
 from llmkernel.gateway.metrics import Metrics
 from llmkernel.gateway.models import Models
@@ -34,6 +35,7 @@ class Gateway:
         self.settings = settings
         self.models = Models(settings)
         self.turns = Turns()
+        self.leavers = Leavers()
         self.permits = Permits(settings.limits.max_concurrent_requests)
         self.log = GatewayLog()
         self.recent = Recent()

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
 from llmkernel.errors import Draining, SlowConsumer
@@ -149,7 +149,8 @@ class Serving(RequestHandler):
         self._work = asyncio.create_task(self._run(exchange))
         self.gateway.running.add(self._work)
         try:
-            await self._work
+            with self.gateway.leavers.watch(self._stream()):
+                await self._work
         except asyncio.CancelledError:
             if not self._gone and not self._work.cancelled():
                 self._work.cancel()
@@ -158,6 +159,10 @@ class Serving(RequestHandler):
         finally:
             self.gateway.running.discard(self._work)
             self._report()
+
+    def _stream(self) -> IOStream | None:
+        """The connection of the request; None where it is none of tornado's."""
+        return getattr(self.request.connection, "stream", None)
 
     async def _run(self, exchange: Exchange) -> None:
         await exchange.turn()

@@ -13,6 +13,7 @@ from llmkernel.errors import Draining, LLMKernelError
 from llmkernel.protocol import Progress
 
 OnProgress = Callable[[Progress], None]
+OnStarted = Callable[[Connection], None]
 
 
 class Loading:
@@ -35,10 +36,14 @@ class Loading:
 
 
 class Loader:
-    """Starts workers in threads. A request that goes away does not take a load with it."""
+    """Starts workers in threads. A request that goes away does not take a load with it.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    `on_started` is called for each worker that was started here, not for one that ran already.
+    """
+
+    def __init__(self, settings: dict[str, Any], on_started: OnStarted) -> None:
         self._settings = settings
+        self._on_started = on_started
         self.loads: dict[str, Loading] = {}
         """Loads that run, by the name of the worker."""
         self.failed: dict[str, LLMKernelError] = {}
@@ -82,7 +87,11 @@ class Loader:
 
         name = loading.config.name
         try:
-            connection = await asyncio.to_thread(launcher.start, loading.config, on_progress=relay)
+            connection, started = await asyncio.to_thread(
+                launcher.begin, loading.config, on_progress=relay
+            )
+            if started:
+                self._on_started(connection)
         except LLMKernelError as error:
             self.failed[loading.config.model] = error
             loading.done.set_exception(error)

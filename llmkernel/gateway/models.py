@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from llmkernel import connection as files
@@ -24,7 +25,7 @@ from llmkernel.errors import (
 from llmkernel.gateway.loading import Loader, OnProgress
 from llmkernel.gateway.lost import Lost, left_behind
 from llmkernel.gateway.record import Record
-from llmkernel.gateway.replica import REPORT_SECONDS, Replica
+from llmkernel.gateway.replica import AGAIN_SECONDS, REPORT_SECONDS, Replica
 from llmkernel.gateway.settings import Settings
 from llmkernel.gateway.unknown import unknown_model, unknown_worker
 
@@ -38,16 +39,17 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.loader = Loader(settings.load_settings)
+        self.loader = Loader(settings.load_settings, self._started)
         self.replicas: dict[str, Replica] = {}
         """By the worker's name."""
         self.lost = Lost()
         self._home: Here | None = None
         self._order = itertools.count()
         self._own: set[str] = set()
-        """Names of the workers that the gateway started."""
+        """Instances of the workers that the gateway started: another may take over the name."""
         self._poller: asyncio.Task[None] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._asking: dict[Replica, asyncio.Task[None]] = {}
+        self._stopping: dict[Replica, asyncio.Task[None]] = {}
 
     # Life ----------------------------------------------------------------------
 
@@ -67,6 +69,8 @@ class Models:
         """Let go of every worker; none is stopped."""
         if self._poller is not None:
             self._poller.cancel()
+        for task in (*self._asking.values(), *self._stopping.values()):
+            task.cancel()
         await self.loader.close()
         for replica in self.replicas.values():
             replica.close()
@@ -83,19 +87,24 @@ class Models:
 
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
+        await self._look()
+        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
+
+    async def _look(self) -> None:
+        """See which workers run now, by their files."""
         doubtful = self.lost.doubtful
         known = [*(replica.connection for replica in self.replicas.values()), *doubtful]
-        running, left = await asyncio.to_thread(_look, known)
-        for name, connection in running.items():
-            if self._served(name):
+        running, left = await asyncio.to_thread(_there, known)
+        for connection in running.values():
+            if self._served(connection):
                 self._see(connection)
-        for name in list(self.replicas):
-            if name not in running:
-                self._miss(self.replicas.pop(name), left)
+        for replica in list(self.replicas.values()):
+            now = running.get(replica.name)
+            if now is None or now.instance != replica.instance:
+                self._miss(replica, left)
         for connection in doubtful:
             if connection.instance not in left:
                 self.lost.forget(connection.name)
-        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
 
     def _miss(self, replica: Replica, left: set[str]) -> None:
         """Let go of a worker that does not run any more."""
@@ -103,18 +112,32 @@ class Models:
         on_purpose = replica.leaving or replica.instance not in left
         if replica.broken or (was_ready and not on_purpose):
             self.lost.add(replica.connection, certain=replica.broken)
-        replica.close()
+        self._forget(replica)
 
-    def _served(self, name: str) -> bool:
+    def _served(self, connection: Connection) -> bool:
         wanted = self._settings.workers
-        return not wanted or name in wanted or name in self._own
+        return not wanted or connection.name in wanted or connection.instance in self._own
+
+    def _started(self, connection: Connection) -> None:
+        """It is the gateway's own, also where it was seen while it loaded."""
+        self._own.add(connection.instance)
+        known = self.replicas.get(connection.name)
+        if known is not None and known.instance == connection.instance:
+            known.keep = self._settings.unload_after
+
+    def _forget(self, replica: Replica) -> None:
+        """It does not run any more."""
+        if self.replicas.get(replica.name) is replica:
+            del self.replicas[replica.name]
+        self._own.discard(replica.instance)
+        replica.close()
 
     def _see(self, connection: Connection) -> Replica:
         known = self.replicas.get(connection.name)
         if known is not None and known.instance == connection.instance:
             return known
         if known is not None:
-            known.close()
+            self._forget(known)
         self.lost.forget(connection.name)
         order = known.order if known is not None else next(self._order)
         replica = self.replicas[connection.name] = Replica(connection, order, self._place())
@@ -127,8 +150,20 @@ class Models:
             await asyncio.sleep(POLL_SECONDS)
             # a fault of the disk may pass; the next look is a second away
             with contextlib.suppress(LLMKernelError, OSError):
-                await self.refresh()
-            self._let_go()
+                await self._look()
+            self._ask_each()
+
+    def _ask_each(self) -> None:
+        """Ask how they are, without waiting: one that is silent holds up no other's report."""
+        for replica in self.replicas.values():
+            if replica not in self._asking:
+                task = self._asking[replica] = asyncio.create_task(_ask(replica))
+                task.add_done_callback(partial(self._asked, replica))
+
+    def _asked(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        del self._asking[replica]
+        if not task.cancelled() and self.replicas.get(replica.name) is replica:
+            self._let_go(replica)
 
     # Finding -------------------------------------------------------------------
 
@@ -140,7 +175,7 @@ class Models:
         if not found and asked in ANY_MODEL and present:
             first = min(present, key=lambda replica: (not replica.ready, replica.order))
             found = [each for each in present if each.model == first.model]
-        return sorted(found, key=lambda replica: (not replica.ready, replica.pressure))
+        return sorted(found, key=_by_readiness)
 
     def names(self) -> list[str]:
         """Models that a request may name, those that would be loaded for it included."""
@@ -169,20 +204,23 @@ class Models:
                 replica.broken = True
                 raise
             except WorkerNotFound:  # it was there a moment ago
-                await self.refresh()
+                await self._look()
                 raise self.lost.error(replica.name) or WorkerNotFound(
                     "The worker of the request was stopped.", field="model"
                 ) from None
 
     async def _find(self, model: str | None) -> Replica:
+        asked: set[Replica] = set()
         for attempt in range(2):
             found = [replica for replica in self.serving(model) if replica.alive]
             if found and not found[0].ready:
-                await _ask(found[0])
+                await _until_ready([each for each in found if each not in asked])
+                asked.update(found)
+                found.sort(key=_by_readiness)
             if found and found[0].ready:
                 return found[0]
             if not attempt:
-                await self.refresh()
+                await self._look()
         if found:
             raise NotReady(f"The worker {found[0].name!r} does not take requests yet.")
         return await self._load_allowed(model or "")
@@ -206,11 +244,7 @@ class Models:
         """Start a worker with a model, or find the one that runs. Raises StartFailed and below."""
         config = self.loader.config(model, **settings)
         await self._gone(config.name)
-        ran = config.name in self.replicas
-        connection = await self.loader.load(config, on_progress)
-        if not ran:
-            self._own.add(connection.name)
-        replica = self._see(connection)
+        replica = self._see(await self.loader.load(config, on_progress))
         await replica.ask()
         return replica
 
@@ -232,8 +266,12 @@ class Models:
             )
 
     async def unload(self, model: str) -> None:
-        """Stop the workers of a model once their work is done. Raises WorkerNotFound."""
-        found = [each for each in self.serving(model) if model in (each.name, each.model)]
+        """Stop the workers of a model once their work is done. Raises WorkerNotFound.
+
+        They are stopped even if the caller does not wait for it; whoever asks again waits
+        for the same end.
+        """
+        found = [each for each in self.replicas.values() if model in (each.name, each.model)]
         if not found:
             raise WorkerNotFound("That model does not run here.", field="model")
         if not all(self._own_or_allowed(replica) for replica in found):
@@ -241,7 +279,7 @@ class Models:
                 "Its worker was not started by this gateway. End it with `llmkernel stop`.",
                 field="model",
             )
-        await asyncio.gather(*(self._stop(replica) for replica in found))
+        await asyncio.gather(*(asyncio.shield(self._stop(replica)) for replica in found))
 
     def keep(self, model: str, seconds: float | None) -> None:
         """Let the workers of a model go after so many seconds without work; None is never.
@@ -253,31 +291,40 @@ class Models:
                 replica.keep = seconds
 
     def _own_or_allowed(self, replica: Replica) -> bool:
-        return replica.name in self._own or replica.model in self._settings.allow_models
+        return replica.instance in self._own or replica.model in self._settings.allow_models
 
-    def _let_go(self) -> None:
-        for replica in list(self.replicas.values()):
-            due = replica.keep is not None and replica.idle_seconds >= replica.keep
-            if due and replica.ready:
-                task = asyncio.create_task(self._stop(replica))
-                self._stopping.add(task)
-                task.add_done_callback(self._stopping.discard)
+    def _let_go(self, replica: Replica) -> None:
+        """Stop one that nobody has used for long, as its report of this moment says."""
+        due = replica.keep is not None and replica.idle_seconds >= replica.keep
+        if due and replica.ready:
+            self._stop(replica)
 
-    async def _stop(self, replica: Replica) -> None:
-        """No new requests, then the end. What others have in the worker is finished first."""
-        replica.leaving = True
-        replica.gone.clear()
+    def _stop(self, replica: Replica) -> asyncio.Task[None]:
+        """No new requests, then the end, in a task of its own: who asks may leave before it."""
+        task = self._stopping.get(replica)
+        if task is None:
+            replica.leaving = True
+            replica.gone.clear()
+            task = self._stopping[replica] = asyncio.create_task(self._end(replica))
+            task.add_done_callback(partial(self._stopped, replica))
+        return task
+
+    def _stopped(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        del self._stopping[replica]
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone; that is no news for the log
+
+    async def _end(self, replica: Replica) -> None:
+        """What others have in the worker is finished first."""
         try:
             await replica.quiet.wait()
             await replica.client.stop()
-        except LLMKernelError:
+        except BaseException:
             replica.leaving = False  # it is still there: serve it, and try again later
             raise
         finally:
             replica.gone.set()
-        if self.replicas.get(replica.name) is replica:
-            del self.replicas[replica.name]
-        replica.close()
+        self._forget(replica)
 
     async def _gone(self, name: str) -> None:
         """Wait until a worker that is leaving has left."""
@@ -286,18 +333,41 @@ class Models:
             await replica.gone.wait()
 
 
-def _look(known: list[Connection]) -> tuple[dict[str, Connection], set[str]]:
+def _there(known: list[Connection]) -> tuple[dict[str, Connection], set[str]]:
     """The workers that run, by name, and which of the `known` ones have their files still."""
     running = {worker.name: worker for worker in files.list_workers()}
     return running, left_behind(known)  # after it: one that leaves removes its file first
 
 
-async def _ask(replica: Replica) -> None:
+async def _ask(replica: Replica, seconds: float = REPORT_SECONDS) -> None:
     try:
-        async with asyncio.timeout(REPORT_SECONDS):
+        async with asyncio.timeout(seconds):
             await replica.ask()
     except (LLMKernelError, TimeoutError):
         replica.silent = True
+
+
+async def _until_ready(replicas: list[Replica]) -> None:
+    """Ask them how they are, until one takes requests or all have been asked.
+
+    One that did not answer in time before gets less of it now, since a request waits.
+    """
+    asking = [
+        asyncio.create_task(_ask(each, AGAIN_SECONDS if each.silent else REPORT_SECONDS))
+        for each in replicas
+    ]
+    try:
+        for answered in asyncio.as_completed(asking):
+            await answered
+            if any(replica.ready for replica in replicas):
+                return
+    finally:
+        for task in asking:
+            task.cancel()
+
+
+def _by_readiness(replica: Replica) -> tuple[bool, tuple[float, int]]:
+    return not replica.ready, replica.pressure
 
 
 def _by_order(replica: Replica) -> int:

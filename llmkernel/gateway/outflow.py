@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream
 
 from llmkernel.errors import SlowConsumer
-from llmkernel.gateway.dialects import sse
+from llmkernel.gateway.dialects import line, sse
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.turns import Turns
 
@@ -22,6 +24,10 @@ EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 MOST_UNSENT = 64 * 1024
 """Bytes that may wait for a reader before the answer is not read on."""
+_IN_SYSTEM = 16 * 1024
+"""Bytes that the system may hold unsent beside them: it tells of room by halves of that."""
+_PROGRESS = 0.25
+"""Seconds between two looks at what a slow reader has taken."""
 
 
 class Outflow:
@@ -29,7 +35,7 @@ class Outflow:
 
     What is written goes out together at the end of the loop's turn: a stream that is behind
     sends all it has at once. A reader that is gone cancels the task that writes here
-    (see handler.py); one that takes nothing for `write_seconds` gets SlowConsumer
+    (see handler.py); one that takes nothing at all for `write_seconds` gets SlowConsumer
     raised into that task.
     """
 
@@ -53,6 +59,9 @@ class Outflow:
         self._soon: asyncio.Handle | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._unsent = 0
+        """Bytes that were written here and not handed over."""
+        self._stream = getattr(handler.request.connection, "stream", None)
+        _keep_little(self._stream)
         self._quiet = False
         """Whether nothing was written since the timer last looked."""
         self.begun = False
@@ -75,7 +84,7 @@ class Outflow:
 
     async def line(self, value: Any) -> None:
         """Send one line of JSON."""
-        await self.write(msgspec.json.encode(value) + b"\n")
+        await self.write(line(msgspec.json.encode(value)))
 
     async def done(self) -> None:
         """Send the marker that OpenAI's streams end with."""
@@ -91,7 +100,7 @@ class Outflow:
                 self._record.first_byte = time.monotonic()
         if self._soon is None:
             self._soon = self._loop.call_soon(self._flush)
-        if self._unsent > MOST_UNSENT and self._busy:
+        if self._busy and self._waiting > MOST_UNSENT:
             await self._patiently()
         else:
             await self._turns.take()
@@ -136,16 +145,29 @@ class Outflow:
             self._flush()
 
     async def _patiently(self) -> None:
-        assert self._flushing is not None, "it is busy"
-        try:
-            async with asyncio.timeout(self._write_seconds):
-                await asyncio.shield(self._flushing)
-        except TimeoutError:
-            raise SlowConsumer(
-                f"Nothing was read for {self._write_seconds:g} s, so the stream was cut."
-            ) from None
-        except StreamClosedError:
-            raise asyncio.CancelledError from None
+        """Wait for room. What counts as reading is that bytes were taken, however few."""
+        taken, since = self._taken, self._loop.time()
+        while self._busy and self._waiting > MOST_UNSENT:
+            assert self._flushing is not None, "it is busy"
+            await asyncio.wait({self._flushing}, timeout=min(_PROGRESS, self._write_seconds / 4))
+            if self._taken != taken:
+                taken, since = self._taken, self._loop.time()
+            elif self._busy and self._loop.time() - since >= self._write_seconds:
+                raise SlowConsumer(
+                    f"Nothing was read for {self._write_seconds:g} s, so the stream was cut."
+                )
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that wait for the reader here: written and not yet handed over, and handed over."""
+        if self._stream is None or self._stream.closed():
+            return self._unsent
+        return self._unsent + int(self._stream._total_write_index) - self._taken
+
+    @property
+    def _taken(self) -> int:
+        """Bytes that the system has taken from here, which it does as they are read."""
+        return int(self._stream._total_write_done_index) if self._stream is not None else 0
 
     def _look_later(self) -> None:
         if self._idle:
@@ -158,3 +180,14 @@ class Outflow:
             self._flush()
         self._quiet = True
         self._look_later()
+
+
+def _keep_little(stream: IOStream | None) -> None:
+    """Have the system hold little that is unsent, or it takes megabytes and then nothing for long.
+
+    Without that option, or on a socket that is none of TCP's, a slow reader is seen less well.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if stream is not None and not stream.closed() and option is not None:
+        with contextlib.suppress(OSError):
+            stream.socket.setsockopt(socket.IPPROTO_TCP, option, _IN_SYSTEM)

@@ -9,12 +9,18 @@ from contextlib import contextmanager
 
 from llmkernel.client import AsyncClient
 from llmkernel.client.background import Home
+from llmkernel.client.calls import AsyncInbox
+from llmkernel.client.core import Core
 from llmkernel.client.link import Link
+from llmkernel.client.questions import Messages
 from llmkernel.connection import Connection
 from llmkernel.errors import NotReady
 from llmkernel.protocol import ModelInfo, StatusReport
 
 REPORT_SECONDS = 5.0
+"""How long a worker may take to say how it is."""
+AGAIN_SECONDS = 1.0
+"""The same for one that has not done so in time, while a request waits."""
 
 
 class Replica:
@@ -44,6 +50,7 @@ class Replica:
         self._connection = connection
         self._link = Link(connection, home=home)
         self._client = AsyncClient(self._link)
+        self._core = Core(self._link, AsyncInbox)
 
     @property
     def connection(self) -> Connection:
@@ -130,6 +137,11 @@ class Replica:
         self.report = await self.client.status(steps=True)
         self.silent = False
         return self.report
+
+    async def spell(self, text: str | Messages) -> tuple[list[int], list[str]]:
+        """The tokens of a text or a conversation: their ids, and the text of each."""
+        tokens = await self._core.tokens(text, add_special_tokens=True)
+        return tokens.token_ids, tokens.texts
 
     def close(self) -> None:
         """End the connection, not the worker."""

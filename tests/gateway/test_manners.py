@@ -30,7 +30,9 @@ def endless(worker, open_gate):
     return open_gate(workers=("endless",))
 
 
-def raw(port: int, path: str, body: dict, *, receive: int | None = None) -> socket.socket:
+def raw(
+    port: int, path: str, body: dict, *, receive: int | None = None, more: bytes = b""
+) -> socket.socket:
     """A request over a socket of one's own; its answer is not read."""
     data = json.dumps(body).encode()
     head = (
@@ -42,7 +44,7 @@ def raw(port: int, path: str, body: dict, *, receive: int | None = None) -> sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     sock.settimeout(20)
     sock.connect(("127.0.0.1", port))
-    sock.sendall(head.encode() + data)
+    sock.sendall(head.encode() + data + more)
     return sock
 
 
@@ -110,6 +112,31 @@ def test_a_worker_that_dies_in_a_stream_has_its_tokens_counted(worker, open_gate
     assert (recent[0].outcome, recent[0].generated_tokens > 10) == ("worker_died", True)
 
 
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_a_client_that_leaves_bytes_behind_has_its_request_cancelled(endless, path, more):
+    sock = raw(endless.port, path, LONG, more=more)
+    wait_until(lambda: running(endless) == 1, seconds=10, what="the request to run")
+    sock.sendall(more)
+    time.sleep(0.3)  # whatever is in the way of the end is there before it
+    sock.close()
+    wait_until(lambda: running(endless) == 0, seconds=5, what="its end")
+    wait_until(
+        lambda: endless.server.gateway.permits.taken == 0, seconds=5, what="its permit to be back"
+    )
+    assert endless.server.gateway.recent.requests[0].outcome == "dropped"
+
+
+def test_a_pipelined_request_is_answered_after_the_first(endless):
+    short = {"inputs": "x", "parameters": {"max_new_tokens": 150}}
+    more = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    with raw(endless.port, "/generate", short, more=more) as sock:
+        received = b""
+        while part := sock.recv(65536):
+            received += part
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_a_neighbour_does_not_notice_who_leaves(endless):
     body = {"inputs": "a neighbour", "parameters": {"max_new_tokens": 120}}
     alone = endless.post("/generate", body).json()
@@ -136,6 +163,27 @@ def test_a_reader_that_does_not_read_is_cut(worker, open_gate):
     assert recent[0].prompt_tokens == len("go on") + 1
     wait_until(lambda: impatient.status("quick").load.running == 0, seconds=5, what="its end")
     wait_until(lambda: not impatient.server._http._connections, seconds=5, what="the cut")
+    sock.close()
+
+
+def test_a_reader_that_reads_slowly_is_not_cut(worker, open_gate):
+    worker("quick", "scripted:eos_after=100000,context_length=20000,blocks=20000")
+    impatient = open_gate(workers=("quick",), write_seconds=2.0)
+    body = LONG | {"parameters": {"top_n_tokens": 5, "max_new_tokens": 15_000}}
+    recent = len(impatient.server.gateway.recent.requests)
+    sock = raw(impatient.port, "/generate_stream", body, receive=32768)
+    began, received = time.monotonic(), 0
+    while time.monotonic() - began < 8:
+        received += len(sock.recv(8192))
+        time.sleep(0.1)
+    assert len(impatient.server.gateway.recent.requests) == recent, "it is still being answered"
+    assert received < 800_000, "it does read slowly"
+    wait_until(
+        lambda: len(impatient.server.gateway.recent.requests) > recent,
+        seconds=20,
+        what="the cut once nothing is read",
+    )
+    assert impatient.server.gateway.recent.requests[0].outcome == "slow_consumer"
     sock.close()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
 import time
 
+import httpx
 import pytest
 
 from llmkernel.errors import WorkerNotFound
@@ -84,6 +88,26 @@ def test_workers_that_come_and_go_are_seen(one_worker, start_worker):
             lambda: running.get("/info?model=later").status_code == 404, seconds=5, what="its end"
         )
         assert running.post("/generate", SHORT).status_code == 200
+
+
+def test_a_worker_that_does_not_answer_holds_up_only_who_names_it(one_worker, start_worker):
+    mute = start_worker("scripted:context_length=100", name="mute")
+    with gate() as both:
+        models = both.server.gateway.models
+        os.kill(mute.pid, signal.SIGSTOP)
+        for _ in range(2):  # before and after the gateway has noticed
+            began = time.monotonic()
+            assert both.get("/info?model=unknown").status_code == 404
+            assert both.post("/generate", SHORT).status_code == 200
+            assert time.monotonic() - began < 2
+            wait_until(lambda: models.replicas["mute"].silent, seconds=10, what="its silence")
+        began = time.monotonic()
+        assert both.get("/info?model=mute").status_code == 503
+        assert time.monotonic() - began < 3
+        reports = {models.replicas["first"].report.uptime for _ in range(30) if not time.sleep(0.1)}
+        assert len(reports) >= 2, "others are asked once a second as ever"
+        os.kill(mute.pid, signal.SIGCONT)
+        wait_until(lambda: both.get("/info?model=mute").status_code == 200, seconds=5, what="it")
 
 
 def test_a_model_of_the_list_is_loaded_by_the_first_who_names_it(one_worker):
@@ -169,6 +193,41 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
     assert lazy.server.gateway.models.replicas == {}
 
 
+def test_a_worker_that_took_over_a_name_is_not_the_gateways(one_worker, start_worker):
+    with gate((LOADABLE,), unload_after=3600) as own:
+        models = own.server.gateway.models
+        assert models.replicas[NAME].keep == 3600
+        own.worker(NAME).stop()
+        started = start_worker(LOADABLE, name=NAME)
+        wait_until(
+            lambda: NAME in models.replicas and models.replicas[NAME].instance == started.instance,
+            seconds=10,
+            what="the new one to be seen",
+        )
+        assert models.replicas[NAME].keep is None
+        assert own.post(f"/v2/repository/models/{NAME}/unload").status_code == 400
+        assert started.alive
+
+
+def test_a_worker_that_ran_already_is_not_the_gateways(one_worker, start_worker):
+    outside = start_worker(LOADABLE, name=NAME)
+    with gate((LOADABLE,), workers=("first",), unload_after=3600) as own:
+        assert own.get(f"/info?model={NAME}").status_code == 200
+        assert own.server.gateway.models.replicas[NAME].keep is None
+        assert own.post(f"/v2/repository/models/{NAME}/unload").status_code == 400
+        assert outside.alive
+
+
+def test_a_worker_that_was_seen_while_it_loaded_is_the_gateways(one_worker):
+    slow = "scripted:load_ms=2500"
+    with gate(unload_after=3600) as own:
+        models = own.server.gateway.models
+        asyncio.run_coroutine_threadsafe(models.load(slow), own.loop).result(30)
+        (replica,) = (each for each in models.replicas.values() if each.model == slow)
+        assert replica.keep == 3600
+        assert own.post(f"/v2/repository/models/{replica.name}/unload").status_code == 200
+
+
 def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
     """However long they take: the worker itself would cut them after its drain."""
     with gate(allow_models=(ENDLESS,)) as lazy:
@@ -185,6 +244,28 @@ def test_an_unload_waits_for_the_gateways_own_requests(one_worker):
             assert lazy.status(name).state == "ready"
         unload.join(30)
         assert name not in lazy.server.gateway.models.replicas
+
+
+def test_an_unload_goes_on_without_the_client_that_asked_for_it(one_worker):
+    with gate(allow_models=(ENDLESS,)) as lazy:
+        unload = f"/v2/repository/models/{ENDLESS}/unload"
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        (replica,) = (
+            each for each in lazy.server.gateway.models.replicas.values() if each.model == ENDLESS
+        )
+        with replica.hold():
+            with pytest.raises(httpx.ReadTimeout):
+                lazy.post(unload, timeout=0.5)
+            again: list = []
+            second = threading.Thread(target=lambda: again.append(lazy.post(unload).status_code))
+            second.start()
+            time.sleep(0.3)
+            assert state(lazy, ENDLESS) == "UNLOADING"
+        second.join(20)
+        assert again == [200], "whoever asks again waits for the same end"
+        assert state(lazy, ENDLESS) == "UNAVAILABLE"
+        assert lazy.get(f"/info?model={ENDLESS}").status_code == 200
+        assert lazy.post(unload).status_code == 200
 
 
 def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):

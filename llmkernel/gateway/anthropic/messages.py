@@ -24,7 +24,7 @@ class TokenCount(msgspec.Struct):
 async def create_message(exchange: Exchange) -> None:
     """The next turn of a conversation."""
     request = exchange.read(MessagesRequest)
-    ask = requests.ask(request)
+    ask = await exchange.apart(requests.ask, request)
     exchange.validated()
     async with exchange.lease(request.model) as replica:
         head = new_head("msg_", replica.model)
@@ -41,7 +41,7 @@ async def count_tokens(exchange: Exchange) -> None:
     One that ends in the assistant's turn is counted as if that turn were closed.
     """
     request = exchange.read(Conversation)
-    turns = requests.turns(request)
+    turns = await exchange.apart(requests.turns, request)
     async with exchange.lease(request.model) as replica:
         exchange.answer(TokenCount(len(await replica.client.tokenize(turns))))
 

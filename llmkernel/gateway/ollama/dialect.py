@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from llmkernel.gateway.dialects import Reply
+from llmkernel.gateway.dialects import Reply, line
 from llmkernel.gateway.faults import Failure
 from llmkernel.gateway.translation.statuses import status_of
 
@@ -26,7 +26,7 @@ class OllamaDialect:
 
     def last_words(self, failure: Failure) -> bytes:
         """The error as the last line. None says done: the answer is not whole."""
-        return _body(failure) + b"\n"
+        return line(_body(failure))
 
 
 def _body(failure: Failure) -> bytes:

@@ -18,7 +18,7 @@ from llmkernel.gateway.translation.ask import Ask
 async def chat(exchange: Exchange) -> None:
     """The next turn of a conversation."""
     request = exchange.read(ChatRequest)
-    await _answer(exchange, request, requests.ask_chat(request), "chat")
+    await _answer(exchange, request, await exchange.apart(requests.ask_chat, request), "chat")
 
 
 async def generate(exchange: Exchange) -> None:

@@ -15,7 +15,7 @@ from llmkernel.gateway.translation.naming import new_head
 async def complete_chat(exchange: Exchange) -> None:
     """The next turn of a conversation."""
     request = exchange.read(ChatRequest)
-    ask = chat_request.ask(request)
+    ask = await exchange.apart(chat_request.ask, request)
     exchange.validated()
     with exchange.permits(ask.params.width, "n"):
         async with exchange.lease(request.model) as replica:

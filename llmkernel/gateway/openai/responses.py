@@ -48,7 +48,7 @@ async def create_response(exchange: Exchange) -> None:
     """The next turn after what a request and the responses before it say."""
     request = exchange.read(ResponseRequest)
     before = _before(exchange, request)
-    new = response_request.turns(request)
+    new = await exchange.apart(response_request.turns, request)
     ask = response_request.ask(request, before, new)
     exchange.validated()
     turns = [*before, *new]
@@ -93,7 +93,8 @@ async def count_input(exchange: Exchange) -> None:
     """The tokens that a request would have read. Raises as creating it would."""
     request = exchange.read(ResponseRequest)
     before = _before(exchange, request)
-    ask = response_request.ask(request, before, response_request.turns(request))
+    new = await exchange.apart(response_request.turns, request)
+    ask = response_request.ask(request, before, new)
     exchange.validated()
     async with exchange.lease(request.model) as replica:
         tokens = await replica.client.tokenize(ask.messages or [])

@@ -53,7 +53,7 @@ async def detokenize(exchange: Exchange) -> None:
 async def apply_template(exchange: Exchange) -> None:
     """The prompt that the model's chat template makes of a conversation."""
     request = exchange.read(TemplateRequest)
-    messages = turns(request.messages)
+    messages = await exchange.apart(turns, request.messages)
     if not messages:
         raise InvalidRequest("messages is empty: give at least one turn.", field="messages")
     async with exchange.lease(request.model) as replica:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.gateway import features
+from llmkernel.gateway.dialects import encode
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import TemplateFailed
 from llmkernel.gateway.tgi.schemas import (
     ChatTokenizeRequest,
-    ChatTokenizeResponse,
     GenerateRequest,
     Turn,
 )
@@ -21,9 +21,8 @@ async def tokenize(exchange: Exchange) -> None:
     if not request.inputs:
         raise InvalidRequest("`inputs` cannot be empty", field="inputs")
     async with exchange.lease() as replica:
-        pieces = await replica.client.pieces(request.inputs)
-    ids, texts = [piece.token_id for piece in pieces], [piece.text for piece in pieces]
-    exchange.answer(places(request.inputs, ids, texts))
+        ids, texts = await replica.spell(request.inputs)
+    await exchange.answer_list(places(request.inputs, ids, texts))
 
 
 async def chat_tokenize(exchange: Exchange) -> None:
@@ -32,13 +31,16 @@ async def chat_tokenize(exchange: Exchange) -> None:
     turns = conversation(request.messages)
     async with exchange.lease(request.model) as replica:
         try:
-            pieces = await replica.client.pieces(turns)
+            ids, texts = await replica.spell(turns)
         except InvalidRequest as error:
             raise TemplateFailed(error.message) from None
-        ids = [piece.token_id for piece in pieces]
         text = await replica.client.detokenize(ids)
-    found = places(text, ids, [piece.text for piece in pieces])
-    exchange.answer(ChatTokenizeResponse(found, text))
+    # a ChatTokenizeResponse, whose list may be long
+    await exchange.answer_list(
+        places(text, ids, texts),
+        before=b'{"tokenize_response":[',
+        after=b'],"templated_text":' + encode(text) + b"}",
+    )
 
 
 def conversation(turns: list[Turn]) -> list[dict[str, str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llmkernel.client import AsyncClient
 from llmkernel.gateway.tgi.schemas import SimpleToken, Token
 from llmkernel.protocol import TokenLogprob
 
 _MOST_KNOWN = 4096
+_WINDOW = 8
+"""Characters that tokens without a text of their own may stand for."""
 
 
 class Specials:
@@ -67,27 +69,30 @@ async def alternatives(entry: TokenLogprob, count: int, specials: Specials) -> l
     ]
 
 
-def places(text: str, ids: Sequence[int], texts: Sequence[str]) -> list[SimpleToken]:
+def places(text: str, ids: Sequence[int], texts: Sequence[str]) -> Iterator[SimpleToken]:
     """Where in `text` each token is; what the tokenizer added is nowhere."""
-    found: list[SimpleToken] = []
     waiting: list[int] = []
     at = 0
-
-    def settle(until: int) -> None:
-        found.extend(SimpleToken(each, text[at:until], at, until) for each in waiting)
-        waiting.clear()
-
+    found = False
     for token_id, own in zip(ids, texts, strict=True):
         start = _begin(text, own, at) if own else -1
         if start < 0 or (start > at and not waiting):
             waiting.append(token_id)  # part of a character, or added
             continue
-        settle(start)
+        yield from _settle(waiting, text, at, start)
         at = start + len(own if text.startswith(own, start) else own.lstrip(" "))
-        found.append(SimpleToken(token_id, text[start:at], start, at))
-    if waiting:
-        settle(len(text) if found and at < len(text) else at)
-    return found
+        found = True
+        yield SimpleToken(token_id, text[start:at], start, at)
+    # a last character of several tokens; of a longer rest nobody knows where they are
+    known = found and len(text) - at <= _WINDOW
+    yield from _settle(waiting, text, at, len(text) if known else at)
+
+
+def _settle(waiting: list[int], text: str, at: int, until: int) -> Iterator[SimpleToken]:
+    between = text[at:until]
+    for token_id in waiting:
+        yield SimpleToken(token_id, between, at, until)
+    waiting.clear()
 
 
 def _begin(text: str, own: str, at: int) -> int:
@@ -96,7 +101,7 @@ def _begin(text: str, own: str, at: int) -> int:
     bare = own.lstrip(" ")  # a tokenizer may put a space before the first word
     if bare and text.startswith(bare, at):
         return at
-    return text.find(own, at, at + 8 + len(own))
+    return text.find(own, at, at + _WINDOW + len(own))
 
 
 async def _looks_special(text: str, token_id: int, specials: Specials) -> bool:
