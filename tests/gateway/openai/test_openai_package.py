@@ -233,6 +233,7 @@ def test_a_full_gateway_is_a_rate_limit(open_gate, scripted):
     gate = open_gate(limits={"max_concurrent_requests": 1})
     with (
         openai.OpenAI(base_url=f"{gate.url}/v1", api_key=TOKEN, max_retries=0) as client,
+        gate.server.gateway.permits.take(),
         pytest.raises(openai.RateLimitError),
     ):
-        client.chat.completions.create(messages=USER, model="tgi", n=2)
+        client.chat.completions.create(messages=USER, model="tgi")
