@@ -114,7 +114,9 @@ export class Store {
   #append(id, add) {
     const turn = this.turns.get(id);
     if (!turn) return;
-    turn.text += add;
+    // a new object: the one of the message is every store's that hears it, and after a Reconnect the
+    // page has one for the model of before and one for that of now
+    this.turns.set(id, { ...turn, text: turn.text + add });
     this.#tell({ kind: 'text', turn: id, add });
   }
 

@@ -318,6 +318,27 @@ def test_after_a_restart_of_the_kernel_the_panel_says_so_and_goes_on(book):
     assert book.value(f"len({last}.conversation)") == "4"
 
 
+REVIVED = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
+
+
+def test_after_each_reconnect_every_word_is_on_the_page_once(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=60, temperature=0)\npanel")
+    book.run("panel")
+    panel.send("Before")
+    for number in (1, 2):
+        book.restart()
+        panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+        reconnect = panel.root.get_by_role("button", name="Reconnect")
+        reconnect.evaluate("(button) => { button.click(); button.click(); }")
+        panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+        panel.send(f"After restart {number}")
+        held = book.value(f"{REVIVED}.conversation[-1]['content']")
+        for view in (panel, book.view(1)):
+            assert view.answers.count() == number + 1
+            assert view.answers.last.locator(".llmk-body").inner_text().strip() == held, number
+    book.run("import llmkernel")
+
+
 def test_a_restart_loses_no_branch_and_no_conversation(book):
     panel = book.panel(
         "data = {'a': 1}\npanel = llmkernel.ChatPanel('slow', max_tokens=6, seed=1, typical_p=0.9)\npanel"
