@@ -107,6 +107,10 @@ export class Header {
       type: 'file', accept: '.json,.md', hidden: true, 'aria-label': 'A saved conversation',
       change: () => this.#import(file.files?.[0]),
     });
+    const forget = () => {
+      this.closeMenus();
+      this.view.remove({ do: 'forget' });
+    };
     const out = (/** @type {string} */ kind) => () => this.view.send({ do: 'export', kind, to: this.view.prefix });
     this.menu.replaceChildren(
       h('div', { class: 'llmk-menu-title', text: 'Conversations' }), ...entries,
@@ -115,7 +119,7 @@ export class Header {
       words('Copy as Markdown', (event) => copy(event, this.#markdown())),
       words('Export as JSON', out('json')), words('Export as Markdown', out('md')),
       words('Import …', () => file.click()),
-      words('Delete this conversation', send({ do: 'forget' }), 'llmk-danger'), file,
+      words('Delete this conversation', forget, 'llmk-danger'), file,
     );
   }
 

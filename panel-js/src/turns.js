@@ -94,7 +94,7 @@ export class TurnView {
       const answer = () => view.send({ do: 'continue', turn: id });
       line.append(button('on', 'Answer this', answer, { disabled: busy }));
     }
-    const remove = () => view.send({ do: 'delete', turn: id });
+    const remove = () => view.remove({ do: 'delete', turn: id });
     line.append(button('bin', 'Delete with all that follows', remove, { disabled: busy }));
     return line;
   }

@@ -6,6 +6,7 @@ import { Drawer } from './drawer.js';
 import { Header } from './header.js';
 import { followTheme, hideTranscript } from './host.js';
 import { reconnect } from './link.js';
+import { Notice } from './notice.js';
 import { Status } from './status.js';
 import { confirm, copy, TurnView } from './turns.js';
 
@@ -41,6 +42,7 @@ export class View {
     this.drawer = new Drawer(this);
     this.composer = new Composer(this);
     this.status = new Status(this);
+    this.notice = new Notice(this);
     this.problem = h('div', { class: 'llmk-problem', role: 'alert' });
     this.log = h('div', {
       class: 'llmk-log', role: 'log', tabindex: 0, 'aria-label': 'Conversation', 'aria-live': 'polite',
@@ -68,7 +70,7 @@ export class View {
     const root = h(
       'section',
       { class: 'llmk', 'aria-label': 'Chat panel', 'data-lm-suppress-shortcuts': 'true' },
-      h('style', { text: css }), this.header.element, middle, this.problem,
+      h('style', { text: css }), this.header.element, middle, this.problem, this.notice.element,
       this.composer.element, this.status.element, this.news,
     );
     for (const event of ['pointerenter', 'focusin']) root.addEventListener(event, () => this.#look());
@@ -78,6 +80,7 @@ export class View {
 
   close() {
     this.composer.close();
+    this.notice.close();
     this.root.remove();
     for (const action of this.undo) action();
   }
@@ -85,6 +88,12 @@ export class View {
   /** @param {Record<string, any>} message */
   send(message) {
     if (this.store.alive) this.store.send(message);
+  }
+
+  /** Delete something, which can be undone. @param {Record<string, any>} message */
+  remove(message) {
+    this.notice.mine = true;
+    this.send(message);
   }
 
   /** @param {string} id */
@@ -182,6 +191,7 @@ export class View {
       this.#drawTurns();
     }
     this.#drawProblem();
+    this.notice.draw();
     this.header.draw();
     this.drawer.draw();
     this.composer.draw();

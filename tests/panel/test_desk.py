@@ -13,6 +13,7 @@ import pytest
 
 from llmkernel import Client
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import archive
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.desk import Desk
 from llmkernel.notebook.panel.queueing import Place
@@ -140,6 +141,50 @@ def test_an_answer_can_be_made_again_continued_edited_and_taken_away(make, scrip
     panel.take({"do": "delete", "turn": panel.views.state["path"][0]})
     assert panel.views.path[0]["text"] == "Hi"
     assert panel.views.state["problem"] is None
+
+
+def test_what_was_deleted_comes_back_as_it_was_until_something_else_changes(make, scripted_worker):
+    panel = make(seed=1, max_tokens=6)
+    for text in ("One", "Two"):
+        panel.take({"do": "send", "text": text})
+        rest(panel)
+    first, answer = panel.views.state["path"][:2]
+    panel.take({"do": "regenerate", "turn": answer})
+    rest(panel)
+    panel.take({"do": "branch", "turn": panel.views.state["path"][1], "by": -1})
+    before, path = archive.to_json(panel.desk.current), panel.views.state["path"]
+    for turn, words in ((first, "Deleted 5 turns."), (path[3], "Deleted 1 turn.")):
+        panel.take({"do": "delete", "turn": turn})
+        panel.take({"do": "draft", "text": "typing is no change", "by": "me"})
+        assert panel.views.state["undo"] == {"id": turn, "words": words}
+        panel.take({"do": "undo", "id": turn})
+        assert archive.to_json(panel.desk.current) == before
+        assert panel.views.state["path"] == path
+        assert panel.views.state["undo"] is None
+    panel.take({"do": "delete", "turn": path[3]})
+    panel.take({"do": "system", "text": "Be brief."})
+    assert panel.views.state["undo"] is None
+    panel.take({"do": "undo", "id": path[3]})
+    assert "any more" in panel.views.state["problem"]["text"]
+    assert panel.views.state["path"] == path[:3]
+
+
+def test_a_deleted_conversation_comes_back_where_it_was(make):
+    panel = make()
+    for _ in range(2):
+        panel.take({"do": "new"})
+    names = [each["name"] for each in panel.views.state["conversations"]]
+    for name in names:
+        panel.take({"do": "select", "name": name})
+        panel.take({"do": "forget"})
+        assert panel.views.state["undo"]["words"] == f"Deleted {name}."
+        panel.take({"do": "undo", "id": panel.views.state["undo"]["id"]})
+        assert panel.views.state["name"] == name
+        assert [each["name"] for each in panel.views.state["conversations"]] == names
+    alone = make()
+    alone.take({"do": "forget"})
+    alone.take({"do": "undo", "id": alone.views.state["undo"]["id"]})
+    assert [each["name"] for each in alone.views.state["conversations"]] == ["Conversation 1"]
 
 
 def test_a_failure_is_told_and_what_came_is_kept(make, start_worker):

@@ -76,6 +76,25 @@ def test_edit_and_regenerate_make_branches_and_the_arrows_lead_between_them(book
     assert panel.answers.last.locator(".llmk-body").inner_text() == first
 
 
+def test_what_was_deleted_can_be_undone_with_the_keyboard(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=8, temperature=0)\npanel")
+    panel.send("First")
+    panel.send("Second")
+    notice = panel.root.locator(".llmk-notice")
+    panel.questions.first.hover()
+    panel.press("Delete with all that follows", inside=panel.questions.first)
+    panel.until(lambda: panel.questions.count() == 0)
+    assert notice.inner_text().split("\n")[0] == "Deleted 4 turns."
+    assert notice.get_attribute("role") == "status"
+    book.page.keyboard.press("Enter")  # the focus is on Undo
+    panel.until(lambda: panel.answers.count() == 2)
+    assert notice.inner_text() == ""
+    panel.press("Delete with all that follows", inside=panel.answers.last)
+    panel.until(lambda: "Deleted 1 turn." in notice.inner_text())
+    panel.send("Third")
+    assert notice.inner_text() == "", "the next change"
+
+
 def test_continue_goes_on_inside_the_answer_and_a_start_is_its_beginning(book):
     panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=12, temperature=0)\npanel")
     panel.press("Start the reply with …")

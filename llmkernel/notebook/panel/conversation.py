@@ -43,6 +43,19 @@ class Turn:
         return with_attachments(self.text, self.attachments)
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A turn that was taken away with all that followed it: it is the first of `turns`.
+
+    `place` is where it stood among its branches, `order` that of all turns before.
+    """
+
+    turns: list[Turn]
+    place: int
+    order: list[str]
+    shown: bool
+
+
 class Conversation:
     """Turns under a name, with what the model is told before them.
 
@@ -105,30 +118,36 @@ class Conversation:
 
     def show(self, turn: str) -> None:
         """Show this turn among its branches."""
-        parent = self.turns[turn].parent
-        if parent is None:
-            self._first_shown = turn
-        else:
-            self.turns[parent].shown = turn
+        self._show(self.turns[turn].parent, turn)
 
     def is_shown(self, turn: str) -> bool:
         """Whether it is the one that is shown among its branches."""
         parent = self.turns[turn].parent
         return turn == (self._first_shown if parent is None else self.turns[parent].shown)
 
-    def remove(self, turn: str) -> None:
+    def remove(self, turn: str) -> Removed:
         """Take a turn away with all that followed it; a branch beside it is shown."""
         gone = self.turns[turn]
         siblings = self._children(gone.parent)
-        place = siblings.index(turn)
+        place, order, shown = siblings.index(turn), list(self.turns), self.is_shown(turn)
         siblings.remove(turn)
-        for each in self._below(turn):
-            del self.turns[each]
-        neighbour = siblings[min(place, len(siblings) - 1)] if siblings else None
-        if gone.parent is None:
-            self._first_shown = neighbour
-        else:
-            self.turns[gone.parent].shown = neighbour
+        removed = Removed([self.turns.pop(each) for each in self._below(turn)], place, order, shown)
+        if shown:
+            neighbour = siblings[min(place, len(siblings) - 1)] if siblings else None
+            self._show(gone.parent, neighbour)
+        return removed
+
+    def restore(self, removed: Removed) -> None:
+        """Put back what was removed, where it stood. Raises InvalidRequest where that has gone."""
+        first = removed.turns[0]
+        if first.parent is not None and first.parent not in self.turns:
+            raise InvalidRequest("What it followed is not there any more.")
+        self._children(first.parent).insert(removed.place, first.id)
+        turns = self.turns | {turn.id: turn for turn in removed.turns}
+        known = [turn for turn in removed.order if turn in turns]
+        self.turns = {turn: turns[turn] for turn in [*known, *turns]}
+        if removed.shown:
+            self.show(first.id)
 
     def clear(self) -> None:
         """Take everything away; ids are not used again."""
@@ -162,6 +181,12 @@ class Conversation:
         after = None
         for message in checked:
             after = self.add(message["role"], message["content"], after).id
+
+    def _show(self, parent: str | None, turn: str | None) -> None:
+        if parent is None:
+            self._first_shown = turn
+        else:
+            self.turns[parent].shown = turn
 
     def _walk(self) -> Iterator[Turn]:
         turn = self._first_shown

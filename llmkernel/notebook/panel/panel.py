@@ -259,6 +259,7 @@ class ChatPanel:
             display.publish(bundle)
 
     def _changed(self) -> None:
+        self._desk.undo = None
         self._desk.attendant.count()
         self._desk.show()
 
