@@ -54,7 +54,7 @@ export class Composer {
     this.drawn = drawn;
     const busy = Boolean(state.answering);
     const stop = state.clicks_wait ? 'Stop (Esc), when the running cell has ended' : 'Stop (Esc)';
-    const label = busy ? (this.view.stopping ? 'Stopping' : stop) : 'Send (Enter)';
+    const label = busy ? (this.view.stopping ? 'Stopping' : stop) : this.#sendLabel();
     if (label !== this.label) {
       const fresh = button(busy ? 'stop' : 'send', label, () => this.#press(), {
         class: `llmk-button llmk-send ${busy ? 'llmk-stop' : ''}`,
@@ -124,7 +124,11 @@ export class Composer {
 
   #canSend() {
     const { pending } = this.view.store.state;
-    return !this.tooLong && (this.box.value.trim() !== '' || (pending ?? []).length > 0);
+    return !this.tooLong && !this.view.noWorker && (this.box.value.trim() !== '' || (pending ?? []).length > 0);
+  }
+
+  #sendLabel() {
+    return this.view.noWorker ? `Nothing can be sent: ${this.view.noWorker}` : 'Send (Enter)';
   }
 
   /** @param {Record<string, any>} state */

@@ -56,6 +56,11 @@ export class Header {
     this.drawn = drawn;
   }
 
+  chooseWorker() {
+    if (this.opener === this.workers && !this.menu.hidden) return;
+    this.#toggle(this.workers, () => this.#workerMenu());
+  }
+
   /** @returns {boolean} whether one was open */
   closeMenus() {
     if (this.menu.hidden) return false;

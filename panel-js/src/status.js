@@ -26,7 +26,7 @@ export class Status {
   }
 
   draw() {
-    const { context, worker, clicks_wait: waits } = this.view.store.state;
+    const { context, worker, workers, clicks_wait: waits } = this.view.store.state;
     this.waits.hidden = !waits;
     const { used, limit } = context ?? {};
     const known = typeof used === 'number' && limit;
@@ -39,14 +39,17 @@ export class Status {
     const words = known ? `${number(used)} of ${number(limit)} tokens` : '';
     this.track.setAttribute('aria-valuetext', words || 'not known');
     put(this.words, words);
-    put(this.worker, workerWords(worker ?? {}));
+    put(this.worker, workerWords(worker ?? {}, (workers ?? []).length));
   }
 }
 
-/** @param {Record<string, any>} worker */
-function workerWords(worker) {
+/** @param {Record<string, any>} worker @param {number} running how many there are to choose from */
+function workerWords(worker, running) {
   if (worker.state === 'gone') return `${worker.name} has gone`;
-  if (worker.state === 'none' || !worker.state) return 'no worker runs';
+  if (worker.state === 'none' || !worker.state) {
+    if (worker.name && worker.why) return `${worker.name} does not run`;
+    return running ? 'no worker is chosen' : 'no worker runs';
+  }
   if (worker.state === 'quiet') return `${worker.name} does not answer yet`;
   const words = [[worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ')];
   if (worker.batch) words.push(`batch ${worker.running}/${worker.batch}`);

@@ -96,6 +96,12 @@ export class View {
     this.send(message);
   }
 
+  /** Why nobody can be asked, or nothing; a worker that is starting will be asked. */
+  get noWorker() {
+    const { worker, loading } = this.store.state;
+    return loading && !loading.failed ? '' : (worker?.why ?? '');
+  }
+
   /** @param {string} id */
   textOf(id) {
     return this.store.turns.get(id)?.text ?? '';
@@ -239,8 +245,9 @@ export class View {
     const lost = !this.store.alive || problem?.lost || worker?.state === 'gone';
     const text = !this.store.alive
       ? 'The kernel that held this panel was restarted or has gone. What you see is kept.'
-      : (problem?.text ?? (worker?.state === 'gone' ? `The worker ${worker.name} has gone.` : ''));
-    const drawn = `${lost} ${text} ${this.failure ?? ''}`;
+      : (problem?.text ?? (worker?.state === 'gone' ? `The worker ${worker.name} has gone.` : this.noWorker));
+    const choose = !lost && text !== '' && this.noWorker !== '';
+    const drawn = `${lost} ${choose} ${text} ${this.failure ?? ''}`;
     if (drawn === this.problemDrawn) return;
     this.problemDrawn = drawn;
     const words = (/** @type {string} */ said, /** @type {() => void} */ click) =>
@@ -250,6 +257,7 @@ export class View {
     const hint = this.failure ?? (this.store.alive ? problem?.hint : '');
     this.problem.append(h('span', {}, h('b', { text }), hint ? ` ${hint}` : ''));
     if (lost) this.problem.append(words('Reconnect', () => this.#reconnect()));
+    if (choose) this.problem.append(words('Choose a worker', () => this.header.chooseWorker()));
   }
 
   async #reconnect() {

@@ -224,6 +224,16 @@ def test_without_a_worker_it_says_what_to_do_and_keeps_the_question(make):
     assert panel.views.path[0]["text"] == "Hi"
 
 
+def test_a_worker_that_does_not_run_is_said_with_those_that_do(make, scripted_worker):
+    panel = make("foo")
+    panel.desk.attendant.look()
+    why = f"No worker 'foo' runs. Running: {scripted_worker.name}."
+    wait_until(lambda: panel.views.state["worker"].get("why") == why, seconds=10, what="the reason")
+    panel.take({"do": "worker", "name": scripted_worker.name})
+    wait_until(lambda: panel.views.state["worker"]["state"] == "ready", seconds=10, what="it")
+    assert "why" not in panel.views.state["worker"]
+
+
 def test_a_prompt_that_does_not_fit_goes_back_where_it_was_typed(make, start_worker):
     start_worker("scripted:context_length=128")
     panel = make(variables={"x": "data"})

@@ -9,7 +9,7 @@ import pytest
 from nbconvert import HTMLExporter, MarkdownExporter
 
 from tests.panel.attacks import BUNDLE, PAYLOADS, SHOW
-from tests.panel.conftest import LONG_MS, MODEL
+from tests.panel.conftest import LONG_MS, MODEL, Panel
 from tests.panel.scripts import CLICK_STOP, TOO_WIDE, VIOLATIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -74,6 +74,25 @@ def test_edit_and_regenerate_make_branches_and_the_arrows_lead_between_them(book
     panel.press("Delete with all that follows", inside=panel.answers.last)
     panel.until(lambda: panel.answers.last.locator(".llmk-place").count() == 0)
     assert panel.answers.last.locator(".llmk-body").inner_text() == first
+
+
+def test_a_worker_that_does_not_run_is_named_and_another_offered(book):
+    book.panel()
+    book.run("other = llmkernel.ChatPanel('foo', max_tokens=5)\nother")
+    root = book.page.locator(".llmk").last
+    root.locator(".llmk-problem", has_text="No worker 'foo' runs. Running: slow.").wait_for()
+    assert root.locator(".llmk-worker-words").inner_text() == "foo does not run"
+    root.locator(".llmk-box").fill("Hi")
+    send = root.locator(".llmk-send")
+    assert send.is_disabled()
+    assert "No worker 'foo' runs" in send.get_attribute("title")
+    root.get_by_role("button", name="Choose a worker").click()
+    root.locator(".llmk-menu").get_by_role("button", name="slow").click()
+    panel = Panel(book, root)
+    panel.until(lambda: root.locator(".llmk-problem").inner_text() == "")
+    panel.box.press("Enter")
+    panel.until(lambda: panel.answers.count() == 1)
+    panel.rest()
 
 
 def test_what_was_deleted_can_be_undone_with_the_keyboard(book):
