@@ -220,6 +220,16 @@ def test_a_transcript_says_all_in_three_forms_and_runs_nothing():
     assert bundle["text/plain"].endswith("(stopped)")
 
 
+def test_a_question_stands_in_a_transcript_as_it_was_typed():
+    conversation = talk("one\n*two* $x$ <b>", "a $x$")
+    conversation.path[0].attachments.append(from_text("f.py", "x = 1", "py"))
+    html = transcript(conversation)["text/html"]
+    assert "one&#10;*two* $x$ &lt;b&gt;</div>" in html
+    assert "<p>one" not in html, "margins of the page"
+    assert "background-color" in html.partition("<pre")[2].partition(">")[0], "the page's is white"
+    assert "<p>a $x$</p>" in html, "for MathJax"
+
+
 def test_the_same_conversation_has_the_same_transcript():
     assert transcript(talk("q", "a")) == transcript(talk("q", "a"))
     assert fingerprint(talk("q", "a")) != fingerprint(talk("q", "b2"))
