@@ -14,9 +14,10 @@ export class Composer {
       class: 'llmk-box', rows: 1, placeholder: 'Ask …', 'aria-label': 'Your question',
       input: () => this.#typed(), keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
-    this.start = h('input', {
-      class: 'llmk-start', type: 'text', 'aria-label': 'Start the reply with',
-      placeholder: 'Start the reply with …', hidden: true,
+    this.start = h('textarea', {
+      class: 'llmk-start', rows: 1, 'aria-label': 'Start the reply with',
+      placeholder: 'Start the reply with …', hidden: true, input: () => grow(this.start),
+      keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
     this.chips = h('div', { class: 'llmk-chips llmk-pending' });
     this.menu = h('div', { class: 'llmk-menu llmk-attach', hidden: true });
@@ -160,7 +161,7 @@ export class Composer {
     clearTimeout(this.timer);
     view.send({ do: 'send', text: this.box.value, start: this.start.hidden ? '' : this.start.value });
     this.box.value = '';
-    this.start.value = '';
+    this.#hideStart();
     this.unsent = false;
     write(this.key, '');
     this.#fitHeight();
@@ -168,15 +169,24 @@ export class Composer {
   }
 
   #fitHeight() {
-    this.box.style.height = 'auto';
-    this.box.style.height = `${Math.min(this.box.scrollHeight + 2, 200)}px`;
+    grow(this.box);
   }
 
   #toggleStart() {
-    this.start.hidden = !this.start.hidden;
-    this.startButton.setAttribute('aria-expanded', String(!this.start.hidden));
-    if (!this.start.hidden) this.start.focus();
-    else this.start.value = '';
+    if (!this.start.hidden) {
+      this.#hideStart();
+      return;
+    }
+    this.start.hidden = false;
+    this.startButton.setAttribute('aria-expanded', 'true');
+    grow(this.start);
+    this.start.focus();
+  }
+
+  #hideStart() {
+    this.start.value = '';
+    this.start.hidden = true;
+    this.startButton.setAttribute('aria-expanded', 'false');
   }
 
   /** @param {import('./store.js').Chip} chip */
@@ -259,6 +269,12 @@ export class Composer {
     this.view.send({ do: 'attach', name: file.name, text: await file.text() });
     this.closeMenu();
   }
+}
+
+/** As high as what is in it, up to a limit. @param {HTMLTextAreaElement} box */
+function grow(box) {
+  box.style.height = 'auto';
+  box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
 }
 
 /** @param {string | undefined} key */

@@ -193,6 +193,9 @@ export class View {
   #draw(keys, first) {
     const { state } = this.store;
     if (keys.has('answering')) this.#answering(first);
+    const { prefix } = state.conversations?.find((/** @type {any} */ one) => one.name === state.name) ?? {};
+    if (prefix !== this.talk) this.following = true; // another conversation begins at its end
+    this.talk = prefix;
     if (keys.has('turns') || keys.has('path') || keys.has('answering') || keys.has('live')) {
       this.#drawTurns();
     }

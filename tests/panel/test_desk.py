@@ -285,6 +285,15 @@ def test_nonsense_from_a_page_changes_nothing(make, message):
     assert len(panel.desk.conversations) == 1
 
 
+def test_a_file_that_cannot_be_imported_gets_no_hint_for_programs(make):
+    panel = make()
+    panel.take({"do": "import", "text": '{"cells": []}'})
+    problem = panel.views.state["problem"]
+    assert "`format`" in problem["text"]
+    assert "exported can be read" in problem["text"]
+    assert problem["hint"] == ""
+
+
 def test_only_one_answer_at_a_time(make, start_worker):
     start_worker(SLOW)
     panel = make()

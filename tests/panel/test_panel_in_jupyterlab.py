@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from llmkernel.notebook.panel.conversation import ROLES
 from tests.panel.attacks import BUNDLE, PAYLOADS, SHOW
 from tests.panel.conftest import LONG_MS, MODEL, Panel
 from tests.panel.scripts import CLICK_STOP, TOO_WIDE, VIOLATIONS
@@ -117,8 +118,21 @@ def test_what_was_deleted_can_be_undone_with_the_keyboard(book):
 def test_continue_goes_on_inside_the_answer_and_a_start_is_its_beginning(book):
     panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=12, temperature=0)\npanel")
     panel.press("Start the reply with …")
-    panel.root.get_by_label("Start the reply with", exact=True).fill("Well then, ")
-    panel.send("Go")
+    start = panel.root.get_by_label("Start the reply with", exact=True)
+    height = start.evaluate("(box) => box.offsetHeight")
+    panel.box.fill("Go")
+    start.fill("Well then,\n\n```python\n")
+    assert start.evaluate("(box) => box.offsetHeight") > height, "it grows"
+    start.press("Shift+Enter")
+    assert panel.answers.count() == 0
+    start.press("Enter")
+    panel.until(lambda: panel.answers.count() == 1)
+    panel.rest()
+    assert not start.is_visible()
+    said = book.value(
+        "panel.conversation[-1]['content'].startswith('Well then,\\n\\n```python\\n\\n')"
+    )
+    assert said == "True"
     text = panel.answers.last.locator(".llmk-body").inner_text()
     assert text.startswith("Well then,")
     panel.press("Continue this answer")
@@ -259,6 +273,22 @@ def test_several_conversations_have_names_and_go_to_files_and_back(book, tmp_pat
     panel.root.get_by_label("A saved conversation").set_input_files(file)
     panel.until(lambda: "Two" in panel.questions.first.inner_text())
     assert book.value("panel.conversations") == "['Conversation 1', 'Second', 'Second (2)']"
+
+
+def test_an_imported_conversation_is_shown_from_its_end(book, tmp_path):
+    said = [{"role": role, "content": f"{n} {role}\n\n" * 9} for n in range(9) for role in ROLES]
+    panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={said})\npanel")
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps(said))
+    log = panel.root.locator(".llmk-log")
+    log.evaluate("(log) => { log.scrollTop = 0; }")
+    panel.root.locator(".llmk-to-end.llmk-shown").wait_for()
+    panel.root.locator(".llmk-pill").first.click()
+    panel.root.get_by_label("A saved conversation").set_input_files(file)
+    panel.until(lambda: "Imported" in panel.root.locator(".llmk-pill").first.inner_text())
+    panel.until(lambda: panel.questions.count() == 9)
+    left = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
+    panel.until(lambda: log.evaluate(left) < 5)
 
 
 def test_controls_reach_the_model_and_what_cannot_be_is_said(book):

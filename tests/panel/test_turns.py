@@ -207,6 +207,12 @@ def test_another_file_is_refused(text):
         archive.load(text, Conversation("Other"))
 
 
+def test_another_file_is_refused_with_what_can_be_read():
+    for text in ("{", "{}", "just words"):
+        with pytest.raises(InvalidRequest, match="exported can be read, as JSON or as Markdown"):
+            archive.load(text, Conversation("Other"))
+
+
 # the transcript ----------------------------------------------------------------
 
 

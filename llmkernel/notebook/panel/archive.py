@@ -18,6 +18,10 @@ from llmkernel.notebook.untrusted import whole
 FORMAT = "llmkernel-conversation"
 VERSION = 2
 MAX_CHARS = 20_000_000
+CAN_BE_READ = (
+    "What a panel exported can be read, as JSON or as Markdown, and a list of messages in JSON: "
+    '[{"role": "user", "content": "..."}].'
+)
 _HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
 _ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
 _ROLE_OF |= {"user": "user", "assistant": "assistant"}
@@ -117,7 +121,7 @@ def load(text: str, into: Conversation) -> None:
     try:
         value = whole(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"This is no JSON: {error}.") from None
+        raise _refused(f"This is no JSON: {error}.") from None
     if isinstance(value, list):
         into.replace(value)
     else:
@@ -128,19 +132,23 @@ def _load_file(value: Any, into: Conversation) -> None:
     try:
         file = msgspec.convert(value, _File)
         if file.format != FORMAT or file.version not in (1, VERSION):
-            raise InvalidRequest(
+            raise _refused(
                 f"This is no conversation that can be read here: format {file.format!r}, "
                 f"version {file.version}; expected {FORMAT!r}, version {VERSION}."
             )
         turns = _flat(file) if file.version == 1 else msgspec.convert(file.turns, list[Saved])
     except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidRequest(f"This is no conversation: {error}.") from None
+        raise _refused(f"This is no conversation: {error}.") from None
     trial = Conversation("")
     put(trial, turns)  # raises before anything is changed
     into.clear()
     into.name = file.name or into.name
     into.system = file.system
     put(into, turns)
+
+
+def _refused(why: str) -> InvalidRequest:
+    return InvalidRequest(f"{why} {CAN_BE_READ}")
 
 
 def _flat(file: _File) -> list[Saved]:
@@ -192,9 +200,7 @@ def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -
 def _load_markdown(text: str, into: Conversation) -> None:
     marks = [mark for mark in _marks(text) if mark[1] in _ROLE_OF]
     if not marks:
-        raise InvalidRequest(
-            "This is no conversation: Markdown needs the headings '## You' and '## Model'."
-        )
+        raise _refused("This is no conversation: the headings '## You' and '## Model' are missing.")
     ends = [start for start, _, _ in marks[1:]] + [len(text)]
     messages = [
         {"role": _ROLE_OF[title], "content": _shallower(text[begin:end]).strip("\n")}

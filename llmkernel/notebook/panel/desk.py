@@ -276,5 +276,7 @@ class Desk:
 def problem_of(error: LLMKernelError) -> dict[str, Any]:
     """What a view shows of an error, and whether a new connection may help."""
     lost = isinstance(error, (ConnectionProblem, EngineDied))
-    hint = TABLE[error.code].hint if error.code in TABLE else ""
+    # the table's hint of a request is for whoever wrote it in code; here the message says what to do
+    asked_wrong = isinstance(error, InvalidRequest)
+    hint = TABLE[error.code].hint if error.code in TABLE and not asked_wrong else ""
     return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}
