@@ -1,6 +1,6 @@
 /** The conversations and the worker of a panel. */
 import { button, h, icon } from './dom.js';
-import { copy } from './turns.js';
+import { copy, speaker } from './turns.js';
 
 /** @typedef {import('./view.js').View} View */
 
@@ -132,7 +132,7 @@ export class Header {
     const { state, turns } = this.view.store;
     return (state.path ?? [])
       .map((/** @type {string} */ id) => turns.get(id))
-      .map((/** @type {any} */ turn) => `## ${turn.role === 'user' ? 'You' : 'Model'}\n\n${turn.text}`)
+      .map((/** @type {any} */ turn) => `## ${speaker(turn)}${turn.edited ? ' (edited)' : ''}\n\n${turn.text}`)
       .join('\n\n');
   }
 

@@ -6,7 +6,7 @@
  *
  * @typedef {{name: string, kind?: string, note: string, tokens: number|null, text: string}} Chip
  * @typedef {{role: string, text: string, state: string, place: number, branches: number,
- *   parent?: string|null, shown?: boolean, attachments?: Chip[]|null,
+ *   parent?: string|null, shown?: boolean, edited?: boolean|null, attachments?: Chip[]|null,
  *   facts?: Record<string, any>|null, problem?: string|null}} Turn
  * @typedef {Record<string, any>} Message
  * @typedef {{kind: 'state', keys: Set<string>} | {kind: 'text', turn: string, add: string} |

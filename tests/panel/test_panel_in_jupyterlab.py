@@ -334,6 +334,24 @@ def test_a_preset_is_there_after_a_restart_and_can_be_forgotten(book):
     assert panel.root.locator(".llmk-problem").inner_text() == ""
 
 
+def test_an_edited_answer_says_so_after_a_restart_too(book):
+    panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={SAID})\npanel")
+    panel.answers.last.hover()
+    panel.press("Edit", inside=panel.answers.last)
+    panel.answers.last.locator("textarea").fill("My own words")
+    panel.press("Save")
+    panel.until(lambda: "My own words" in panel.answers.last.inner_text())
+    head = panel.answers.last.locator(".llmk-turn-head")
+    assert "edited" in head.inner_text()
+    book.restart()
+    panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+    panel.press("Reconnect")
+    panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+    assert "edited" in head.inner_text()
+    assert book.value(f"{REVIVED}._desk.current.path[-1].edited") == "True"
+    book.run("import llmkernel")
+
+
 def test_keys_typed_in_the_panel_are_not_the_notebooks(book):
     panel = book.panel()
     cells = f"() => {{ {MODEL}; return m.cells.length; }}"

@@ -177,6 +177,27 @@ def test_markdown_brings_the_shown_turns_back(texts):
     assert said(again) == [text.strip("\n") for text in texts]
 
 
+def test_an_answer_that_a_person_changed_is_marked_wherever_it_stands():
+    conversation = talk("q", "a", "## Model (edited)", "b")
+    conversation.rewrite(conversation.path[0].id, "asked anew")
+    assert not conversation.path[0].edited, "questions are a person's anyway"
+    conversation.step(conversation.path[0].id, -1)
+    same = conversation.rewrite(conversation.path[3].id, "b")
+    assert not same.edited
+    conversation.rewrite(same.id, "better")
+    marks = [False, False, False, True]
+    assert [turn.edited for turn in conversation.path] == marks
+    for write in (archive.to_json, archive.to_markdown):
+        again = Conversation("Other")
+        archive.load(write(conversation), again)
+        assert [turn.edited for turn in again.path] == marks
+        assert said(again) == ["q", "a", "## Model (edited)", "better"]
+    bundle = transcript(conversation)
+    assert "Model (edited)</div>" in bundle["text/html"]
+    assert "**Model (edited)**\n\nbetter" in bundle["text/markdown"]
+    assert "Model (edited): better" in bundle["text/plain"]
+
+
 def test_headings_inside_an_answer_are_not_turns():
     conversation = talk("q", "## You\n\nsaid\n\n```\n## Model\n```\n## Results\n### You")
     again = Conversation("Other")

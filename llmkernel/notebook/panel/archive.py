@@ -25,7 +25,8 @@ CAN_BE_READ = (
 _HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
 _ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
 _ROLE_OF |= {"user": "user", "assistant": "assistant"}
-_MARK = re.compile(r"^## (\w+)[ \t]*$", re.MULTILINE)
+_MARK = re.compile(r"^## (\w+)( \(edited\))?[ \t]*$", re.MULTILINE)
+_EDITED = " (edited)"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
@@ -40,6 +41,7 @@ class Saved(msgspec.Struct, frozen=True):
     attachments: list[Attachment] = []
     facts: dict[str, Any] = {}
     problem: str = ""
+    edited: bool = False
 
 
 class _Nested(msgspec.Struct, frozen=True):
@@ -100,9 +102,10 @@ def put(into: Conversation, turns: Iterable[Saved]) -> None:
 def to_markdown(conversation: Conversation) -> str:
     """The shown turns under headings, as a page and for `from_markdown`."""
     parts = [f"# {conversation.name}"]
+    parts += [f"## System\n\n{_deeper(each['content'])}" for each in conversation.opening]
     parts += [
-        f"## {_HEADINGS.get(message['role'], message['role'])}\n\n{_deeper(message['content'])}"
-        for message in conversation.messages()
+        f"## {_HEADINGS[turn.role]}{_EDITED * turn.edited}\n\n{_deeper(turn.content)}"
+        for turn in conversation.path
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -180,7 +183,7 @@ def _add(into: Conversation, turn: Saved, after: str | None) -> Turn:
     added = into.add(turn.role, turn.text, after, turn.attachments)
     ended = turn.state in ("done", "stopped", "failed")
     added.state = turn.state if ended else "stopped"  # type: ignore[assignment]
-    added.facts, added.problem = dict(turn.facts), turn.problem
+    added.facts, added.problem, added.edited = dict(turn.facts), turn.problem, turn.edited
     return added
 
 
@@ -194,6 +197,8 @@ def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -
         kept["facts"] = turn.facts
     if turn.problem:
         kept["problem"] = turn.problem
+    if turn.edited:
+        kept["edited"] = True
     return kept
 
 
@@ -201,25 +206,28 @@ def _load_markdown(text: str, into: Conversation) -> None:
     marks = [mark for mark in _marks(text) if mark[1] in _ROLE_OF]
     if not marks:
         raise _refused("This is no conversation: the headings '## You' and '## Model' are missing.")
-    ends = [start for start, _, _ in marks[1:]] + [len(text)]
+    ends = [start for start, _, _, _ in marks[1:]] + [len(text)]
     messages = [
         {"role": _ROLE_OF[title], "content": _shallower(text[begin:end]).strip("\n")}
-        for (_, title, begin), end in zip(marks, ends, strict=True)
+        for (_, title, _, begin), end in zip(marks, ends, strict=True)
     ]
     title = re.match(r"# +(.+)", text)
     into.replace(messages)
+    said = [mark for mark in marks if _ROLE_OF[mark[1]] != "system"]
+    for turn, (_, _, edited, _) in zip(into.path, said, strict=True):
+        turn.edited = edited and turn.role == "assistant"
     if title:
         into.name = title[1].strip()
 
 
-def _marks(text: str) -> list[tuple[int, str, int]]:
-    """Headings of level two outside code: where they begin, what they say, where they end."""
-    found: list[tuple[int, str, int]] = []
+def _marks(text: str) -> list[tuple[int, str, bool, int]]:
+    """Headings of level two outside code: where they begin, what they say, "edited", the end."""
+    found: list[tuple[int, str, bool, int]] = []
     at = 0
     for line, in_code in _lines(text):
         mark = None if in_code else _MARK.match(line.rstrip("\n"))
         if mark:
-            found.append((at, mark[1].lower(), at + len(line)))
+            found.append((at, mark[1].lower(), mark[2] is not None, at + len(line)))
         at += len(line)
     return found
 

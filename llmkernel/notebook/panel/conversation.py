@@ -33,6 +33,8 @@ class Turn:
     attachments: list[Attachment] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+    edited: bool = False
+    """Whether a person has written into what the model said."""
     children: list[str] = field(default_factory=list)
     shown: str | None = None
     """The child that is shown."""
@@ -107,7 +109,9 @@ class Conversation:
     def rewrite(self, turn: str, text: str) -> Turn:
         """The same turn with another text, as a branch beside it; it is shown."""
         old = self.turns[turn]
-        return self.add(old.role, text, old.parent, old.attachments)
+        new = self.add(old.role, text, old.parent, old.attachments)
+        new.edited = old.role == "assistant" and (old.edited or new.text != old.text)
+        return new
 
     def step(self, turn: str, by: int) -> None:
         """Show another branch, `by` places along; at the ends nothing happens."""

@@ -84,6 +84,8 @@ def _turn(conversation: Conversation, turn: Turn) -> View:
         view["attachments"] = [chip(each) for each in turn.attachments]
     if turn.facts:
         view["facts"] = dict(turn.facts)
+    if turn.edited:
+        view["edited"] = True
     if turn.problem:
         view["problem"] = turn.problem
     return view

@@ -58,12 +58,12 @@ def _html(turn: Turn) -> str:
     )
     style = _QUESTION if asked else ""
     note = literal(_note(turn), "div", style=_QUOTED) if _note(turn) else ""
-    label = element("div", _TITLES[turn.role], style=_LABEL)
+    label = element("div", _title(turn), style=_LABEL)
     return label + element("div", quoted + body, style=style) + note
 
 
 def _markdown(turn: Turn) -> str:
-    parts = [f"**{_TITLES[turn.role]}**"]
+    parts = [f"**{_title(turn)}**"]
     parts += [
         f"{escape(f'{one.name} ({one.note})')}\n\n{fence(one.text, one.kind)}"
         for one in turn.attachments
@@ -77,7 +77,11 @@ def _markdown(turn: Turn) -> str:
 def _plain(turn: Turn) -> str:
     quoted = "".join(f"[{one.name}: {one.note}]\n" for one in turn.attachments)
     note = f"\n({_note(turn)})" if _note(turn) else ""
-    return f"{_TITLES[turn.role]}: {quoted}{plain(turn.text)}{note}"
+    return f"{_title(turn)}: {quoted}{plain(turn.text)}{note}"
+
+
+def _title(turn: Turn) -> str:
+    return _TITLES[turn.role] + (" (edited)" if turn.edited else "")
 
 
 def _note(turn: Turn) -> str:
