@@ -17,13 +17,14 @@ export class Header {
       icon('chat'), this.name, icon('down'),
     );
     this.workerName = h('span', { class: 'llmk-name' });
+    this.next = h('span', { class: 'llmk-name llmk-next' });
     this.dot = h('span', { class: 'llmk-dot', 'aria-hidden': 'true' });
     this.workers = h(
       'button', {
         type: 'button', class: 'llmk-pill llmk-worker', 'aria-expanded': 'false', 'aria-haspopup': 'true',
         title: 'Worker', click: () => this.#toggle(this.workers, () => this.#workerMenu()),
       },
-      this.dot, this.workerName, icon('down'),
+      this.dot, this.workerName, this.next, icon('down'),
     );
     const controls = button('sliders', 'Controls', () => view.drawer.toggle(), { 'aria-expanded': 'false' });
     this.controls = controls;
@@ -43,11 +44,17 @@ export class Header {
     const { state } = this.view.store;
     this.name.textContent = state.name ?? '';
     const worker = state.worker ?? {};
-    this.workerName.textContent = state.loading && !state.loading.failed
-      ? `${state.loading.title} …`
-      : (worker.name ?? 'no worker');
+    const starting = state.loading && !state.loading.failed ? `${state.loading.title} …` : '';
+    // the one that runs keeps its place in the head until another one has taken it
+    const asked = worker.state && worker.state !== 'none' ? worker.name : null;
+    this.workerName.textContent = asked ?? (starting || (worker.name ?? 'no worker'));
+    this.next.textContent = asked && starting ? `next: ${starting}` : '';
+    this.next.title = asked && starting ? `${state.loading.model}: ${starting}` : '';
+    this.workers.title = `Worker: ${this.workerName.textContent}`;
+    this.chats.title = `Conversation: ${state.name ?? ''}`;
     this.dot.className = `llmk-dot llmk-dot-${state.loading ? 'loading' : (worker.state ?? 'none')}`;
-    this.workers.setAttribute('aria-label', `Worker: ${this.workerName.textContent}, ${worker.state ?? 'none'}`);
+    const told = [this.workerName.textContent, worker.state ?? 'none', this.next.textContent];
+    this.workers.setAttribute('aria-label', `Worker: ${told.filter(Boolean).join(', ')}`);
     this.chats.setAttribute('aria-label', `Conversation: ${state.name ?? ''}`);
     const drawn = JSON.stringify([state.conversations, state.workers, state.loading, state.name, worker.name]);
     if (drawn !== this.drawn && !this.menu.hidden && !this.menu.contains(document.activeElement)) {
@@ -151,7 +158,7 @@ export class Header {
       ),
     );
     const model = h('input', {
-      class: 'llmk-field', type: 'text', placeholder: 'hub id or folder; empty: the embedded model',
+      class: 'llmk-field', type: 'text', placeholder: 'Hub id or folder',
       'aria-label': 'Model to start',
     });
     const start = () => this.view.send({ do: 'start', model: model.value });
@@ -164,6 +171,7 @@ export class Header {
       ...(entries.length ? entries : [h('div', { class: 'llmk-dim llmk-pad', text: 'None runs.' })]),
       h('div', { class: 'llmk-menu-title', text: 'Start another' }),
       h('div', { class: 'llmk-row' }, model, h('button', { type: 'button', class: 'llmk-words llmk-primary', text: 'Start', click: start })),
+      h('div', { class: 'llmk-dim llmk-pad', text: 'Empty: the embedded model.' }),
       this.loading,
     );
     this.#refreshLoading();

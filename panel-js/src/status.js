@@ -18,7 +18,9 @@ export class Status {
       'aria-valuemax': 100, 'aria-valuenow': 0,
     }, this.filled);
     this.words = h('span', { class: 'llmk-context-words' });
-    this.worker = h('span', { class: 'llmk-worker-words' });
+    this.model = h('span', { class: 'llmk-model' });
+    this.figures = h('span', { class: 'llmk-figures' });
+    this.worker = h('span', { class: 'llmk-worker-words' }, this.model, this.figures);
     this.waits = h('span', { class: 'llmk-warn', text: WAITS, title: WAITS_MORE, hidden: true });
     this.element = h(
       'footer', { class: 'llmk-status' }, this.track, this.words, this.worker, this.waits,
@@ -39,7 +41,8 @@ export class Status {
     const words = known ? `${number(used)} of ${number(limit)} tokens` : '';
     this.track.setAttribute('aria-valuetext', words || 'not known');
     put(this.words, words);
-    put(this.worker, workerWords(worker ?? {}, (workers ?? []).length));
+    put(this.model, workerWords(worker ?? {}, (workers ?? []).length));
+    put(this.figures, figuresOf(worker ?? {}).map((each) => ` · ${each}`).join(''));
   }
 }
 
@@ -51,12 +54,19 @@ function workerWords(worker, running) {
     return running ? 'no worker is chosen' : 'no worker runs';
   }
   if (worker.state === 'quiet') return `${worker.name} does not answer yet`;
-  const words = [[worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ')];
+  if (!worker.model) return `${worker.name}: ${worker.state}`;
+  return [worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ');
+}
+
+/** What has to be seen of a worker whatever the length of its model's name. @param {Record<string, any>} worker */
+function figuresOf(worker) {
+  /** @type {string[]} */
+  const words = [];
   if (worker.batch) words.push(`batch ${worker.running}/${worker.batch}`);
   if (worker.waiting) words.push(`${worker.waiting} waiting`);
   if (worker.rate) words.push(`${worker.rate} tok/s`);
   if (worker.memory) words.push(size(worker.memory));
-  return words.join(' · ');
+  return words;
 }
 
 /** @param {number} bytes */

@@ -7,6 +7,7 @@ import { Header } from './header.js';
 import { followTheme, hideTranscript } from './host.js';
 import { reconnect } from './link.js';
 import { Notice } from './notice.js';
+import { followSize } from './sizing.js';
 import { Status } from './status.js';
 import { confirm, copy, TurnView } from './turns.js';
 
@@ -55,6 +56,8 @@ export class View {
     this.following = true;
     this.log.addEventListener('scroll', () => this.#scrolled());
     this.undo = [store.listen((change) => this.#take(change)), followTheme(this.root)];
+    const toEnd = () => this.following && this.scrollToEnd();
+    if (typeof ResizeObserver === 'function') this.undo.push(followSize(this.root, toEnd));
     requestAnimationFrame(() => {
       this.undo.push(hideTranscript(el));
       this.composer.restore();

@@ -549,6 +549,44 @@ def test_at_400_pixels_no_figure_is_hidden(book):
     assert panel.root.evaluate(TOO_WIDE) == []
 
 
+IN_SIGHT = """(element) => element.scrollWidth <= element.clientWidth + 1 &&
+  element.getBoundingClientRect().right <= element.closest('.llmk').getBoundingClientRect().right"""
+
+
+def test_at_400_pixels_names_give_way_to_each_other_and_memory_is_there(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow')\npanel.name = 'long ' * 9\npanel")
+    panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
+    assert panel.root.locator(".llmk-worker .llmk-name").first.evaluate(IN_SIGHT)
+    figures = panel.root.locator(".llmk-figures")
+    panel.until(lambda: "MB" in figures.inner_text())
+    assert figures.evaluate(IN_SIGHT)
+    assert panel.root.locator(".llmk-model").inner_text().startswith("scripted")
+    panel.root.locator(".llmk-worker").click()
+    model = panel.root.get_by_label("Model to start")
+    words = model.evaluate(
+        "(box) => { box.value = box.placeholder; return box.scrollWidth <= box.clientWidth; }"
+    )
+    assert words
+
+
+def test_it_is_as_high_as_what_was_said_up_to_a_limit(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', temperature=0)\npanel")
+    height = lambda: panel.root.evaluate("(root) => root.offsetHeight")  # noqa: E731
+    assert height() <= 300
+    panel.send("A long story", wait=False)
+    panel.until(lambda: height() > 360)
+    panel.until(lambda: height() == 600)
+    log = panel.root.locator(".llmk-log")
+    left = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
+    panel.until(lambda: log.evaluate("(log) => log.scrollTop") > 100)
+    assert log.evaluate(left) < 60, "it follows"
+    assert panel.box.evaluate("(box) => box.getBoundingClientRect().bottom < innerHeight")
+    panel.box.press("Escape")
+    panel.rest()
+    panel.root.evaluate("(root) => { root.style.height = '700px'; }")
+    assert height() == 700
+
+
 HARD = {
     "mathematics without end": "$" + "{" * 3000 + "$",
     "a line without a blank": "x" * 100_000,
@@ -576,6 +614,9 @@ def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal
     panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000,step_ms=1")
     panel.press("Start")
     panel.until(lambda: panel.root.locator("progress").count())
+    head = panel.root.locator(".llmk-worker").inner_text()
+    assert head.startswith("slow"), "the one that answers until then"
+    assert "next:" in head
     name = "scripted-load_ms-3000-step_ms-1"
     panel.until(lambda: name in panel.root.locator(".llmk-worker").inner_text())
     panel.until(lambda: panel.root.locator(".llmk-dot-ready").count())
