@@ -573,7 +573,7 @@ def test_it_is_as_high_as_what_was_said_up_to_a_limit(book):
     panel = book.panel("panel = llmkernel.ChatPanel('slow', temperature=0)\npanel")
     height = lambda: panel.root.evaluate("(root) => root.offsetHeight")  # noqa: E731
     assert height() <= 300
-    panel.send("A long story", wait=False)
+    panel.send("A long story\n" * 12, wait=False)
     panel.until(lambda: height() > 360)
     panel.until(lambda: height() == 600)
     log = panel.root.locator(".llmk-log")
