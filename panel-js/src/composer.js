@@ -14,9 +14,10 @@ export class Composer {
       class: 'llmk-box', rows: 1, placeholder: 'Ask …', 'aria-label': 'Your question',
       input: () => this.#typed(), keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
-    this.start = h('input', {
-      class: 'llmk-start', type: 'text', 'aria-label': 'Start the reply with',
-      placeholder: 'Start the reply with …', hidden: true,
+    this.start = h('textarea', {
+      class: 'llmk-start', rows: 1, 'aria-label': 'Start the reply with',
+      placeholder: 'Start the reply with …', hidden: true, input: () => grow(this.start),
+      keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
     this.chips = h('div', { class: 'llmk-chips llmk-pending' });
     this.menu = h('div', { class: 'llmk-menu llmk-attach', hidden: true });
@@ -54,7 +55,7 @@ export class Composer {
     this.drawn = drawn;
     const busy = Boolean(state.answering);
     const stop = state.clicks_wait ? 'Stop (Esc), when the running cell has ended' : 'Stop (Esc)';
-    const label = busy ? (this.view.stopping ? 'Stopping' : stop) : 'Send (Enter)';
+    const label = busy ? (this.view.stopping ? 'Stopping' : stop) : this.#sendLabel();
     if (label !== this.label) {
       const fresh = button(busy ? 'stop' : 'send', label, () => this.#press(), {
         class: `llmk-button llmk-send ${busy ? 'llmk-stop' : ''}`,
@@ -124,7 +125,11 @@ export class Composer {
 
   #canSend() {
     const { pending } = this.view.store.state;
-    return !this.tooLong && (this.box.value.trim() !== '' || (pending ?? []).length > 0);
+    return !this.tooLong && !this.view.noWorker && (this.box.value.trim() !== '' || (pending ?? []).length > 0);
+  }
+
+  #sendLabel() {
+    return this.view.noWorker ? `Nothing can be sent: ${this.view.noWorker}` : 'Send (Enter)';
   }
 
   /** @param {Record<string, any>} state */
@@ -156,7 +161,7 @@ export class Composer {
     clearTimeout(this.timer);
     view.send({ do: 'send', text: this.box.value, start: this.start.hidden ? '' : this.start.value });
     this.box.value = '';
-    this.start.value = '';
+    this.#hideStart();
     this.unsent = false;
     write(this.key, '');
     this.#fitHeight();
@@ -164,15 +169,24 @@ export class Composer {
   }
 
   #fitHeight() {
-    this.box.style.height = 'auto';
-    this.box.style.height = `${Math.min(this.box.scrollHeight + 2, 200)}px`;
+    grow(this.box);
   }
 
   #toggleStart() {
-    this.start.hidden = !this.start.hidden;
-    this.startButton.setAttribute('aria-expanded', String(!this.start.hidden));
-    if (!this.start.hidden) this.start.focus();
-    else this.start.value = '';
+    if (!this.start.hidden) {
+      this.#hideStart();
+      return;
+    }
+    this.start.hidden = false;
+    this.startButton.setAttribute('aria-expanded', 'true');
+    grow(this.start);
+    this.start.focus();
+  }
+
+  #hideStart() {
+    this.start.value = '';
+    this.start.hidden = true;
+    this.startButton.setAttribute('aria-expanded', 'false');
   }
 
   /** @param {import('./store.js').Chip} chip */
@@ -255,6 +269,12 @@ export class Composer {
     this.view.send({ do: 'attach', name: file.name, text: await file.text() });
     this.closeMenu();
   }
+}
+
+/** As high as what is in it, up to a limit. @param {HTMLTextAreaElement} box */
+function grow(box) {
+  box.style.height = 'auto';
+  box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
 }
 
 /** @param {string | undefined} key */

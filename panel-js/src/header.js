@@ -1,6 +1,6 @@
 /** The conversations and the worker of a panel. */
 import { button, h, icon } from './dom.js';
-import { copy } from './turns.js';
+import { copy, speaker } from './turns.js';
 
 /** @typedef {import('./view.js').View} View */
 
@@ -17,13 +17,14 @@ export class Header {
       icon('chat'), this.name, icon('down'),
     );
     this.workerName = h('span', { class: 'llmk-name' });
+    this.next = h('span', { class: 'llmk-name llmk-next' });
     this.dot = h('span', { class: 'llmk-dot', 'aria-hidden': 'true' });
     this.workers = h(
       'button', {
         type: 'button', class: 'llmk-pill llmk-worker', 'aria-expanded': 'false', 'aria-haspopup': 'true',
         title: 'Worker', click: () => this.#toggle(this.workers, () => this.#workerMenu()),
       },
-      this.dot, this.workerName, icon('down'),
+      this.dot, this.workerName, this.next, icon('down'),
     );
     const controls = button('sliders', 'Controls', () => view.drawer.toggle(), { 'aria-expanded': 'false' });
     this.controls = controls;
@@ -43,17 +44,28 @@ export class Header {
     const { state } = this.view.store;
     this.name.textContent = state.name ?? '';
     const worker = state.worker ?? {};
-    this.workerName.textContent = state.loading && !state.loading.failed
-      ? `${state.loading.title} …`
-      : (worker.name ?? 'no worker');
+    const starting = state.loading && !state.loading.failed ? `${state.loading.title} …` : '';
+    // the one that runs keeps its place in the head until another one has taken it
+    const asked = worker.state && worker.state !== 'none' ? worker.name : null;
+    this.workerName.textContent = asked ?? (starting || (worker.name ?? 'no worker'));
+    this.next.textContent = asked && starting ? `next: ${starting}` : '';
+    this.next.title = asked && starting ? `${state.loading.model}: ${starting}` : '';
+    this.workers.title = `Worker: ${this.workerName.textContent}`;
+    this.chats.title = `Conversation: ${state.name ?? ''}`;
     this.dot.className = `llmk-dot llmk-dot-${state.loading ? 'loading' : (worker.state ?? 'none')}`;
-    this.workers.setAttribute('aria-label', `Worker: ${this.workerName.textContent}, ${worker.state ?? 'none'}`);
+    const told = [this.workerName.textContent, worker.state ?? 'none', this.next.textContent];
+    this.workers.setAttribute('aria-label', `Worker: ${told.filter(Boolean).join(', ')}`);
     this.chats.setAttribute('aria-label', `Conversation: ${state.name ?? ''}`);
     const drawn = JSON.stringify([state.conversations, state.workers, state.loading, state.name, worker.name]);
     if (drawn !== this.drawn && !this.menu.hidden && !this.menu.contains(document.activeElement)) {
       this.refill?.();
     } else if (drawn !== this.drawn && !this.menu.hidden) this.#refreshLoading();
     this.drawn = drawn;
+  }
+
+  chooseWorker() {
+    if (this.opener === this.workers && !this.menu.hidden) return;
+    this.#toggle(this.workers, () => this.#workerMenu());
   }
 
   /** @returns {boolean} whether one was open */
@@ -107,6 +119,10 @@ export class Header {
       type: 'file', accept: '.json,.md', hidden: true, 'aria-label': 'A saved conversation',
       change: () => this.#import(file.files?.[0]),
     });
+    const forget = () => {
+      this.closeMenus();
+      this.view.remove({ do: 'forget' });
+    };
     const out = (/** @type {string} */ kind) => () => this.view.send({ do: 'export', kind, to: this.view.prefix });
     this.menu.replaceChildren(
       h('div', { class: 'llmk-menu-title', text: 'Conversations' }), ...entries,
@@ -115,7 +131,7 @@ export class Header {
       words('Copy as Markdown', (event) => copy(event, this.#markdown())),
       words('Export as JSON', out('json')), words('Export as Markdown', out('md')),
       words('Import …', () => file.click()),
-      words('Delete this conversation', send({ do: 'forget' }), 'llmk-danger'), file,
+      words('Delete this conversation', forget, 'llmk-danger'), file,
     );
   }
 
@@ -123,7 +139,7 @@ export class Header {
     const { state, turns } = this.view.store;
     return (state.path ?? [])
       .map((/** @type {string} */ id) => turns.get(id))
-      .map((/** @type {any} */ turn) => `## ${turn.role === 'user' ? 'You' : 'Model'}\n\n${turn.text}`)
+      .map((/** @type {any} */ turn) => `## ${speaker(turn)}${turn.edited ? ' (edited)' : ''}\n\n${turn.text}`)
       .join('\n\n');
   }
 
@@ -142,7 +158,7 @@ export class Header {
       ),
     );
     const model = h('input', {
-      class: 'llmk-field', type: 'text', placeholder: 'hub id or folder; empty: the embedded model',
+      class: 'llmk-field', type: 'text', placeholder: 'Hub id or folder',
       'aria-label': 'Model to start',
     });
     const start = () => this.view.send({ do: 'start', model: model.value });
@@ -155,6 +171,7 @@ export class Header {
       ...(entries.length ? entries : [h('div', { class: 'llmk-dim llmk-pad', text: 'None runs.' })]),
       h('div', { class: 'llmk-menu-title', text: 'Start another' }),
       h('div', { class: 'llmk-row' }, model, h('button', { type: 'button', class: 'llmk-words llmk-primary', text: 'Start', click: start })),
+      h('div', { class: 'llmk-dim llmk-pad', text: 'Empty: the embedded model.' }),
       this.loading,
     );
     this.#refreshLoading();

@@ -95,10 +95,10 @@ function turnsOf(store, prefix) {
     .sort((one, other) => number(one) - number(other));
   return ids.map((id) => {
     const turn = /** @type {import('./store.js').Turn} */ (store.turns.get(id));
-    const { role, text, state, shown, attachments, facts, problem } = turn;
+    const { role, text, state, shown, attachments, facts, problem, edited } = turn;
     return {
       role, text, state, shown, attachments: attachments ?? [], facts: facts ?? {},
-      problem: problem ?? '', parent: turn.parent ? ids.indexOf(turn.parent) : null,
+      problem: problem ?? '', edited: Boolean(edited), parent: turn.parent ? ids.indexOf(turn.parent) : null,
     };
   });
 }

@@ -14,6 +14,9 @@ export function connect(model, host) {
   return store;
 }
 
+/** What a store hears of the model that it was connected to last. @type {WeakMap<Store, () => void>} */
+const heard = new WeakMap();
+
 /**
  * Go on after the kernel has lost the panel: with the same one where it is there, else with one
  * that is made again from what this page knows.
@@ -26,9 +29,21 @@ export async function reconnect(store, host) {
   store.n = -1;
   store.held.clear();
   store.asking = false;
-  model.on('msg:custom', (/** @type {any} */ message) => store.receive(message));
-  model.on('comm_live_update', () => store.link(Boolean(model.comm_live)));
+  heard.get(store)?.(); // pressed twice, the model is the same one
+  heard.set(store, follow(store, model));
   store.link(true);
   store.receive(model.get('whole'));
   store.sync();
+}
+
+/** @param {Store} store @param {any} model @returns {() => void} takes it back */
+function follow(store, model) {
+  const take = (/** @type {any} */ message) => store.receive(message);
+  const look = () => store.link(Boolean(model.comm_live));
+  model.on('msg:custom', take);
+  model.on('comm_live_update', look);
+  return () => {
+    model.off('msg:custom', take);
+    model.off('comm_live_update', look);
+  };
 }

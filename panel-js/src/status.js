@@ -18,7 +18,9 @@ export class Status {
       'aria-valuemax': 100, 'aria-valuenow': 0,
     }, this.filled);
     this.words = h('span', { class: 'llmk-context-words' });
-    this.worker = h('span', { class: 'llmk-worker-words' });
+    this.model = h('span', { class: 'llmk-model' });
+    this.figures = h('span', { class: 'llmk-figures' });
+    this.worker = h('span', { class: 'llmk-worker-words' }, this.model, this.figures);
     this.waits = h('span', { class: 'llmk-warn', text: WAITS, title: WAITS_MORE, hidden: true });
     this.element = h(
       'footer', { class: 'llmk-status' }, this.track, this.words, this.worker, this.waits,
@@ -26,7 +28,7 @@ export class Status {
   }
 
   draw() {
-    const { context, worker, clicks_wait: waits } = this.view.store.state;
+    const { context, worker, workers, clicks_wait: waits } = this.view.store.state;
     this.waits.hidden = !waits;
     const { used, limit } = context ?? {};
     const known = typeof used === 'number' && limit;
@@ -39,21 +41,32 @@ export class Status {
     const words = known ? `${number(used)} of ${number(limit)} tokens` : '';
     this.track.setAttribute('aria-valuetext', words || 'not known');
     put(this.words, words);
-    put(this.worker, workerWords(worker ?? {}));
+    put(this.model, workerWords(worker ?? {}, (workers ?? []).length));
+    put(this.figures, figuresOf(worker ?? {}).map((each) => ` · ${each}`).join(''));
   }
 }
 
-/** @param {Record<string, any>} worker */
-function workerWords(worker) {
+/** @param {Record<string, any>} worker @param {number} running how many there are to choose from */
+function workerWords(worker, running) {
   if (worker.state === 'gone') return `${worker.name} has gone`;
-  if (worker.state === 'none' || !worker.state) return 'no worker runs';
+  if (worker.state === 'none' || !worker.state) {
+    if (worker.name && worker.why) return `${worker.name} does not run`;
+    return running ? 'no worker is chosen' : 'no worker runs';
+  }
   if (worker.state === 'quiet') return `${worker.name} does not answer yet`;
-  const words = [[worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ')];
+  if (!worker.model) return `${worker.name}: ${worker.state}`;
+  return [worker.model, worker.quantization, worker.dtype].filter(Boolean).join(' ');
+}
+
+/** What has to be seen of a worker whatever the length of its model's name. @param {Record<string, any>} worker */
+function figuresOf(worker) {
+  /** @type {string[]} */
+  const words = [];
   if (worker.batch) words.push(`batch ${worker.running}/${worker.batch}`);
   if (worker.waiting) words.push(`${worker.waiting} waiting`);
   if (worker.rate) words.push(`${worker.rate} tok/s`);
   if (worker.memory) words.push(size(worker.memory));
-  return words.join(' · ');
+  return words;
 }
 
 /** @param {number} bytes */

@@ -6,7 +6,7 @@
  *
  * @typedef {{name: string, kind?: string, note: string, tokens: number|null, text: string}} Chip
  * @typedef {{role: string, text: string, state: string, place: number, branches: number,
- *   parent?: string|null, shown?: boolean, attachments?: Chip[]|null,
+ *   parent?: string|null, shown?: boolean, edited?: boolean|null, attachments?: Chip[]|null,
  *   facts?: Record<string, any>|null, problem?: string|null}} Turn
  * @typedef {Record<string, any>} Message
  * @typedef {{kind: 'state', keys: Set<string>} | {kind: 'text', turn: string, add: string} |
@@ -114,7 +114,9 @@ export class Store {
   #append(id, add) {
     const turn = this.turns.get(id);
     if (!turn) return;
-    turn.text += add;
+    // a new object: the one of the message is every store's that hears it, and after a Reconnect the
+    // page has one for the model of before and one for that of now
+    this.turns.set(id, { ...turn, text: turn.text + add });
     this.#tell({ kind: 'text', turn: id, add });
   }
 

@@ -33,12 +33,14 @@ export class TurnView {
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
-    const who = turn.role === 'user' ? 'You' : 'Model';
-    this.element.setAttribute('aria-label', who);
+    const who = speaker(turn);
+    this.element.setAttribute('aria-label', turn.edited ? `${who}, edited` : who);
     const actions = this.#actions(turn, busy);
     const asked = turn.role === 'user';
+    const edited = h('span', { class: 'llmk-dim', text: 'edited', title: 'A person has changed this answer' });
     this.head.replaceChildren(
       h('span', { class: 'llmk-who', text: who }),
+      ...(turn.edited ? [edited] : []),
       this.#branches(turn),
       ...(asked ? [this.space, actions] : []),
     );
@@ -94,7 +96,7 @@ export class TurnView {
       const answer = () => view.send({ do: 'continue', turn: id });
       line.append(button('on', 'Answer this', answer, { disabled: busy }));
     }
-    const remove = () => view.send({ do: 'delete', turn: id });
+    const remove = () => view.remove({ do: 'delete', turn: id });
     line.append(button('bin', 'Delete with all that follows', remove, { disabled: busy }));
     return line;
   }
@@ -140,6 +142,11 @@ export class TurnView {
     box.focus();
     this.body.lastElementChild?.scrollIntoView({ block: 'nearest' });
   }
+}
+
+/** @param {Turn} turn */
+export function speaker(turn) {
+  return turn.role === 'user' ? 'You' : 'Model';
 }
 
 /** @param {import('./store.js').Chip} chip */

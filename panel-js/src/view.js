@@ -6,6 +6,8 @@ import { Drawer } from './drawer.js';
 import { Header } from './header.js';
 import { followTheme, hideTranscript } from './host.js';
 import { reconnect } from './link.js';
+import { Notice } from './notice.js';
+import { followSize } from './sizing.js';
 import { Status } from './status.js';
 import { confirm, copy, TurnView } from './turns.js';
 
@@ -41,6 +43,7 @@ export class View {
     this.drawer = new Drawer(this);
     this.composer = new Composer(this);
     this.status = new Status(this);
+    this.notice = new Notice(this);
     this.problem = h('div', { class: 'llmk-problem', role: 'alert' });
     this.log = h('div', {
       class: 'llmk-log', role: 'log', tabindex: 0, 'aria-label': 'Conversation', 'aria-live': 'polite',
@@ -53,6 +56,8 @@ export class View {
     this.following = true;
     this.log.addEventListener('scroll', () => this.#scrolled());
     this.undo = [store.listen((change) => this.#take(change)), followTheme(this.root)];
+    const toEnd = () => this.following && this.scrollToEnd();
+    if (typeof ResizeObserver === 'function') this.undo.push(followSize(this.root, toEnd));
     requestAnimationFrame(() => {
       this.undo.push(hideTranscript(el));
       this.composer.restore();
@@ -68,7 +73,7 @@ export class View {
     const root = h(
       'section',
       { class: 'llmk', 'aria-label': 'Chat panel', 'data-lm-suppress-shortcuts': 'true' },
-      h('style', { text: css }), this.header.element, middle, this.problem,
+      h('style', { text: css }), this.header.element, middle, this.problem, this.notice.element,
       this.composer.element, this.status.element, this.news,
     );
     for (const event of ['pointerenter', 'focusin']) root.addEventListener(event, () => this.#look());
@@ -78,6 +83,7 @@ export class View {
 
   close() {
     this.composer.close();
+    this.notice.close();
     this.root.remove();
     for (const action of this.undo) action();
   }
@@ -85,6 +91,18 @@ export class View {
   /** @param {Record<string, any>} message */
   send(message) {
     if (this.store.alive) this.store.send(message);
+  }
+
+  /** Delete something, which can be undone. @param {Record<string, any>} message */
+  remove(message) {
+    this.notice.mine = true;
+    this.send(message);
+  }
+
+  /** Why nobody can be asked, or nothing; a worker that is starting will be asked. */
+  get noWorker() {
+    const { worker, loading } = this.store.state;
+    return loading && !loading.failed ? '' : (worker?.why ?? '');
   }
 
   /** @param {string} id */
@@ -178,10 +196,14 @@ export class View {
   #draw(keys, first) {
     const { state } = this.store;
     if (keys.has('answering')) this.#answering(first);
+    const { prefix } = state.conversations?.find((/** @type {any} */ one) => one.name === state.name) ?? {};
+    if (prefix !== this.talk) this.following = true; // another conversation begins at its end
+    this.talk = prefix;
     if (keys.has('turns') || keys.has('path') || keys.has('answering') || keys.has('live')) {
       this.#drawTurns();
     }
     this.#drawProblem();
+    this.notice.draw();
     this.header.draw();
     this.drawer.draw();
     this.composer.draw();
@@ -229,8 +251,9 @@ export class View {
     const lost = !this.store.alive || problem?.lost || worker?.state === 'gone';
     const text = !this.store.alive
       ? 'The kernel that held this panel was restarted or has gone. What you see is kept.'
-      : (problem?.text ?? (worker?.state === 'gone' ? `The worker ${worker.name} has gone.` : ''));
-    const drawn = `${lost} ${text} ${this.failure ?? ''}`;
+      : (problem?.text ?? (worker?.state === 'gone' ? `The worker ${worker.name} has gone.` : this.noWorker));
+    const choose = !lost && text !== '' && this.noWorker !== '';
+    const drawn = `${lost} ${choose} ${text} ${this.failure ?? ''}`;
     if (drawn === this.problemDrawn) return;
     this.problemDrawn = drawn;
     const words = (/** @type {string} */ said, /** @type {() => void} */ click) =>
@@ -240,6 +263,7 @@ export class View {
     const hint = this.failure ?? (this.store.alive ? problem?.hint : '');
     this.problem.append(h('span', {}, h('b', { text }), hint ? ` ${hint}` : ''));
     if (lost) this.problem.append(words('Reconnect', () => this.#reconnect()));
+    if (choose) this.problem.append(words('Choose a worker', () => this.header.chooseWorker()));
   }
 
   async #reconnect() {

@@ -40,6 +40,6 @@ test('a page remembers every branch of every conversation', () => {
   expect(talks[0].turns[1].facts).toEqual({ tokens: 3 });
   expect(talks[1].turns).toEqual([
     { role: 'user', text: 'here', state: 'stopped', parent: null, shown: true,
-      attachments: [], facts: {}, problem: '' },
+      attachments: [], facts: {}, problem: '', edited: false },
   ]);
 });

@@ -47,6 +47,18 @@ describe('numbered messages', () => {
     expect(store.held.size).toBe(0);
   });
 
+  test('are the same for every store of a page: none writes into what all are given', () => {
+    const stores = [made().store, made().store];
+    const first = { n: 1, set: { path: ['t', 'u'] }, turns: { u: turn() } };
+    for (const message of [whole(0), first, { n: 2, turn: 'u', add: 'Once ' }, { n: 3, turn: 't', add: 'a' }]) {
+      for (const store of stores) store.receive(message);
+    }
+    for (const store of stores) {
+      expect(store.turns.get('u').text).toBe('Once ');
+      expect(store.turns.get('t').text).toBe('a');
+    }
+  });
+
   test('that were only late close the gap by themselves', () => {
     const { store } = made();
     store.receive(whole(0));

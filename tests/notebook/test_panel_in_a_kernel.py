@@ -153,7 +153,7 @@ def test_a_cell_that_is_run_again_lets_its_panel_go(notebook, page):
 
 
 def test_its_text_is_always_the_same(notebook, page):
-    assert page.bundle["text/plain"] == "ChatPanel('Conversation 1', 0 turns)"
+    assert page.bundle["text/plain"] == "ChatPanel", "what would go stale is not in it"
 
 
 def test_messages_from_python_are_checked(notebook, page):

@@ -13,6 +13,7 @@ import pytest
 
 from llmkernel import Client
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import archive
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.desk import Desk
 from llmkernel.notebook.panel.queueing import Place
@@ -142,6 +143,50 @@ def test_an_answer_can_be_made_again_continued_edited_and_taken_away(make, scrip
     assert panel.views.state["problem"] is None
 
 
+def test_what_was_deleted_comes_back_as_it_was_until_something_else_changes(make, scripted_worker):
+    panel = make(seed=1, max_tokens=6)
+    for text in ("One", "Two"):
+        panel.take({"do": "send", "text": text})
+        rest(panel)
+    first, answer = panel.views.state["path"][:2]
+    panel.take({"do": "regenerate", "turn": answer})
+    rest(panel)
+    panel.take({"do": "branch", "turn": panel.views.state["path"][1], "by": -1})
+    before, path = archive.to_json(panel.desk.current), panel.views.state["path"]
+    for turn, words in ((first, "Deleted 5 turns."), (path[3], "Deleted 1 turn.")):
+        panel.take({"do": "delete", "turn": turn})
+        panel.take({"do": "draft", "text": "typing is no change", "by": "me"})
+        assert panel.views.state["undo"] == {"id": turn, "words": words}
+        panel.take({"do": "undo", "id": turn})
+        assert archive.to_json(panel.desk.current) == before
+        assert panel.views.state["path"] == path
+        assert panel.views.state["undo"] is None
+    panel.take({"do": "delete", "turn": path[3]})
+    panel.take({"do": "system", "text": "Be brief."})
+    assert panel.views.state["undo"] is None
+    panel.take({"do": "undo", "id": path[3]})
+    assert "any more" in panel.views.state["problem"]["text"]
+    assert panel.views.state["path"] == path[:3]
+
+
+def test_a_deleted_conversation_comes_back_where_it_was(make):
+    panel = make()
+    for _ in range(2):
+        panel.take({"do": "new"})
+    names = [each["name"] for each in panel.views.state["conversations"]]
+    for name in names:
+        panel.take({"do": "select", "name": name})
+        panel.take({"do": "forget"})
+        assert panel.views.state["undo"]["words"] == f"Deleted {name}."
+        panel.take({"do": "undo", "id": panel.views.state["undo"]["id"]})
+        assert panel.views.state["name"] == name
+        assert [each["name"] for each in panel.views.state["conversations"]] == names
+    alone = make()
+    alone.take({"do": "forget"})
+    alone.take({"do": "undo", "id": alone.views.state["undo"]["id"]})
+    assert [each["name"] for each in alone.views.state["conversations"]] == ["Conversation 1"]
+
+
 def test_a_failure_is_told_and_what_came_is_kept(make, start_worker):
     start_worker("scripted:step_ms=5,eos_after=900,fail_at_step=20")
     panel = make()
@@ -177,6 +222,16 @@ def test_without_a_worker_it_says_what_to_do_and_keeps_the_question(make):
     rest(panel)
     assert "No worker" in panel.views.state["problem"]["text"]
     assert panel.views.path[0]["text"] == "Hi"
+
+
+def test_a_worker_that_does_not_run_is_said_with_those_that_do(make, scripted_worker):
+    panel = make("foo")
+    panel.desk.attendant.look()
+    why = f"No worker 'foo' runs. Running: {scripted_worker.name}."
+    wait_until(lambda: panel.views.state["worker"].get("why") == why, seconds=10, what="the reason")
+    panel.take({"do": "worker", "name": scripted_worker.name})
+    wait_until(lambda: panel.views.state["worker"]["state"] == "ready", seconds=10, what="it")
+    assert "why" not in panel.views.state["worker"]
 
 
 def test_a_prompt_that_does_not_fit_goes_back_where_it_was_typed(make, start_worker):
@@ -228,6 +283,15 @@ def test_nonsense_from_a_page_changes_nothing(make, message):
     assert panel.views.path == []
     assert panel.desk.controls.values == {}
     assert len(panel.desk.conversations) == 1
+
+
+def test_a_file_that_cannot_be_imported_gets_no_hint_for_programs(make):
+    panel = make()
+    panel.take({"do": "import", "text": '{"cells": []}'})
+    problem = panel.views.state["problem"]
+    assert "`format`" in problem["text"]
+    assert "exported can be read" in problem["text"]
+    assert problem["hint"] == ""
 
 
 def test_only_one_answer_at_a_time(make, start_worker):

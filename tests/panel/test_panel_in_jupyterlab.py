@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from llmkernel.notebook.panel.conversation import ROLES
 from tests.panel.attacks import BUNDLE, PAYLOADS, SHOW
-from tests.panel.conftest import LONG_MS, MODEL
+from tests.panel.conftest import LONG_MS, MODEL, Panel
 from tests.panel.scripts import CLICK_STOP, TOO_WIDE, VIOLATIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -76,11 +77,62 @@ def test_edit_and_regenerate_make_branches_and_the_arrows_lead_between_them(book
     assert panel.answers.last.locator(".llmk-body").inner_text() == first
 
 
+def test_a_worker_that_does_not_run_is_named_and_another_offered(book):
+    book.panel()
+    book.run("other = llmkernel.ChatPanel('foo', max_tokens=5)\nother")
+    root = book.page.locator(".llmk").last
+    root.locator(".llmk-problem", has_text="No worker 'foo' runs. Running: slow.").wait_for()
+    assert root.locator(".llmk-worker-words").inner_text() == "foo does not run"
+    root.locator(".llmk-box").fill("Hi")
+    send = root.locator(".llmk-send")
+    assert send.is_disabled()
+    assert "No worker 'foo' runs" in send.get_attribute("title")
+    root.get_by_role("button", name="Choose a worker").click()
+    root.locator(".llmk-menu").get_by_role("button", name="slow").click()
+    panel = Panel(book, root)
+    panel.until(lambda: root.locator(".llmk-problem").inner_text() == "")
+    panel.box.press("Enter")
+    panel.until(lambda: panel.answers.count() == 1)
+    panel.rest()
+
+
+def test_what_was_deleted_can_be_undone_with_the_keyboard(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=8, temperature=0)\npanel")
+    panel.send("First")
+    panel.send("Second")
+    notice = panel.root.locator(".llmk-notice")
+    panel.questions.first.hover()
+    panel.press("Delete with all that follows", inside=panel.questions.first)
+    panel.until(lambda: panel.questions.count() == 0)
+    assert notice.inner_text().split("\n")[0] == "Deleted 4 turns."
+    assert notice.get_attribute("role") == "status"
+    book.page.keyboard.press("Enter")  # the focus is on Undo
+    panel.until(lambda: panel.answers.count() == 2)
+    assert notice.inner_text() == ""
+    panel.press("Delete with all that follows", inside=panel.answers.last)
+    panel.until(lambda: "Deleted 1 turn." in notice.inner_text())
+    panel.send("Third")
+    assert notice.inner_text() == "", "the next change"
+
+
 def test_continue_goes_on_inside_the_answer_and_a_start_is_its_beginning(book):
     panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=12, temperature=0)\npanel")
     panel.press("Start the reply with …")
-    panel.root.get_by_label("Start the reply with", exact=True).fill("Well then, ")
-    panel.send("Go")
+    start = panel.root.get_by_label("Start the reply with", exact=True)
+    height = start.evaluate("(box) => box.offsetHeight")
+    panel.box.fill("Go")
+    start.fill("Well then,\n\n```python\n")
+    assert start.evaluate("(box) => box.offsetHeight") > height, "it grows"
+    start.press("Shift+Enter")
+    assert panel.answers.count() == 0
+    start.press("Enter")
+    panel.until(lambda: panel.answers.count() == 1)
+    panel.rest()
+    assert not start.is_visible()
+    said = book.value(
+        "panel.conversation[-1]['content'].startswith('Well then,\\n\\n```python\\n\\n')"
+    )
+    assert said == "True"
     text = panel.answers.last.locator(".llmk-body").inner_text()
     assert text.startswith("Well then,")
     panel.press("Continue this answer")
@@ -223,6 +275,22 @@ def test_several_conversations_have_names_and_go_to_files_and_back(book, tmp_pat
     assert book.value("panel.conversations") == "['Conversation 1', 'Second', 'Second (2)']"
 
 
+def test_an_imported_conversation_is_shown_from_its_end(book, tmp_path):
+    said = [{"role": role, "content": f"{n} {role}\n\n" * 9} for n in range(9) for role in ROLES]
+    panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={said})\npanel")
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps(said))
+    log = panel.root.locator(".llmk-log")
+    log.evaluate("(log) => { log.scrollTop = 0; }")
+    panel.root.locator(".llmk-to-end.llmk-shown").wait_for()
+    panel.root.locator(".llmk-pill").first.click()
+    panel.root.get_by_label("A saved conversation").set_input_files(file)
+    panel.until(lambda: "Imported" in panel.root.locator(".llmk-pill").first.inner_text())
+    panel.until(lambda: panel.questions.count() == 9)
+    left = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
+    panel.until(lambda: log.evaluate(left) < 5)
+
+
 def test_controls_reach_the_model_and_what_cannot_be_is_said(book):
     panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=8)\npanel")
     panel.press("Controls")
@@ -264,6 +332,24 @@ def test_a_preset_is_there_after_a_restart_and_can_be_forgotten(book):
     panel.until(lambda: "mine" not in preset.inner_text())
     assert not panel.root.get_by_label("Forget this preset").is_visible()
     assert panel.root.locator(".llmk-problem").inner_text() == ""
+
+
+def test_an_edited_answer_says_so_after_a_restart_too(book):
+    panel = book.panel(f"panel = llmkernel.ChatPanel('slow', conversation={SAID})\npanel")
+    panel.answers.last.hover()
+    panel.press("Edit", inside=panel.answers.last)
+    panel.answers.last.locator("textarea").fill("My own words")
+    panel.press("Save")
+    panel.until(lambda: "My own words" in panel.answers.last.inner_text())
+    head = panel.answers.last.locator(".llmk-turn-head")
+    assert "edited" in head.inner_text()
+    book.restart()
+    panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+    panel.press("Reconnect")
+    panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+    assert "edited" in head.inner_text()
+    assert book.value(f"{REVIVED}._desk.current.path[-1].edited") == "True"
+    book.run("import llmkernel")
 
 
 def test_keys_typed_in_the_panel_are_not_the_notebooks(book):
@@ -316,6 +402,27 @@ def test_after_a_restart_of_the_kernel_the_panel_says_so_and_goes_on(book):
     book.run("import llmkernel")
     last = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
     assert book.value(f"len({last}.conversation)") == "4"
+
+
+REVIVED = "__import__('llmkernel.notebook.panel.revival', fromlist=['x']).last()"
+
+
+def test_after_each_reconnect_every_word_is_on_the_page_once(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', max_tokens=60, temperature=0)\npanel")
+    book.run("panel")
+    panel.send("Before")
+    for number in (1, 2):
+        book.restart()
+        panel.until(lambda: "restarted" in panel.root.locator(".llmk-problem").inner_text())
+        reconnect = panel.root.get_by_role("button", name="Reconnect")
+        reconnect.evaluate("(button) => { button.click(); button.click(); }")
+        panel.until(lambda: panel.root.locator(".llmk-problem").inner_text() == "")
+        panel.send(f"After restart {number}")
+        held = book.value(f"{REVIVED}.conversation[-1]['content']")
+        for view in (panel, book.view(1)):
+            assert view.answers.count() == number + 1
+            assert view.answers.last.locator(".llmk-body").inner_text().strip() == held, number
+    book.run("import llmkernel")
 
 
 def test_a_restart_loses_no_branch_and_no_conversation(book):
@@ -442,6 +549,44 @@ def test_at_400_pixels_no_figure_is_hidden(book):
     assert panel.root.evaluate(TOO_WIDE) == []
 
 
+IN_SIGHT = """(element) => element.scrollWidth <= element.clientWidth + 1 &&
+  element.getBoundingClientRect().right <= element.closest('.llmk').getBoundingClientRect().right"""
+
+
+def test_at_400_pixels_names_give_way_to_each_other_and_memory_is_there(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow')\npanel.name = 'long ' * 9\npanel")
+    panel.root.evaluate("(root) => { root.parentElement.style.width = '400px'; }")
+    assert panel.root.locator(".llmk-worker .llmk-name").first.evaluate(IN_SIGHT)
+    figures = panel.root.locator(".llmk-figures")
+    panel.until(lambda: "MB" in figures.inner_text())
+    assert figures.evaluate(IN_SIGHT)
+    assert panel.root.locator(".llmk-model").inner_text().startswith("scripted")
+    panel.root.locator(".llmk-worker").click()
+    model = panel.root.get_by_label("Model to start")
+    words = model.evaluate(
+        "(box) => { box.value = box.placeholder; return box.scrollWidth <= box.clientWidth; }"
+    )
+    assert words
+
+
+def test_it_is_as_high_as_what_was_said_up_to_a_limit(book):
+    panel = book.panel("panel = llmkernel.ChatPanel('slow', temperature=0)\npanel")
+    height = lambda: panel.root.evaluate("(root) => root.offsetHeight")  # noqa: E731
+    assert height() <= 300
+    panel.send("A long story\n" * 12, wait=False)
+    panel.until(lambda: height() > 360)
+    panel.until(lambda: height() == 600)
+    log = panel.root.locator(".llmk-log")
+    left = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
+    panel.until(lambda: log.evaluate("(log) => log.scrollTop") > 100)
+    assert log.evaluate(left) < 60, "it follows"
+    assert panel.box.evaluate("(box) => box.getBoundingClientRect().bottom < innerHeight")
+    panel.box.press("Escape")
+    panel.rest()
+    panel.root.evaluate("(root) => { root.style.height = '700px'; }")
+    assert height() == 700
+
+
 HARD = {
     "mathematics without end": "$" + "{" * 3000 + "$",
     "a line without a blank": "x" * 100_000,
@@ -469,6 +614,9 @@ def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal
     panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000,step_ms=1")
     panel.press("Start")
     panel.until(lambda: panel.root.locator("progress").count())
+    head = panel.root.locator(".llmk-worker").inner_text()
+    assert head.startswith("slow"), "the one that answers until then"
+    assert "next:" in head
     name = "scripted-load_ms-3000-step_ms-1"
     panel.until(lambda: name in panel.root.locator(".llmk-worker").inner_text())
     panel.until(lambda: panel.root.locator(".llmk-dot-ready").count())

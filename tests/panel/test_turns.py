@@ -177,6 +177,27 @@ def test_markdown_brings_the_shown_turns_back(texts):
     assert said(again) == [text.strip("\n") for text in texts]
 
 
+def test_an_answer_that_a_person_changed_is_marked_wherever_it_stands():
+    conversation = talk("q", "a", "## Model (edited)", "b")
+    conversation.rewrite(conversation.path[0].id, "asked anew")
+    assert not conversation.path[0].edited, "questions are a person's anyway"
+    conversation.step(conversation.path[0].id, -1)
+    same = conversation.rewrite(conversation.path[3].id, "b")
+    assert not same.edited
+    conversation.rewrite(same.id, "better")
+    marks = [False, False, False, True]
+    assert [turn.edited for turn in conversation.path] == marks
+    for write in (archive.to_json, archive.to_markdown):
+        again = Conversation("Other")
+        archive.load(write(conversation), again)
+        assert [turn.edited for turn in again.path] == marks
+        assert said(again) == ["q", "a", "## Model (edited)", "better"]
+    bundle = transcript(conversation)
+    assert "Model (edited)</div>" in bundle["text/html"]
+    assert "**Model (edited)**\n\nbetter" in bundle["text/markdown"]
+    assert "Model (edited): better" in bundle["text/plain"]
+
+
 def test_headings_inside_an_answer_are_not_turns():
     conversation = talk("q", "## You\n\nsaid\n\n```\n## Model\n```\n## Results\n### You")
     again = Conversation("Other")
@@ -207,6 +228,12 @@ def test_another_file_is_refused(text):
         archive.load(text, Conversation("Other"))
 
 
+def test_another_file_is_refused_with_what_can_be_read():
+    for text in ("{", "{}", "just words"):
+        with pytest.raises(InvalidRequest, match="exported can be read, as JSON or as Markdown"):
+            archive.load(text, Conversation("Other"))
+
+
 # the transcript ----------------------------------------------------------------
 
 
@@ -218,6 +245,16 @@ def test_a_transcript_says_all_in_three_forms_and_runs_nothing():
     assert "<strong>bold</strong>" in bundle["text/html"]
     assert "<script>" not in bundle["text/markdown"]
     assert bundle["text/plain"].endswith("(stopped)")
+
+
+def test_a_question_stands_in_a_transcript_as_it_was_typed():
+    conversation = talk("one\n*two* $x$ <b>", "a $x$")
+    conversation.path[0].attachments.append(from_text("f.py", "x = 1", "py"))
+    html = transcript(conversation)["text/html"]
+    assert "one&#10;*two* $x$ &lt;b&gt;</div>" in html
+    assert "<p>one" not in html, "margins of the page"
+    assert "background-color" in html.partition("<pre")[2].partition(">")[0], "the page's is white"
+    assert "<p>a $x$</p>" in html, "for MathJax"
 
 
 def test_the_same_conversation_has_the_same_transcript():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook.panel import archive, attachments
+from llmkernel.notebook.panel import archive, attachments, undoing
 from llmkernel.notebook.panel.conversation import Conversation, Turn
 
 if TYPE_CHECKING:
@@ -68,7 +68,16 @@ def _delete(desk: Desk, message: Mapping[str, Any]) -> None:
     turn = _turn(desk, message)
     if desk.answered is not None and turn in desk.current.up_to(desk.answered.id):
         desk.must_be_free()
-    desk.current.remove(turn.id)
+    desk.undo = undoing.delete_turn(desk, turn.id)
+    desk.attendant.count()
+
+
+def _undo(desk: Desk, message: Mapping[str, Any]) -> None:
+    undo = desk.undo
+    if undo is None or undo.id != _text(message, "id"):
+        raise InvalidRequest("It cannot be undone any more: something else has changed since.")
+    desk.undo = None
+    undo.put_back()
     desk.attendant.count()
 
 
@@ -126,8 +135,7 @@ def _rename(desk: Desk, message: Mapping[str, Any]) -> None:
 
 def _forget(desk: Desk, _: Mapping[str, Any]) -> None:
     desk.must_be_free()
-    desk.conversations.remove(desk.current)
-    desk.current = desk.conversations[-1] if desk.conversations else desk.begin()
+    desk.undo = undoing.delete_conversation(desk)
     desk.attendant.count()
 
 
@@ -198,6 +206,7 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "edit": _edit,
     "branch": _branch,
     "delete": _delete,
+    "undo": _undo,
     "draft": _draft,
     "system": _system,
     "set": _set,

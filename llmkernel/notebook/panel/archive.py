@@ -18,10 +18,15 @@ from llmkernel.notebook.untrusted import whole
 FORMAT = "llmkernel-conversation"
 VERSION = 2
 MAX_CHARS = 20_000_000
+CAN_BE_READ = (
+    "What a panel exported can be read, as JSON or as Markdown, and a list of messages in JSON: "
+    '[{"role": "user", "content": "..."}].'
+)
 _HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
 _ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
 _ROLE_OF |= {"user": "user", "assistant": "assistant"}
-_MARK = re.compile(r"^## (\w+)[ \t]*$", re.MULTILINE)
+_MARK = re.compile(r"^## (\w+)( \(edited\))?[ \t]*$", re.MULTILINE)
+_EDITED = " (edited)"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
@@ -36,6 +41,7 @@ class Saved(msgspec.Struct, frozen=True):
     attachments: list[Attachment] = []
     facts: dict[str, Any] = {}
     problem: str = ""
+    edited: bool = False
 
 
 class _Nested(msgspec.Struct, frozen=True):
@@ -96,9 +102,10 @@ def put(into: Conversation, turns: Iterable[Saved]) -> None:
 def to_markdown(conversation: Conversation) -> str:
     """The shown turns under headings, as a page and for `from_markdown`."""
     parts = [f"# {conversation.name}"]
+    parts += [f"## System\n\n{_deeper(each['content'])}" for each in conversation.opening]
     parts += [
-        f"## {_HEADINGS.get(message['role'], message['role'])}\n\n{_deeper(message['content'])}"
-        for message in conversation.messages()
+        f"## {_HEADINGS[turn.role]}{_EDITED * turn.edited}\n\n{_deeper(turn.content)}"
+        for turn in conversation.path
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -117,7 +124,7 @@ def load(text: str, into: Conversation) -> None:
     try:
         value = whole(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"This is no JSON: {error}.") from None
+        raise _refused(f"This is no JSON: {error}.") from None
     if isinstance(value, list):
         into.replace(value)
     else:
@@ -128,19 +135,23 @@ def _load_file(value: Any, into: Conversation) -> None:
     try:
         file = msgspec.convert(value, _File)
         if file.format != FORMAT or file.version not in (1, VERSION):
-            raise InvalidRequest(
+            raise _refused(
                 f"This is no conversation that can be read here: format {file.format!r}, "
                 f"version {file.version}; expected {FORMAT!r}, version {VERSION}."
             )
         turns = _flat(file) if file.version == 1 else msgspec.convert(file.turns, list[Saved])
     except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidRequest(f"This is no conversation: {error}.") from None
+        raise _refused(f"This is no conversation: {error}.") from None
     trial = Conversation("")
     put(trial, turns)  # raises before anything is changed
     into.clear()
     into.name = file.name or into.name
     into.system = file.system
     put(into, turns)
+
+
+def _refused(why: str) -> InvalidRequest:
+    return InvalidRequest(f"{why} {CAN_BE_READ}")
 
 
 def _flat(file: _File) -> list[Saved]:
@@ -172,7 +183,7 @@ def _add(into: Conversation, turn: Saved, after: str | None) -> Turn:
     added = into.add(turn.role, turn.text, after, turn.attachments)
     ended = turn.state in ("done", "stopped", "failed")
     added.state = turn.state if ended else "stopped"  # type: ignore[assignment]
-    added.facts, added.problem = dict(turn.facts), turn.problem
+    added.facts, added.problem, added.edited = dict(turn.facts), turn.problem, turn.edited
     return added
 
 
@@ -186,34 +197,37 @@ def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -
         kept["facts"] = turn.facts
     if turn.problem:
         kept["problem"] = turn.problem
+    if turn.edited:
+        kept["edited"] = True
     return kept
 
 
 def _load_markdown(text: str, into: Conversation) -> None:
     marks = [mark for mark in _marks(text) if mark[1] in _ROLE_OF]
     if not marks:
-        raise InvalidRequest(
-            "This is no conversation: Markdown needs the headings '## You' and '## Model'."
-        )
-    ends = [start for start, _, _ in marks[1:]] + [len(text)]
+        raise _refused("This is no conversation: the headings '## You' and '## Model' are missing.")
+    ends = [start for start, _, _, _ in marks[1:]] + [len(text)]
     messages = [
         {"role": _ROLE_OF[title], "content": _shallower(text[begin:end]).strip("\n")}
-        for (_, title, begin), end in zip(marks, ends, strict=True)
+        for (_, title, _, begin), end in zip(marks, ends, strict=True)
     ]
     title = re.match(r"# +(.+)", text)
     into.replace(messages)
+    said = [mark for mark in marks if _ROLE_OF[mark[1]] != "system"]
+    for turn, (_, _, edited, _) in zip(into.path, said, strict=True):
+        turn.edited = edited and turn.role == "assistant"
     if title:
         into.name = title[1].strip()
 
 
-def _marks(text: str) -> list[tuple[int, str, int]]:
-    """Headings of level two outside code: where they begin, what they say, where they end."""
-    found: list[tuple[int, str, int]] = []
+def _marks(text: str) -> list[tuple[int, str, bool, int]]:
+    """Headings of level two outside code: where they begin, what they say, "edited", the end."""
+    found: list[tuple[int, str, bool, int]] = []
     at = 0
     for line, in_code in _lines(text):
         mark = None if in_code else _MARK.match(line.rstrip("\n"))
         if mark:
-            found.append((at, mark[1].lower(), at + len(line)))
+            found.append((at, mark[1].lower(), mark[2] is not None, at + len(line)))
         at += len(line)
     return found
 

@@ -33,6 +33,8 @@ class Turn:
     attachments: list[Attachment] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+    edited: bool = False
+    """Whether a person has written into what the model said."""
     children: list[str] = field(default_factory=list)
     shown: str | None = None
     """The child that is shown."""
@@ -41,6 +43,19 @@ class Turn:
     def content(self) -> str:
         """What the model reads of it."""
         return with_attachments(self.text, self.attachments)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A turn that was taken away with all that followed it: it is the first of `turns`.
+
+    `place` is where it stood among its branches, `order` that of all turns before.
+    """
+
+    turns: list[Turn]
+    place: int
+    order: list[str]
+    shown: bool
 
 
 class Conversation:
@@ -94,7 +109,9 @@ class Conversation:
     def rewrite(self, turn: str, text: str) -> Turn:
         """The same turn with another text, as a branch beside it; it is shown."""
         old = self.turns[turn]
-        return self.add(old.role, text, old.parent, old.attachments)
+        new = self.add(old.role, text, old.parent, old.attachments)
+        new.edited = old.role == "assistant" and (old.edited or new.text != old.text)
+        return new
 
     def step(self, turn: str, by: int) -> None:
         """Show another branch, `by` places along; at the ends nothing happens."""
@@ -105,30 +122,36 @@ class Conversation:
 
     def show(self, turn: str) -> None:
         """Show this turn among its branches."""
-        parent = self.turns[turn].parent
-        if parent is None:
-            self._first_shown = turn
-        else:
-            self.turns[parent].shown = turn
+        self._show(self.turns[turn].parent, turn)
 
     def is_shown(self, turn: str) -> bool:
         """Whether it is the one that is shown among its branches."""
         parent = self.turns[turn].parent
         return turn == (self._first_shown if parent is None else self.turns[parent].shown)
 
-    def remove(self, turn: str) -> None:
+    def remove(self, turn: str) -> Removed:
         """Take a turn away with all that followed it; a branch beside it is shown."""
         gone = self.turns[turn]
         siblings = self._children(gone.parent)
-        place = siblings.index(turn)
+        place, order, shown = siblings.index(turn), list(self.turns), self.is_shown(turn)
         siblings.remove(turn)
-        for each in self._below(turn):
-            del self.turns[each]
-        neighbour = siblings[min(place, len(siblings) - 1)] if siblings else None
-        if gone.parent is None:
-            self._first_shown = neighbour
-        else:
-            self.turns[gone.parent].shown = neighbour
+        removed = Removed([self.turns.pop(each) for each in self._below(turn)], place, order, shown)
+        if shown:
+            neighbour = siblings[min(place, len(siblings) - 1)] if siblings else None
+            self._show(gone.parent, neighbour)
+        return removed
+
+    def restore(self, removed: Removed) -> None:
+        """Put back what was removed, where it stood. Raises InvalidRequest where that has gone."""
+        first = removed.turns[0]
+        if first.parent is not None and first.parent not in self.turns:
+            raise InvalidRequest("What it followed is not there any more.")
+        self._children(first.parent).insert(removed.place, first.id)
+        turns = self.turns | {turn.id: turn for turn in removed.turns}
+        known = [turn for turn in removed.order if turn in turns]
+        self.turns = {turn: turns[turn] for turn in [*known, *turns]}
+        if removed.shown:
+            self.show(first.id)
 
     def clear(self) -> None:
         """Take everything away; ids are not used again."""
@@ -162,6 +185,12 @@ class Conversation:
         after = None
         for message in checked:
             after = self.add(message["role"], message["content"], after).id
+
+    def _show(self, parent: str | None, turn: str | None) -> None:
+        if parent is None:
+            self._first_shown = turn
+        else:
+            self.turns[parent].shown = turn
 
     def _walk(self) -> Iterator[Turn]:
         turn = self._first_shown

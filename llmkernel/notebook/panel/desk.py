@@ -27,6 +27,7 @@ from llmkernel.notebook.panel.broadcast import Broadcast, Message
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Conversation, Turn
 from llmkernel.notebook.panel.queueing import Place
+from llmkernel.notebook.panel.undoing import Undo
 from llmkernel.notebook.panel.workers import Workers
 from llmkernel.notebook.untrusted import plain, whole
 
@@ -57,6 +58,8 @@ class Desk:
         self.answered: Turn | None = None
         """The turn that is being written."""
         self.problem: dict[str, Any] | None = None
+        self.undo: Undo | None = None
+        """The deletion that can be undone, until the next change."""
         self.clicks_wait: bool | None = None
         """Whether what views send waits for a cell that runs; None until one has sent something."""
         self.attendant = Attendant(self)
@@ -129,6 +132,7 @@ class Desk:
             with self.lock:
                 if wanted not in actions.SILENT:
                     self.problem = None
+                    self.undo = self.undo if wanted == "undo" else None
                 action(self, message)
         except LLMKernelError as error:
             self.problem = problem_of(error)
@@ -230,6 +234,7 @@ class Desk:
         return facts
 
     def _begin(self, turn: Turn, question: Question) -> None:
+        self.undo = None
         with self.lock:  # it must not end before it is known here
             turn.state, turn.problem, turn.facts = "running", "", {}
             self.answered, self._place = turn, Place()
@@ -271,5 +276,7 @@ class Desk:
 def problem_of(error: LLMKernelError) -> dict[str, Any]:
     """What a view shows of an error, and whether a new connection may help."""
     lost = isinstance(error, (ConnectionProblem, EngineDied))
-    hint = TABLE[error.code].hint if error.code in TABLE else ""
+    # the table's hint of a request is for whoever wrote it in code; here the message says what to do
+    asked_wrong = isinstance(error, InvalidRequest)
+    hint = TABLE[error.code].hint if error.code in TABLE and not asked_wrong else ""
     return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}

@@ -217,8 +217,9 @@ class ChatPanel:
             print(transcript(self._desk.current)["text/plain"])
             return
         if mode == "live":
+            # no name and no number of turns: this output is not published again, the transcript is
             view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-            self._shell.display_pub.publish({VIEW: view, "text/plain": repr(self)})
+            self._shell.display_pub.publish({VIEW: view, "text/plain": type(self).__name__})
             self._take_place(Place.of(self._shell).cell)
         display = publisher.Display(self._shell)
         display.publish(transcript(self._desk.current))
@@ -259,6 +260,7 @@ class ChatPanel:
             display.publish(bundle)
 
     def _changed(self) -> None:
+        self._desk.undo = None
         self._desk.attendant.count()
         self._desk.show()
 

@@ -43,6 +43,7 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "loading": desk.workers.loading,
         "context": _context(desk),
         "problem": desk.problem,
+        "undo": {"id": desk.undo.id, "words": desk.undo.words} if desk.undo else None,
     }
     return state, {turn: view for each in desk.conversations for turn, view in _turns(each)}
 
@@ -83,6 +84,8 @@ def _turn(conversation: Conversation, turn: Turn) -> View:
         view["attachments"] = [chip(each) for each in turn.attachments]
     if turn.facts:
         view["facts"] = dict(turn.facts)
+    if turn.edited:
+        view["edited"] = True
     if turn.problem:
         view["problem"] = turn.problem
     return view

@@ -17,8 +17,10 @@ from llmkernel.notebook.untrusted import plain
 CLASS = "llmk-static"
 _FRAME = "border:1px solid rgba(128,128,128,0.35);border-radius:8px;padding:0.4em 1em 0.7em"
 _LABEL = "font-size:0.85em;font-weight:600;opacity:0.75;margin:0.9em 0 0.2em"
-_QUESTION = "background-color:rgba(128,128,128,0.12);border-radius:8px;padding:0.1em 0.8em"
+_QUESTION = "background-color:rgba(128,128,128,0.12);border-radius:8px;padding:0.5em 0.8em"
+_TYPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 _QUOTED = "font-size:0.85em;opacity:0.85;margin:0.3em 0"
+_QUOTED_TEXT = "overflow:auto;max-height:16em;margin:0.4em 0 0.6em;padding:0.5em 0.7em;border-radius:6px;background-color:rgba(128,128,128,0.12)"
 _TITLES = {"user": "You", "assistant": "Model"}
 _EMPTY = "Nothing has been said yet."
 
@@ -43,19 +45,25 @@ def fingerprint(conversation: Conversation) -> tuple[object, ...]:
 
 
 def _html(turn: Turn) -> str:
-    body = hypertext.of({MARKDOWN: safe(turn.text)})
+    asked = turn.role == "user"
+    # what a person typed stands as it was typed, as in the panel; paragraphs would bring margins
+    body = (
+        literal(turn.text, "div", style=_TYPED)
+        if asked
+        else hypertext.of({MARKDOWN: safe(turn.text)})
+    )
     quoted = "".join(
         element("details", _summary(one.name, one.note) + _code(one.text), style=_QUOTED)
         for one in turn.attachments
     )
-    style = _QUESTION if turn.role == "user" else ""
+    style = _QUESTION if asked else ""
     note = literal(_note(turn), "div", style=_QUOTED) if _note(turn) else ""
-    label = element("div", _TITLES[turn.role], style=_LABEL)
+    label = element("div", _title(turn), style=_LABEL)
     return label + element("div", quoted + body, style=style) + note
 
 
 def _markdown(turn: Turn) -> str:
-    parts = [f"**{_TITLES[turn.role]}**"]
+    parts = [f"**{_title(turn)}**"]
     parts += [
         f"{escape(f'{one.name} ({one.note})')}\n\n{fence(one.text, one.kind)}"
         for one in turn.attachments
@@ -69,7 +77,11 @@ def _markdown(turn: Turn) -> str:
 def _plain(turn: Turn) -> str:
     quoted = "".join(f"[{one.name}: {one.note}]\n" for one in turn.attachments)
     note = f"\n({_note(turn)})" if _note(turn) else ""
-    return f"{_TITLES[turn.role]}: {quoted}{plain(turn.text)}{note}"
+    return f"{_title(turn)}: {quoted}{plain(turn.text)}{note}"
+
+
+def _title(turn: Turn) -> str:
+    return _TITLES[turn.role] + (" (edited)" if turn.edited else "")
 
 
 def _note(turn: Turn) -> str:
@@ -84,4 +96,4 @@ def _summary(name: str, note: str) -> str:
 
 
 def _code(text: str) -> str:
-    return literal(text, "pre", style="overflow:auto;max-height:16em")
+    return literal(text, "pre", style=_QUOTED_TEXT)

@@ -35,6 +35,8 @@ class Workers:
         self._chosen = chosen
         self._last: Connection | None = None
         self.report: StatusReport | None = None
+        self.missing = ""
+        """Why there is no worker to ask, as last seen."""
         self.running: list[View] = []
         """What runs on this machine, as last seen."""
         self.loading: View | None = None
@@ -49,7 +51,7 @@ class Workers:
         """Ask this worker from now on. Raises WorkerNotFound."""
         found = files.find(name)
         with self._lock:
-            self._chosen, self._last, self.report = found.name, found, None
+            self._chosen, self._last, self.report, self.missing = found.name, found, None, ""
 
     def client(self) -> Client:
         """A client of the worker that is asked. Raises WorkerNotFound that says what runs."""
@@ -83,12 +85,12 @@ class Workers:
         try:
             found = files.find(self.name)
             report = self._watch(found).status(_STATUS_SECONDS)
-        except LLMKernelError:
+        except LLMKernelError as error:
             self.stop_looking()
-            self.report = None
+            self.report, self.missing = None, str(error)
             return
         with self._lock:
-            self._last, self.report = found, report
+            self._last, self.report, self.missing = found, report, ""
 
     def _watch(self, worker: Connection) -> Watcher:
         from llmkernel.watcher import Watcher
@@ -134,16 +136,19 @@ class Workers:
             self._clients.clear()
 
     def view(self) -> View:
-        """The worker that is asked, in figures; `state` is "none" where there is none."""
+        """The worker that is asked, in figures; `state` is "none" where there is none, `why` says why."""
         name, report = self.name, self.report
         if report is None:
             gone = self._last is not None and not self._last.alive
             state = "gone" if gone else "quiet" if self._last else "none"
-            return {"name": name, "state": state}
+            return {"name": name, "state": state} | self._why(state)
         view: View = {"name": report.name, "state": report.state, "memory": _memory(report)}
         view |= {"running": report.load.running, "waiting": report.load.waiting}
         view["rate"] = round(report.load.tokens_per_second)
         return view | (_model_view(report.model) if report.model else {})
+
+    def _why(self, state: str) -> View:
+        return {"why": self.missing} if state == "none" and self.missing else {}
 
 
 class Starting:
