@@ -106,7 +106,7 @@ export class Composer {
   }
 
   get #id() {
-    return this.view.store.id + this.view.prefix;
+    return this.view.id;
   }
 
   /** After the page or the cell came anew: what was typed here and has not arrived there. */

@@ -1,5 +1,6 @@
 /** The turns of a conversation on the page. */
 import { button, h, icon } from './dom.js';
+import { Editor } from './editor.js';
 import { Growing } from './growing.js';
 
 /** @typedef {import('./store.js').Turn} Turn */
@@ -19,17 +20,19 @@ export class TurnView {
     this.element = h('article', { class: 'llmk-turn' }, this.head, this.chips, this.body, this.foot);
     this.space = h('span', { class: 'llmk-space' });
     this.growing = new Growing(this.body, (part) => decorate(view, part));
-    this.editing = false;
+    /** @type {Editor | null} while it is edited */
+    this.editor = null;
   }
 
   /** @param {Turn} turn */
   draw(turn) {
     this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
-    if (!this.editing) this.#drawBody(turn);
+    if (this.editor) this.editor.draw();
+    else this.#drawBody(turn);
     const busy = Boolean(this.view.store.state.answering);
     const facts = turn.state === 'running' ? (this.view.store.state.live ?? {}) : (turn.facts ?? {});
     const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
-    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, this.editing]);
+    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, Boolean(this.editor)]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
@@ -82,7 +85,7 @@ export class TurnView {
   #actions(turn, busy) {
     const { view, id } = this;
     const line = h('div', { class: 'llmk-actions' });
-    if (turn.state === 'running' || this.editing) return line;
+    if (turn.state === 'running' || this.editor) return line;
     line.append(button('copy', 'Copy as Markdown', (event) => copy(event, view.textOf(id))));
     line.append(button('edit', 'Edit', () => this.edit(turn), { disabled: busy }));
     if (turn.role === 'assistant') {
@@ -99,46 +102,22 @@ export class TurnView {
     return line;
   }
 
-  /** @param {Turn} turn */
-  edit(turn) {
-    this.editing = true;
-    const box = h('textarea', { class: 'llmk-edit', 'aria-label': `Edit: ${turn.role}`, rows: 4 });
-    box.value = turn.text;
-    const close = () => {
-      this.editing = false;
-      this.drawn = '';
-      this.body.replaceChildren();
-      this.growing = new Growing(this.body, (part) => decorate(this.view, part));
-      const now = this.view.store.turns.get(this.id);
-      if (now) this.draw(now);
-    };
-    const save = (/** @type {boolean} */ answer) => () => {
-      const text = box.value;
-      close();
-      if (text !== turn.text || answer) this.view.send({ do: 'edit', turn: this.id, text, answer });
-    };
-    const main = turn.role === 'user';
-    box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === 'Escape') {
-        event.stopPropagation();
-        close();
-      } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save(main)();
-    });
-    const words = (/** @type {string} */ text, /** @type {() => void} */ click, kind = '') =>
-      h('button', { type: 'button', class: `llmk-words ${kind}`, text, click });
-    this.body.replaceChildren(
-      box,
-      h(
-        'div',
-        { class: 'llmk-edit-actions' },
-        main && words('Save and answer', save(true), 'llmk-primary'),
-        words(main ? 'Save only' : 'Save', save(false), main ? '' : 'llmk-primary'),
-        words('Cancel', close),
-      ),
-    );
+  /** @param {Turn} turn @param {string} [text] what was typed already */
+  edit(turn, text = turn.text) {
+    this.editor = new Editor(this, turn, text);
+    this.body.replaceChildren(this.editor.element);
     this.draw(turn);
-    box.focus();
-    this.body.lastElementChild?.scrollIntoView({ block: 'nearest' });
+    this.editor.focus();
+  }
+
+  /** The turn is shown again, instead of what edits it. */
+  closeEditor() {
+    this.editor = null;
+    this.drawn = '';
+    this.body.replaceChildren();
+    this.growing = new Growing(this.body, (part) => decorate(this.view, part));
+    const now = this.view.store.turns.get(this.id);
+    if (now) this.draw(now);
   }
 }
 

@@ -242,6 +242,27 @@ def test_only_one_answer_at_a_time(make, start_worker):
     assert len(panel.views.path) == 2
 
 
+def test_a_view_is_told_whether_its_edit_was_taken(make, start_worker):
+    start_worker(SLOW)
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    edit = {"do": "edit", "turn": panel.views.state["path"][0], "text": "Ho", "by": "me"}
+    panel.take(edit)
+    said = {"edited": edit["turn"], "by": "me"}
+    assert panel.views.told == [said | {"taken": False}]
+    panel.take({"do": "stop"})
+    rest(panel)
+    panel.take(edit)
+    assert panel.views.told[-1] == said | {"taken": True}
+    panel.take(edit | {"turn": "gone"})
+    assert panel.views.told[-1] == {"edited": "gone", "by": "me", "taken": False}
+
+
+def test_no_turn_has_an_id_of_another_panel(make):
+    prefixes = {make().views.state["conversations"][0]["prefix"] for _ in range(2)}
+    assert len(prefixes) == 2
+
+
 def test_conversations_come_and_go_and_names_are_their_own(make):
     panel = make()
     panel.take({"do": "system", "text": "Be brief."})

@@ -52,10 +52,15 @@ def _continue(desk: Desk, message: Mapping[str, Any]) -> None:
 
 
 def _edit(desk: Desk, message: Mapping[str, Any]) -> None:
-    desk.must_be_free()
-    turn = desk.current.rewrite(_turn(desk, message).id, _text(message))
-    if message.get("answer") and turn.role == "user":
-        desk.answer(turn)
+    said = {"edited": _text(message, "turn"), "by": _text(message, "by"), "taken": False}
+    try:
+        desk.must_be_free()
+        turn = desk.current.rewrite(_turn(desk, message).id, _text(message))
+        said["taken"] = True
+        if message.get("answer") and turn.role == "user":
+            desk.answer(turn)
+    finally:
+        desk.broadcast.tell(said)  # the view keeps what was typed until then
     desk.attendant.count()
 
 

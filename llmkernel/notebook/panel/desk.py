@@ -7,6 +7,7 @@ wait for a cell, nor a cell for a click.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ class Desk:
         self._on_rest = on_rest
         self._place = Place()
         self._numbers = 0
+        self._mark = secrets.token_hex(2)
+        """In the ids of turns, so that none is another turn's after the kernel was restarted."""
         self.conversations: list[Conversation] = []
         self.current = self.begin("Conversation 1")
 
@@ -74,7 +77,8 @@ class Desk:
         with self.lock:
             self._numbers += 1
             new = Conversation(
-                self.free_name(name or f"Conversation {self._numbers}"), f"c{self._numbers}t"
+                self.free_name(name or f"Conversation {self._numbers}"),
+                f"c{self._numbers}-{self._mark}t",
             )
             new.system = self.current.system if self.conversations else ""
             self.conversations.append(new)
