@@ -21,7 +21,7 @@ from llmkernel.errors import (
     PromptTooLong,
 )
 from llmkernel.notebook.panel import actions, archive, attachments, sight
-from llmkernel.notebook.panel.answering import Answering, Ending, Question
+from llmkernel.notebook.panel.answering import Answering, Ending, Question, unexpected
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.attendant import Attendant
 from llmkernel.notebook.panel.broadcast import Broadcast, Message
@@ -134,7 +134,7 @@ class Desk:
                 if wanted not in actions.SILENT:
                     self.problem = None
                 action(self, message)
-        except LLMKernelError as error:
+        except Exception as error:  # a person must be told, whatever it is
             self.problem = problem_of(error)
         self.show()
 
@@ -164,8 +164,15 @@ class Desk:
                 raise InvalidRequest("There is nothing to send.")
             after = after or (conversation.path[-1].id if conversation.path else None)
             asked = conversation.add("user", text, after, conversation.pending)
+            draft, pending = conversation.draft, conversation.pending
             conversation.draft, conversation.draft_by, conversation.pending = "", "", []
-            return self.answer(asked, start)
+            try:
+                return self.answer(asked, start)
+            except Exception:  # nothing was sent, so it is where it was
+                conversation.remove(asked.id)
+                conversation.draft, conversation.pending = draft, pending
+                self.answered = None
+                raise
 
     def answer(self, asked: Turn | None, start: str = "") -> Turn:
         """Begin a new answer after a turn, on a branch of its own where there is one."""
@@ -272,8 +279,10 @@ class Desk:
         self.attendant.count()
 
 
-def problem_of(error: LLMKernelError) -> dict[str, Any]:
+def problem_of(error: Exception) -> dict[str, Any]:
     """What a view shows of an error, and whether a new connection may help."""
+    if not isinstance(error, LLMKernelError):
+        return {"text": str(unexpected(error)), "hint": "", "lost": False}
     lost = isinstance(error, (ConnectionProblem, EngineDied))
     hint = TABLE[error.code].hint if error.code in TABLE else ""
     return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}
