@@ -230,6 +230,28 @@ def test_nonsense_from_a_page_changes_nothing(make, message):
     assert len(panel.desk.conversations) == 1
 
 
+def test_what_is_refused_says_so_once(make):
+    panel = make()
+    panel.take({"do": "set", "values": {"max_tokens": 1.5}})
+    problem = panel.views.state["problem"]
+    assert problem["text"] == "max_tokens must be a whole number, not a fraction."
+    assert problem["hint"] == ""
+
+
+def test_a_turn_can_be_deleted_while_another_conversation_is_answered(make, start_worker):
+    start_worker(SLOW)
+    panel = make()
+    panel.desk.current.add("user", "old", None)
+    panel.take({"do": "new"})
+    panel.take({"do": "send", "text": "Hi"})
+    panel.take({"do": "select", "name": "Conversation 1"})
+    panel.take({"do": "delete", "turn": panel.views.state["path"][0]})
+    assert (panel.views.path, panel.views.state["problem"]) == ([], None)
+    assert panel.desk.answering is not None
+    panel.take({"do": "stop"})
+    rest(panel)
+
+
 def test_only_one_answer_at_a_time(make, start_worker):
     start_worker(SLOW)
     panel = make()

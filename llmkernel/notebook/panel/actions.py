@@ -71,7 +71,8 @@ def _branch(desk: Desk, message: Mapping[str, Any]) -> None:
 
 def _delete(desk: Desk, message: Mapping[str, Any]) -> None:
     turn = _turn(desk, message)
-    if desk.answered is not None and turn in desk.current.up_to(desk.answered.id):
+    answered = desk.answered.id if desk.answered is not None else None
+    if answered in desk.current.turns and turn in desk.current.up_to(answered):
         desk.must_be_free()
     desk.current.remove(turn.id)
     desk.attendant.count()

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import (
-    TABLE,
     ConnectionProblem,
     EngineDied,
     InvalidRequest,
     LLMKernelError,
     PromptTooLong,
 )
+from llmkernel.notebook.failures import hint
 from llmkernel.notebook.panel import actions, archive, attachments, sight
 from llmkernel.notebook.panel.answering import Answering, Ending, Question, unexpected
 from llmkernel.notebook.panel.attachments import Attachment
@@ -284,5 +284,4 @@ def problem_of(error: Exception) -> dict[str, Any]:
     if not isinstance(error, LLMKernelError):
         return {"text": str(unexpected(error)), "hint": "", "lost": False}
     lost = isinstance(error, (ConnectionProblem, EngineDied))
-    hint = TABLE[error.code].hint if error.code in TABLE else ""
-    return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}
+    return {"text": str(error), "hint": hint(error).replace("`", ""), "lost": lost}
