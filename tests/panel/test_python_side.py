@@ -118,3 +118,15 @@ def test_the_attendant_survives_a_fault(desk, monkeypatch):
     monkeypatch.setattr(desk.workers, "look", looked.set)
     desk.attendant.look()
     assert looked.wait(10)
+
+
+def test_files_come_back_as_they_were_and_another_coding_is_named(panel, tmp_path):
+    said = [{"role": "user", "content": "a\rb\r\nc\n"}, {"role": "assistant", "content": "```"}]
+    panel.conversation = said
+    for name in ("talk.md", "talk.json"):
+        panel.save(tmp_path / name)
+        panel.load(tmp_path / name)
+        assert panel.conversation == said
+    (tmp_path / "other.md").write_text("## You\n\nHi", encoding="utf-16")
+    with pytest.raises(InvalidRequest, match=r"other\.md is no text in UTF-8"):
+        panel.load(tmp_path / "other.md")

@@ -113,7 +113,7 @@ class Answering:
                 flusher.add(printable(delta.text))
         except LLMKernelError as error:
             return Ending("failed", self.live, error)
-        except Exception as error:  # else the panel would wait for its end for good
+        except Exception as error:  # noqa: BLE001 - else the panel would wait for its end for good
             return Ending("failed", self.live, unexpected(error))
         answer = stream.generation
         # where the worker has not said how it ended, it was not heard any more

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import markdown_file
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.conversation import ROLES, Conversation, Turn
 from llmkernel.notebook.untrusted import whole
@@ -18,11 +18,6 @@ from llmkernel.notebook.untrusted import whole
 FORMAT = "llmkernel-conversation"
 VERSION = 2
 MAX_CHARS = 20_000_000
-_HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
-_ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
-_ROLE_OF |= {"user": "user", "assistant": "assistant"}
-_MARK = re.compile(r"^## (\w+)[ \t]*$", re.MULTILINE)
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -94,13 +89,8 @@ def put(into: Conversation, turns: Iterable[Saved]) -> None:
 
 
 def to_markdown(conversation: Conversation) -> str:
-    """The shown turns under headings, as a page and for `from_markdown`."""
-    parts = [f"# {conversation.name}"]
-    parts += [
-        f"## {_HEADINGS.get(message['role'], message['role'])}\n\n{_deeper(message['content'])}"
-        for message in conversation.messages()
-    ]
-    return "\n\n".join(parts) + "\n"
+    """The shown turns under headings, as a page and for `load`."""
+    return markdown_file.write(conversation.name, conversation.messages())
 
 
 def load(text: str, into: Conversation) -> None:
@@ -111,6 +101,9 @@ def load(text: str, into: Conversation) -> None:
     """
     if len(text) > MAX_CHARS:
         raise InvalidRequest(f"The file has more than {MAX_CHARS:,} characters.")
+    text = text.removeprefix("\ufeff")  # some programs begin every file with it
+    if not text.strip():
+        raise InvalidRequest("The file is empty.")
     if not text.lstrip().startswith(("{", "[")):
         _load_markdown(text, into)
         return
@@ -190,65 +183,23 @@ def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -
 
 
 def _load_markdown(text: str, into: Conversation) -> None:
-    marks = [mark for mark in _marks(text) if mark[1] in _ROLE_OF]
-    if not marks:
-        raise InvalidRequest(
-            "This is no conversation: Markdown needs the headings '## You' and '## Model'."
-        )
-    ends = [start for start, _, _ in marks[1:]] + [len(text)]
-    messages = [
-        {"role": _ROLE_OF[title], "content": _shallower(text[begin:end]).strip("\n")}
-        for (_, title, begin), end in zip(marks, ends, strict=True)
-    ]
-    title = re.match(r"# +(.+)", text)
+    try:
+        name, messages = markdown_file.read(text)
+    except InvalidRequest:
+        if "\0" in text or "\ufffd" in text:  # what a page makes of bytes that are none
+            raise InvalidRequest("This is no conversation: it is no text in UTF-8.") from None
+        if _is_json(text):
+            raise InvalidRequest(
+                "This is no conversation: the JSON has neither messages nor turns."
+            ) from None
+        raise
     into.replace(messages)
-    if title:
-        into.name = title[1].strip()
+    into.name = name or into.name
 
 
-def _marks(text: str) -> list[tuple[int, str, int]]:
-    """Headings of level two outside code: where they begin, what they say, where they end."""
-    found: list[tuple[int, str, int]] = []
-    at = 0
-    for line, in_code in _lines(text):
-        mark = None if in_code else _MARK.match(line.rstrip("\n"))
-        if mark:
-            found.append((at, mark[1].lower(), at + len(line)))
-        at += len(line)
-    return found
-
-
-def _lines(text: str) -> Iterable[tuple[str, bool]]:
-    """The lines of a text, each with whether it is inside a fenced block."""
-    fence = ""
-    for line in text.splitlines(keepends=True):
-        found = _FENCE.match(line)
-        if not fence and found:
-            fence = found[1]
-            yield line, True
-        elif fence:
-            yield line, True
-            if found and found[1].startswith(fence) and not found[2].strip():
-                fence = ""
-        else:
-            yield line, False
-
-
-def _deeper(text: str) -> str:
-    """Headings of our own level are indented by one more sign, so that they cannot be a turn's."""
-    return "".join(
-        f"#{line}" if not in_code and _opens_turn(line) else line for line, in_code in _lines(text)
-    )
-
-
-def _shallower(text: str) -> str:
-    return "".join(
-        line[1:] if not in_code and line.startswith("#") and _opens_turn(line[1:]) else line
-        for line, in_code in _lines(text)
-    )
-
-
-def _opens_turn(line: str) -> bool:
-    stripped = line.rstrip("\n").lstrip("#")
-    mark = _MARK.match("##" + stripped)
-    return line.startswith("##") and mark is not None and mark[1].lower() in _ROLE_OF
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -75,7 +75,7 @@ class Attendant:
         while (due := self._next()) is not None:
             try:
                 self._do(due)
-            except Exception as error:  # one fault must not end the figures and counts for good
+            except Exception as error:  # noqa: BLE001 - one must not end it for good
                 self._failed(error)
         self._desk.workers.stop_looking()
 
@@ -89,7 +89,9 @@ class Attendant:
     def _failed(self, error: Exception) -> None:
         self.used = None
         self._desk.problem = self._desk.problem or {
-            "text": str(unexpected(error)), "hint": "", "lost": False
+            "text": str(unexpected(error)),
+            "hint": "",
+            "lost": False,
         }
         with contextlib.suppress(Exception):  # showing may be what fails
             self._desk.show()

@@ -134,7 +134,7 @@ class Desk:
                 if wanted not in actions.SILENT:
                     self.problem = None
                 action(self, message)
-        except Exception as error:  # a person must be told, whatever it is
+        except Exception as error:  # noqa: BLE001 - a person must be told, whatever it is
             self.problem = problem_of(error)
         self.show()
 

@@ -138,9 +138,7 @@ class ChatPanel:
         `start` are words that the answer begins with. An interrupt stops it. Raises how it
         failed; what has come stays in the conversation.
         """
-        turn = self._desk.ask(
-            checks.text(text, "The question"), checks.text(start, "start")
-        )
+        turn = self._desk.ask(checks.text(text, "The question"), checks.text(start, "start"))
         answering = self._desk.answering
         try:
             while answering is not None and not answering.wait(_TICK_SECONDS):
@@ -179,11 +177,15 @@ class ChatPanel:
         write = archive.to_markdown if file.suffix == ".md" else archive.to_json
         with self._desk.lock:
             text = write(self._desk.current)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, path: str | PathLike[str]) -> None:
         """Open what `save` wrote as a further conversation. Raises InvalidRequest."""
-        text = Path(fspath(path)).read_text(encoding="utf-8")
+        file = Path(fspath(path))
+        try:
+            text = file.read_bytes().decode()  # as it is: read_text would end lines of its own
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{file.name} is no text in UTF-8.") from None
         self._desk.take({"do": "import", "text": text})
         self._raise_problem()
 
