@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -250,6 +251,36 @@ def test_a_turn_can_be_deleted_while_another_conversation_is_answered(make, star
     assert panel.desk.answering is not None
     panel.take({"do": "stop"})
     rest(panel)
+
+
+class Slow:
+    """A value that says what it is when it is told to."""
+
+    def __init__(self):
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def __repr__(self):
+        self.asked.set()
+        self.go.wait(20)
+        return "slow"
+
+
+def test_attaching_holds_nobody_up_and_goes_where_it_was_asked(make):
+    slow = Slow()
+    panel = make(variables={"slow": slow})
+    attaching = threading.Thread(target=panel.take, args=[{"do": "attach", "name": "slow"}])
+    attaching.start()
+    try:
+        assert slow.asked.wait(10)
+        assert panel.desk.lock.acquire(timeout=5)
+        panel.desk.lock.release()
+        panel.take({"do": "new"})
+    finally:
+        slow.go.set()
+        attaching.join(10)
+    first, second = panel.desk.conversations
+    assert [one.text for one in first.pending] == ["slow"]
+    assert second.pending == []
 
 
 def test_only_one_answer_at_a_time(make, start_worker):

@@ -225,5 +225,7 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "reconnect": _reconnect,
 }
 """What a view may ask for, by what it calls it."""
+UNLOCKED = {"attach", "names"}
+"""What reads variables and files of any size; it takes the desk's lock itself where it must."""
 SILENT = {"draft", "look", "names", "export", "presets"}
 """What takes no problem off the page: a person did not mean to."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import (
@@ -130,9 +131,9 @@ class Desk:
         if action is None:
             return  # from a newer or a broken front end
         try:
-            with self.lock:
-                if wanted not in actions.SILENT:
-                    self.problem = None
+            if wanted not in actions.SILENT:
+                self.problem = None
+            with nullcontext() if wanted in actions.UNLOCKED else self.lock:
                 action(self, message)
         except Exception as error:  # noqa: BLE001 - a person must be told, whatever it is
             self.problem = problem_of(error)
@@ -206,16 +207,18 @@ class Desk:
         if self.answering is not None:
             raise InvalidRequest("An answer is being written. Stop it first.")
 
-    def attach(self, attachment: Attachment) -> None:
+    def attach(self, attachment: Attachment, to: Conversation | None = None) -> None:
         """Put something beside what is typed; it goes with the next question."""
         with self.lock:
-            others = [one for one in self.current.pending if one.name != attachment.name]
-            self.current.pending = [*others, attachment]
+            to = to or self.current
+            others = [one for one in to.pending if one.name != attachment.name]
+            to.pending = [*others, attachment]
         self.attendant.count()
 
     def attach_name(self, name: str) -> None:
         """The same for a variable or a file. Raises InvalidRequest."""
-        self.attach(attachments.from_name(name, self._variables()))
+        shown = self.current  # reading may take long
+        self.attach(attachments.from_name(name, self._variables()), shown)
 
     def variable_names(self) -> list[dict[str, str]]:
         """What there is to attach."""
