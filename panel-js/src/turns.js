@@ -102,6 +102,12 @@ export class TurnView {
     return line;
   }
 
+  /** A turn that cannot be drawn is still there to be read. @param {Turn} turn */
+  drawPlainly(turn) {
+    this.drawn = '';
+    if (!this.editor) this.body.replaceChildren(h('pre', { text: turn.text }));
+  }
+
   /** @param {Turn} turn @param {string} [text] what was typed already */
   edit(turn, text = turn.text) {
     this.editor = new Editor(this, turn, text);
@@ -123,7 +129,7 @@ export class TurnView {
 
 /** @param {import('./store.js').Chip} chip */
 export function quoted(chip) {
-  const cost = chip.tokens === null ? '' : `${chip.tokens.toLocaleString('en')} tokens`;
+  const cost = typeof chip.tokens === 'number' ? `${chip.tokens.toLocaleString('en')} tokens` : '';
   return h(
     'details',
     { class: 'llmk-chip' },
@@ -140,18 +146,19 @@ export function quoted(chip) {
 
 /** The figures of an answer. @param {Record<string, any>} facts @returns {[string, string][]} */
 export function figures(facts) {
+  const known = (/** @type {string} */ name) => Number.isFinite(facts[name]) && facts[name] >= 0;
   /** @type {[string, string][]} */
   const found = [];
-  if (facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
-  if (facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
-  if (facts.first !== undefined) {
+  if (known('tokens') && facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
+  if (known('rate') && facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
+  if (known('first')) {
     const { first } = facts;
     const wait = first < 1 ? `${Math.round(first * 1000)} ms` : `${first.toFixed(1)} s`;
     found.push([`${wait} to first`, 'from question to first token']);
   }
-  if (facts.prompt) {
+  if (known('prompt') && facts.prompt) {
     const read = `${facts.prompt.toLocaleString('en')} read`;
-    const cached = facts.cached ? `, ${facts.cached.toLocaleString('en')} cached` : '';
+    const cached = known('cached') && facts.cached ? `, ${facts.cached.toLocaleString('en')} cached` : '';
     found.push([read + cached, 'prompt tokens, and how many were known already']);
   }
   if (facts.reason === 'length') found.push(['cut at max tokens', 'Continue goes on']);

@@ -244,7 +244,12 @@ export class View {
     this.turns.set(id, view);
     const there = this.log.children[index];
     if (there !== view.element) this.log.insertBefore(view.element, there ?? null);
-    view.draw(turn);
+    try {
+      view.draw(turn);
+    } catch (error) {
+      console.error(error); // the turns after it, and what is typed, must not go with it
+      view.drawPlainly(turn);
+    }
   }
 
   #drawProblem() {

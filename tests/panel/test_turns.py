@@ -121,15 +121,33 @@ def test_json_keeps_everything(texts, system):
     conversation.rewrite(conversation.path[0].id, "a branch")
     conversation.step(conversation.path[0].id, -1)
     conversation.path[0].attachments.append(from_text("f.py", "x = 1", "py"))
-    conversation.path[-1].facts = {"tokens": 3}
+    facts = {"tokens": 3, "first": 0.25, "rate": 4.0, "reason": "stop", "prompt": 2, "cached": 0}
+    conversation.path[-1].facts = facts
     again = Conversation("Other")
     archive.load(archive.to_json(conversation), again)
     assert said(again) == said(conversation)
     assert again.messages() == conversation.messages()
     assert again.name == "Talk"
     assert len(again.turns) == len(conversation.turns)
-    assert again.path[-1].facts == {"tokens": 3}
+    assert again.path[-1].facts == facts
     assert archive.to_json(again) == archive.to_json(conversation)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *('{"first": "abc"}', '{"first": -5}', '{"first": 1e999}', '{"rate": NaN}'),
+        *('{"tokens": {}}', '{"tokens": 1e30}', '{"tokens": 0.5}', '{"reason": 5}', "5", "[]"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_figures_that_are_none_are_refused(facts, version):
+    turn = f'{{"role": "user", "text": "", "facts": {facts}}}'
+    with pytest.raises(InvalidRequest, match="This is no conversation: Expected"):
+        archive.load(
+            f'{{"format": "llmkernel-conversation", "version": {version}, "turns": [{turn}]}}',
+            Conversation("Other"),
+        )
 
 
 def test_a_conversation_may_have_any_number_of_turns():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import markdown_file
@@ -20,6 +21,23 @@ VERSION = 2
 MAX_CHARS = 20_000_000
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The figures of an answer, as `Answering` gives them. Others are left out."""
+
+    tokens: Count | UnsetType = UNSET
+    ahead: Count | UnsetType = UNSET
+    first: Amount | UnsetType = UNSET
+    rate: Amount | UnsetType = UNSET
+    reason: str | UnsetType | None = UNSET
+    prompt: Count | UnsetType = UNSET
+    cached: Count | UnsetType = UNSET
+    queue: Amount | UnsetType = UNSET
+
+
 class Saved(msgspec.Struct, frozen=True):
     """One turn in a file: `parent` is the number of the turn before it, among those before."""
 
@@ -29,7 +47,7 @@ class Saved(msgspec.Struct, frozen=True):
     shown: bool = True
     state: str = "done"
     attachments: list[Attachment] = []
-    facts: dict[str, Any] = {}
+    facts: Facts = Facts()
     problem: str = ""
 
 
@@ -40,7 +58,7 @@ class _Nested(msgspec.Struct, frozen=True):
     text: str
     state: str = "done"
     attachments: list[Attachment] = []
-    facts: dict[str, Any] = {}
+    facts: Facts = Facts()
     problem: str = ""
     shown: int | None = None
     children: list[_Nested] = []
@@ -165,7 +183,7 @@ def _add(into: Conversation, turn: Saved, after: str | None) -> Turn:
     added = into.add(turn.role, turn.text, after, turn.attachments)
     ended = turn.state in ("done", "stopped", "failed")
     added.state = turn.state if ended else "stopped"  # type: ignore[assignment]
-    added.facts, added.problem = dict(turn.facts), turn.problem
+    added.facts, added.problem = msgspec.to_builtins(turn.facts), turn.problem
     return added
 
 
