@@ -237,6 +237,10 @@ def test_what_is_refused_says_so_once(make):
     problem = panel.views.state["problem"]
     assert problem["text"] == "max_tokens must be a whole number, not a fraction."
     assert problem["hint"] == ""
+    before = len(panel.views.messages)
+    panel.take({"do": "set", "values": {"max_tokens": 1.5}})
+    news = [message for message in panel.views.messages[before:] if "problem" in message["set"]]
+    assert news, "a field that shows a refused value must hear that it was refused again"
 
 
 def test_a_turn_can_be_deleted_while_another_conversation_is_answered(make, start_worker):

@@ -66,6 +66,7 @@ class Desk:
         self._on_rest = on_rest
         self._place = Place()
         self._numbers = 0
+        self._refusals = 0
         self._mark = secrets.token_hex(2)
         """In the ids of turns, so that none is another turn's after the kernel was restarted."""
         self.conversations: list[Conversation] = []
@@ -136,7 +137,8 @@ class Desk:
             with nullcontext() if wanted in actions.UNLOCKED else self.lock:
                 action(self, message)
         except Exception as error:  # noqa: BLE001 - a person must be told, whatever it is
-            self.problem = problem_of(error)
+            self._refusals += 1  # the same one twice is news too: fields go back to what holds
+            self.problem = problem_of(error) | {"number": self._refusals}
         self.show()
 
     def heard(self) -> None:
