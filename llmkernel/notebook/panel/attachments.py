@@ -169,7 +169,7 @@ def _begin(pieces: Iterable[str]) -> str:
     return "".join(kept)
 
 
-_BRACKETS = {dict: "{}", list: "[]", tuple: "()", set: "{}"}
+_BRACKETS: dict[type[Any], str] = {dict: "{}", list: "[]", tuple: "()", set: "{}"}
 
 
 def _reprs(value: Any, above: tuple[int, ...]) -> Iterator[str]:
