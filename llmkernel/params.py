@@ -212,10 +212,25 @@ def unknown_name(name: str, known: tuple[str, ...] | list[str]) -> InvalidReques
     return InvalidRequest(f"There is no parameter {name!r}.{hint}", field=name)
 
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a dict",
+    "null": "None",
+}
+"""What msgspec calls them, in words."""
+
+
 def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
     """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`"."""
     what, _, place = str(error).partition(" - at ")
-    what = what.replace("`", "").replace("Expected", "must be").replace(", got", ", not")
+    wanted, _, got = what.removeprefix("Expected ").replace("`", "").partition(", got ")
+    kinds = [_KINDS.get(kind, kind) for kind in wanted.split(" | ") if kind != "null"]
+    given = "a fraction" if got == "float" and "int" in wanted else _KINDS.get(got, got)
+    what = f"must be {' or '.join(kinds)}, not {given}" if got else what
     name = place.strip("`").removeprefix("$.") or "A parameter"
     return InvalidRequest(f"{name} {what}.", **({"field": name} if place else {}))
 

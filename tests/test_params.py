@@ -213,6 +213,14 @@ def test_any_value_is_served_or_refused_and_never_anything_else(values):
 
 
 def test_a_value_of_the_wrong_kind_is_named_in_plain_words():
-    with pytest.raises(InvalidRequest, match=r"^temperature must be float, not str\.$") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"^temperature must be a number, not text\.$"
+    ) as caught:
         SamplingParams.build(temperature="hot")
     assert caught.value.data == {"field": "temperature"}
+    with pytest.raises(
+        InvalidRequest, match=r"^max_tokens must be a whole number, not a fraction\.$"
+    ):
+        SamplingParams.build(max_tokens=1.5)
+    with pytest.raises(InvalidRequest, match=r"^stop must be a list, not a whole number\.$"):
+        SamplingParams.build(stop=5)

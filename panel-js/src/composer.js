@@ -4,7 +4,9 @@ import { quoted } from './turns.js';
 
 /** @typedef {import('./view.js').View} View */
 
+/** After so long without a key the kernel is told what is typed, and while keys go on at least so often. */
 const TELL_MS = 250;
+const MOST_MS = 500;
 
 export class Composer {
   /** @param {View} view */
@@ -36,6 +38,11 @@ export class Composer {
       this.menu,
     );
     this.conversation = '';
+    /** What the ids of its turns begin with: the same after it was renamed. @type {string | undefined} */
+    this.mark = undefined;
+    this.unsent = false;
+    /** When the first key was pressed that the kernel has not heard of. */
+    this.since = 0;
     /** @type {string | null} the draft that was seen last */
     this.seen = null;
     /** @type {any} */
@@ -75,17 +82,32 @@ export class Composer {
     const text = state.draft?.text ?? '';
     const fresh = `${state.name} ${state.draft?.by} ${text}`;
     if (fresh === this.seen) return;
-    const moved = state.name !== this.conversation;
+    const mark = marks(state).get(state.name);
+    const moved = state.name !== this.conversation && (mark === undefined || mark !== this.mark);
+    if (moved) this.#leave(state);
     this.seen = fresh;
     this.conversation = state.name;
+    this.mark = mark;
     if (!moved && state.draft?.by === this.#id) return; // our own, and perhaps an older one
     if (!moved && state.draft?.by === '' && text === '' && this.unsent) return;
     this.box.value = text;
+    if (moved) write(this.key, text);
     this.#fitHeight();
   }
 
+  /** What was typed belongs to the conversation it was typed in. @param {Record<string, any>} state */
+  #leave(state) {
+    if (!this.unsent) return;
+    clearTimeout(this.timer);
+    const known = marks(state);
+    // it may have another name by now; one that is deleted takes nothing
+    for (const [name, mark] of known) if (mark === this.mark && mark) this.conversation = name;
+    if (known.has(this.conversation)) this.#tell();
+    this.unsent = false;
+  }
+
   get #id() {
-    return this.view.store.id + this.view.prefix;
+    return this.view.id;
   }
 
   /** After the page or the cell came anew: what was typed here and has not arrived there. */
@@ -99,24 +121,25 @@ export class Composer {
   }
 
   close() {
-    clearTimeout(this.timer);
     if (this.unsent) this.#tell();
   }
 
   #typed() {
+    const now = performance.now();
+    if (!this.unsent) this.since = now;
     this.unsent = true;
     this.#fitHeight();
     write(this.key, this.box.value);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#tell(), TELL_MS);
+    const left = Math.max(0, this.since + MOST_MS - now);
+    this.timer = setTimeout(() => this.#tell(), Math.min(TELL_MS, left));
     this.sendButton.disabled = !this.view.store.alive || (!this.#busy && !this.#canSend());
   }
 
   #tell() {
+    clearTimeout(this.timer);
     this.unsent = false;
-    this.view.send({
-      do: 'draft', text: this.box.value, by: this.#id, name: this.view.store.state.name,
-    });
+    this.view.send({ do: 'draft', text: this.box.value, by: this.#id, name: this.conversation });
   }
 
   get #busy() {
@@ -275,6 +298,11 @@ export class Composer {
 function grow(box) {
   box.style.height = 'auto';
   box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
+}
+
+/** The conversations by name. @param {Record<string, any>} state @returns {Map<string, string>} */
+function marks(state) {
+  return new Map((state.conversations ?? []).map((/** @type {any} */ one) => [one.name, one.prefix]));
 }
 
 /** @param {string | undefined} key */

@@ -20,7 +20,7 @@ export class Drawer {
   constructor(view) {
     this.view = view;
     this.element = h('aside', { class: 'llmk-drawer', 'aria-label': 'Controls', hidden: true });
-    /** @type {Map<string, {element: any, show: (value: any) => void}>} */
+    /** @type {Map<string, {typed: () => boolean, show: (value: any) => void}>} */
     this.fields = new Map();
     this.built = false;
     /** @type {string} */
@@ -51,7 +51,7 @@ export class Drawer {
     const { state } = this.view.store;
     if (document.activeElement !== this.system) this.system.value = state.system ?? '';
     for (const [name, field] of this.fields) {
-      if (document.activeElement?.closest('label') !== field.element) field.show(state.values?.[name]);
+      if (!field.typed()) field.show(state.values?.[name]);
     }
     this.#drawForget();
     const presets = JSON.stringify(state.presets);
@@ -113,17 +113,29 @@ export class Drawer {
   /** @param {{name: string, low: number, high: number, default: any}} one */
   #control(one) {
     const [title, hint] = WORDS[/** @type {keyof typeof WORDS} */ (one.name)] ?? [one.name, ''];
-    const set = (/** @type {any} */ value) =>
+    const refused = h('span', { class: 'llmk-warn', role: 'alert' });
+    const set = (/** @type {any} */ value) => {
+      refused.textContent = '';
       this.view.send({ do: 'set', values: { [one.name]: value } });
+    };
+    const refuse = () => {
+      refused.textContent = 'That is no number, so nothing has changed.';
+      field.show(this.view.store.state.values?.[one.name]);
+    };
     const field = SLIDERS.includes(one.name)
       ? slider(one, title, set)
-      : one.name === 'stop' ? lines(title, set) : number(one, title, set);
+      : one.name === 'stop' ? lines(title, set) : number(one, title, set, refuse);
     const element = h(
       'label', { class: 'llmk-control', title: hint },
       h('span', { class: 'llmk-control-title' }, h('span', { text: title }), field.value), field.input,
-      h('span', { class: 'llmk-dim', text: hint }),
+      h('span', { class: 'llmk-dim', text: hint }), refused,
     );
-    this.fields.set(one.name, { element, show: field.show });
+    // what is being typed stays; what was sent gives way to what the kernel has
+    let typing = false;
+    element.addEventListener('input', () => { typing = true; });
+    element.addEventListener('change', () => { typing = false; });
+    const typed = () => typing && document.activeElement?.closest('label') === element;
+    this.fields.set(one.name, { typed, show: field.show });
     return element;
   }
 }
@@ -144,14 +156,26 @@ function slider(one, title, set) {
   return { input, value, show };
 }
 
-/** @param {any} one @param {string} title @param {(value: any) => void} set */
-function number(one, title, set) {
+/**
+ * @param {any} one @param {string} title @param {(value: any) => void} set
+ * @param {() => void} refuse says that what was typed cannot be sent
+ */
+function number(one, title, set, refuse) {
   const input = h('input', {
     type: 'number', class: 'llmk-field', step: 1, 'aria-label': title,
     min: one.name === 'max_tokens' ? 1 : null,
-    change: () => set(input.value === '' ? null : Number(input.value)),
+    change: () => {
+      // a browser says "" of what is no number to it, as 1e999; and JSON has no infinity
+      if (input.validity?.badInput || !Number.isFinite(Number(input.value))) refuse();
+      else set(input.value === '' ? null : Number(input.value));
+    },
   });
-  const show = (/** @type {any} */ now) => { input.value = now ?? ''; };
+  const show = (/** @type {any} */ now) => {
+    // an empty value takes away what a browser shows but does not count as one
+    if (input.validity?.badInput) input.value = '';
+    const text = String(now ?? '');
+    if (input.value !== text) input.value = text;
+  };
   return { input, value: null, show };
 }
 

@@ -1,5 +1,6 @@
 /** The turns of a conversation on the page. */
 import { button, h, icon } from './dom.js';
+import { Editor } from './editor.js';
 import { Growing } from './growing.js';
 
 /** @typedef {import('./store.js').Turn} Turn */
@@ -19,17 +20,19 @@ export class TurnView {
     this.element = h('article', { class: 'llmk-turn' }, this.head, this.chips, this.body, this.foot);
     this.space = h('span', { class: 'llmk-space' });
     this.growing = new Growing(this.body, (part) => decorate(view, part));
-    this.editing = false;
+    /** @type {Editor | null} while it is edited */
+    this.editor = null;
   }
 
   /** @param {Turn} turn */
   draw(turn) {
     this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
-    if (!this.editing) this.#drawBody(turn);
+    if (this.editor) this.editor.draw();
+    else this.#drawBody(turn);
     const busy = Boolean(this.view.store.state.answering);
     const facts = turn.state === 'running' ? (this.view.store.state.live ?? {}) : (turn.facts ?? {});
     const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
-    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, this.editing]);
+    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, Boolean(this.editor)]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
@@ -84,7 +87,7 @@ export class TurnView {
   #actions(turn, busy) {
     const { view, id } = this;
     const line = h('div', { class: 'llmk-actions' });
-    if (turn.state === 'running' || this.editing) return line;
+    if (turn.state === 'running' || this.editor) return line;
     line.append(button('copy', 'Copy as Markdown', (event) => copy(event, view.textOf(id))));
     line.append(button('edit', 'Edit', () => this.edit(turn), { disabled: busy }));
     if (turn.role === 'assistant') {
@@ -101,46 +104,28 @@ export class TurnView {
     return line;
   }
 
-  /** @param {Turn} turn */
-  edit(turn) {
-    this.editing = true;
-    const box = h('textarea', { class: 'llmk-edit', 'aria-label': `Edit: ${turn.role}`, rows: 4 });
-    box.value = turn.text;
-    const close = () => {
-      this.editing = false;
-      this.drawn = '';
-      this.body.replaceChildren();
-      this.growing = new Growing(this.body, (part) => decorate(this.view, part));
-      const now = this.view.store.turns.get(this.id);
-      if (now) this.draw(now);
-    };
-    const save = (/** @type {boolean} */ answer) => () => {
-      const text = box.value;
-      close();
-      if (text !== turn.text || answer) this.view.send({ do: 'edit', turn: this.id, text, answer });
-    };
-    const main = turn.role === 'user';
-    box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === 'Escape') {
-        event.stopPropagation();
-        close();
-      } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save(main)();
-    });
-    const words = (/** @type {string} */ text, /** @type {() => void} */ click, kind = '') =>
-      h('button', { type: 'button', class: `llmk-words ${kind}`, text, click });
-    this.body.replaceChildren(
-      box,
-      h(
-        'div',
-        { class: 'llmk-edit-actions' },
-        main && words('Save and answer', save(true), 'llmk-primary'),
-        words(main ? 'Save only' : 'Save', save(false), main ? '' : 'llmk-primary'),
-        words('Cancel', close),
-      ),
-    );
+  /** A turn that cannot be drawn is still there to be read. @param {Turn} turn */
+  drawPlainly(turn) {
+    this.drawn = '';
+    if (!this.editor) this.body.replaceChildren(h('pre', { text: turn.text }));
+  }
+
+  /** @param {Turn} turn @param {string} [text] what was typed already */
+  edit(turn, text = turn.text) {
+    this.editor = new Editor(this, turn, text);
+    this.body.replaceChildren(this.editor.element);
     this.draw(turn);
-    box.focus();
-    this.body.lastElementChild?.scrollIntoView({ block: 'nearest' });
+    this.editor.focus();
+  }
+
+  /** The turn is shown again, instead of what edits it. */
+  closeEditor() {
+    this.editor = null;
+    this.drawn = '';
+    this.body.replaceChildren();
+    this.growing = new Growing(this.body, (part) => decorate(this.view, part));
+    const now = this.view.store.turns.get(this.id);
+    if (now) this.draw(now);
   }
 }
 
@@ -151,7 +136,7 @@ export function speaker(turn) {
 
 /** @param {import('./store.js').Chip} chip */
 export function quoted(chip) {
-  const cost = chip.tokens === null ? '' : `${chip.tokens.toLocaleString('en')} tokens`;
+  const cost = typeof chip.tokens === 'number' ? `${chip.tokens.toLocaleString('en')} tokens` : '';
   return h(
     'details',
     { class: 'llmk-chip' },
@@ -168,18 +153,19 @@ export function quoted(chip) {
 
 /** The figures of an answer. @param {Record<string, any>} facts @returns {[string, string][]} */
 export function figures(facts) {
+  const known = (/** @type {string} */ name) => Number.isFinite(facts[name]) && facts[name] >= 0;
   /** @type {[string, string][]} */
   const found = [];
-  if (facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
-  if (facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
-  if (facts.first !== undefined) {
+  if (known('tokens') && facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
+  if (known('rate') && facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
+  if (known('first')) {
     const { first } = facts;
     const wait = first < 1 ? `${Math.round(first * 1000)} ms` : `${first.toFixed(1)} s`;
     found.push([`${wait} to first`, 'from question to first token']);
   }
-  if (facts.prompt) {
+  if (known('prompt') && facts.prompt) {
     const read = `${facts.prompt.toLocaleString('en')} read`;
-    const cached = facts.cached ? `, ${facts.cached.toLocaleString('en')} cached` : '';
+    const cached = known('cached') && facts.cached ? `, ${facts.cached.toLocaleString('en')} cached` : '';
     found.push([read + cached, 'prompt tokens, and how many were known already']);
   }
   if (facts.reason === 'length') found.push(['cut at max tokens', 'Continue goes on']);

@@ -105,6 +105,11 @@ export class View {
     return loading && !loading.failed ? '' : (worker?.why ?? '');
   }
 
+  /** What this view is called in all pages. */
+  get id() {
+    return this.store.id + this.prefix;
+  }
+
   /** @param {string} id */
   textOf(id) {
     return this.store.turns.get(id)?.text ?? '';
@@ -188,7 +193,8 @@ export class View {
 
   /** @param {Record<string, any>} message */
   #told(message) {
-    if (message.names) this.composer.offer(message.names);
+    if (message.edited) this.turns.get(message.edited)?.editor?.told(message);
+    else if (message.names) this.composer.offer(message.names);
     else if (message.file && (!message.to || message.to === this.prefix)) this.header.hand(message);
   }
 
@@ -228,11 +234,28 @@ export class View {
     for (const [id, turn] of this.turns) {
       if (path.includes(id)) continue;
       turn.element.remove();
-      this.turns.delete(id);
+      if (!turn.editor) this.turns.delete(id); // else it is there again with what was typed
     }
     path.forEach((id, index) => this.#drawTurn(id, index));
+    this.#moveEditors(path);
     if (path.length) this.empty.remove();
     else this.log.append(this.empty);
+  }
+
+  /** After a Reconnect turns have other ids: what was typed goes to the same one. @param {string[]} path */
+  #moveEditors(path) {
+    for (const [old, { editor }] of this.turns) {
+      if (!editor || this.store.turns.has(old)) continue;
+      const { role, before } = editor;
+      const id = path.find((each) => {
+        const turn = this.store.turns.get(each);
+        return turn?.role === role && turn.text === before && !this.turns.get(each)?.editor;
+      });
+      const turn = id && this.store.turns.get(id);
+      if (!turn) continue;
+      this.turns.delete(old);
+      this.turns.get(id)?.edit(turn, editor.box.value);
+    }
   }
 
   /** @param {string} id @param {number} index */
@@ -243,7 +266,12 @@ export class View {
     this.turns.set(id, view);
     const there = this.log.children[index];
     if (there !== view.element) this.log.insertBefore(view.element, there ?? null);
-    view.draw(turn);
+    try {
+      view.draw(turn);
+    } catch (error) {
+      console.error(error); // the turns after it, and what is typed, must not go with it
+      view.drawPlainly(turn);
+    }
   }
 
   #drawProblem() {

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -294,6 +295,62 @@ def test_a_file_that_cannot_be_imported_gets_no_hint_for_programs(make):
     assert problem["hint"] == ""
 
 
+def test_what_is_refused_says_so_once(make):
+    panel = make()
+    panel.take({"do": "set", "values": {"max_tokens": 1.5}})
+    problem = panel.views.state["problem"]
+    assert problem["text"] == "max_tokens must be a whole number, not a fraction."
+    assert problem["hint"] == ""
+    before = len(panel.views.messages)
+    panel.take({"do": "set", "values": {"max_tokens": 1.5}})
+    news = [message for message in panel.views.messages[before:] if "problem" in message["set"]]
+    assert news, "a field that shows a refused value must hear that it was refused again"
+
+
+def test_a_turn_can_be_deleted_while_another_conversation_is_answered(make, start_worker):
+    start_worker(SLOW)
+    panel = make()
+    panel.desk.current.add("user", "old", None)
+    panel.take({"do": "new"})
+    panel.take({"do": "send", "text": "Hi"})
+    panel.take({"do": "select", "name": "Conversation 1"})
+    panel.take({"do": "delete", "turn": panel.views.state["path"][0]})
+    assert (panel.views.path, panel.views.state["problem"]) == ([], None)
+    assert panel.desk.answering is not None
+    panel.take({"do": "stop"})
+    rest(panel)
+
+
+class Slow:
+    """A value that says what it is when it is told to."""
+
+    def __init__(self):
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def __repr__(self):
+        self.asked.set()
+        self.go.wait(20)
+        return "slow"
+
+
+def test_attaching_holds_nobody_up_and_goes_where_it_was_asked(make):
+    slow = Slow()
+    panel = make(variables={"slow": slow})
+    attaching = threading.Thread(target=panel.take, args=[{"do": "attach", "name": "slow"}])
+    attaching.start()
+    try:
+        assert slow.asked.wait(10)
+        assert panel.desk.lock.acquire(timeout=5)
+        panel.desk.lock.release()
+        panel.take({"do": "new"})
+    finally:
+        slow.go.set()
+        attaching.join(10)
+    first, second = panel.desk.conversations
+    assert [one.text for one in first.pending] == ["slow"]
+    assert second.pending == []
+
+
 def test_only_one_answer_at_a_time(make, start_worker):
     start_worker(SLOW)
     panel = make()
@@ -304,6 +361,27 @@ def test_only_one_answer_at_a_time(make, start_worker):
     with pytest.raises(InvalidRequest):
         panel.desk.ask("And")
     assert len(panel.views.path) == 2
+
+
+def test_a_view_is_told_whether_its_edit_was_taken(make, start_worker):
+    start_worker(SLOW)
+    panel = make()
+    panel.take({"do": "send", "text": "Hi"})
+    edit = {"do": "edit", "turn": panel.views.state["path"][0], "text": "Ho", "by": "me"}
+    panel.take(edit)
+    said = {"edited": edit["turn"], "by": "me"}
+    assert panel.views.told == [said | {"taken": False}]
+    panel.take({"do": "stop"})
+    rest(panel)
+    panel.take(edit)
+    assert panel.views.told[-1] == said | {"taken": True}
+    panel.take(edit | {"turn": "gone"})
+    assert panel.views.told[-1] == {"edited": "gone", "by": "me", "taken": False}
+
+
+def test_no_turn_has_an_id_of_another_panel(make):
+    prefixes = {make().views.state["conversations"][0]["prefix"] for _ in range(2)}
+    assert len(prefixes) == 2
 
 
 def test_conversations_come_and_go_and_names_are_their_own(make):

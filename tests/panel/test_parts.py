@@ -200,6 +200,44 @@ def test_control_characters_do_not_go_along():
     assert attachments.from_value("t", "a\x1b[31mb\x00").text == "ab"
 
 
+class Counted(dict):
+    """A collection that counts how much of it was looked at."""
+
+    seen = 0
+
+    def items(self):
+        for item in super().items():
+            self.seen += 1
+            yield item
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [[value]]])
+def test_of_a_large_collection_only_the_beginning_is_read(wrap):
+    large = Counted((str(number), number) for number in range(200_000))
+    attached = attachments.from_value("large", wrap(large))
+    assert "cut to the first 20,000 characters" in attached.note
+    assert len(attached.text) == 20_000
+    assert large.seen < 50_000
+
+
+CIRCLE: list = [1, "a"]
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{(1, 2): [(), (1,), {}, set(), {1}, "a"]}, CIRCLE, {1, 2}, frozenset({1}), 5, None],
+)
+def test_what_is_no_json_is_what_python_says(value):
+    assert attachments.from_value("v", value).text == repr(value)
+
+
+def test_what_is_no_json_is_cut_too():
+    attached = attachments.from_value("v", {(number, number): None for number in range(100_000)})
+    assert attached.text.startswith("{(0, 0): None, (1, 1): None, ")
+    assert "cut to the first" in attached.note
+
+
 def test_the_list_of_names_has_data_alone():
     names = {"df": pd.DataFrame({"a": [1]}), "_x": 1, "pd": pd, "f": len, "In": [], "T": int}
     assert attachments.names_of(names) == [{"name": "df", "kind": "DataFrame 1 x 1"}]

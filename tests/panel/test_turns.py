@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import archive
@@ -119,15 +121,33 @@ def test_json_keeps_everything(texts, system):
     conversation.rewrite(conversation.path[0].id, "a branch")
     conversation.step(conversation.path[0].id, -1)
     conversation.path[0].attachments.append(from_text("f.py", "x = 1", "py"))
-    conversation.path[-1].facts = {"tokens": 3}
+    facts = {"tokens": 3, "first": 0.25, "rate": 4.0, "reason": "stop", "prompt": 2, "cached": 0}
+    conversation.path[-1].facts = facts
     again = Conversation("Other")
     archive.load(archive.to_json(conversation), again)
     assert said(again) == said(conversation)
     assert again.messages() == conversation.messages()
     assert again.name == "Talk"
     assert len(again.turns) == len(conversation.turns)
-    assert again.path[-1].facts == {"tokens": 3}
+    assert again.path[-1].facts == facts
     assert archive.to_json(again) == archive.to_json(conversation)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *('{"first": "abc"}', '{"first": -5}', '{"first": 1e999}', '{"rate": NaN}'),
+        *('{"tokens": {}}', '{"tokens": 1e30}', '{"tokens": 0.5}', '{"reason": 5}', "5", "[]"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_figures_that_are_none_are_refused(facts, version):
+    turn = f'{{"role": "user", "text": "", "facts": {facts}}}'
+    with pytest.raises(InvalidRequest, match="This is no conversation: Expected"):
+        archive.load(
+            f'{{"format": "llmkernel-conversation", "version": {version}, "turns": [{turn}]}}',
+            Conversation("Other"),
+        )
 
 
 def test_a_conversation_may_have_any_number_of_turns():
@@ -169,12 +189,86 @@ def test_a_file_that_is_nested_without_end_is_refused():
             archive.load(text, Conversation("Other"))
 
 
-@given(st.lists(TEXT.filter(lambda text: text.strip("\n")), min_size=1, max_size=6))
-def test_markdown_brings_the_shown_turns_back(texts):
+LINES = st.sampled_from(
+    [
+        *("", "```", "````", "~~~", "```py", "```a`b", " ```", "# x", "a\rb", "\r"),
+        *("<!-- closed -->", "<!-- closed! -->", "<!-- llmkernel-conversation -->"),
+        *("## You", "### Model", "## system \r", "## user", "\r## You", "a\u2028## You"),
+        *("a\x0b## You", "## \u017fystem"),
+    ]
+)
+ANY = st.one_of(
+    st.lists(LINES, max_size=8).map("\n".join),
+    st.text(st.characters(blacklist_categories=("Cs",)), max_size=30),
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(ANY, max_size=6), ANY)
+def test_markdown_brings_the_shown_turns_back_exactly(texts, system):
     conversation = talk(*texts)
+    conversation.system = system
     again = Conversation("Other")
     archive.load(archive.to_markdown(conversation), again)
-    assert said(again) == [text.strip("\n") for text in texts]
+    assert again.messages() == conversation.messages()
+    assert again.name == "Talk"
+
+
+@pytest.mark.parametrize("text", ["```py\nopen", "~~~~\n```\n", "```a`b", "text"])
+def test_a_page_of_markdown_has_a_heading_for_each_turn(text):
+    tokens = MarkdownIt().parse(archive.to_markdown(talk("q", text, "q2", "```\nx\n```")))
+    pairs = itertools.pairwise(tokens)
+    titles = [text.content for heading, text in pairs if heading.type == "heading_open"]
+    assert titles == ["Talk", "You", "Model", "You", "Model"]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_markdown_of_somebody_else_is_read(ends):
+    lines = [
+        "## You",
+        "",
+        "q",
+        "",
+        "## Model",
+        "```",
+        "## You",
+        "```",
+        "## user",
+        "```a`b",
+        "## Model",
+    ]
+    again = Conversation("Other")
+    archive.load(ends.join([*lines, "```", "never closed", "## You", "last"]), again)
+    assert said(again) == ["q", "```\n## You\n```", "```a`b", "```\nnever closed", "last"]
+
+
+def test_a_file_of_ours_may_come_back_with_the_line_ends_of_windows():
+    conversation = talk("q\n\nr", "a")
+    again = Conversation("Other")
+    archive.load(archive.to_markdown(conversation).replace("\n", "\r\n"), again)
+    assert said(again) == said(conversation)
+
+
+def test_a_file_may_begin_with_a_mark_of_its_bytes():
+    again = Conversation("Other")
+    archive.load("\ufeff" + archive.to_json(talk("q")), again)
+    assert said(again) == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "The file is empty"),
+        ("\ufeff \n", "The file is empty"),
+        ("null", "the JSON has neither messages nor turns"),
+        ("5", "the JSON has neither messages nor turns"),
+        ("\ufffdPNG\r\n\x1a\n\0", "no text in UTF-8"),
+        ("\ufffd\ufffd{\0}\0", "no text in UTF-8"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_with_the_reason(text, why):
+    with pytest.raises(InvalidRequest, match=why):
+        archive.load(text, Conversation("Other"))
 
 
 def test_an_answer_that_a_person_changed_is_marked_wherever_it_stands():

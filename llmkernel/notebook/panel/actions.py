@@ -52,10 +52,15 @@ def _continue(desk: Desk, message: Mapping[str, Any]) -> None:
 
 
 def _edit(desk: Desk, message: Mapping[str, Any]) -> None:
-    desk.must_be_free()
-    turn = desk.current.rewrite(_turn(desk, message).id, _text(message))
-    if message.get("answer") and turn.role == "user":
-        desk.answer(turn)
+    said = {"edited": _text(message, "turn"), "by": _text(message, "by"), "taken": False}
+    try:
+        desk.must_be_free()
+        turn = desk.current.rewrite(_turn(desk, message).id, _text(message))
+        said["taken"] = True
+        if message.get("answer") and turn.role == "user":
+            desk.answer(turn)
+    finally:
+        desk.broadcast.tell(said)  # the view keeps what was typed until then
     desk.attendant.count()
 
 
@@ -66,7 +71,8 @@ def _branch(desk: Desk, message: Mapping[str, Any]) -> None:
 
 def _delete(desk: Desk, message: Mapping[str, Any]) -> None:
     turn = _turn(desk, message)
-    if desk.answered is not None and turn in desk.current.up_to(desk.answered.id):
+    answered = desk.answered.id if desk.answered is not None else None
+    if answered in desk.current.turns and turn in desk.current.up_to(answered):
         desk.must_be_free()
     desk.undo = undoing.delete_turn(desk, turn.id)
     desk.attendant.count()
@@ -228,5 +234,7 @@ ACTIONS: dict[str, Callable[[Desk, Mapping[str, Any]], None]] = {
     "reconnect": _reconnect,
 }
 """What a view may ask for, by what it calls it."""
+UNLOCKED = {"attach", "names"}
+"""What reads variables and files of any size; it takes the desk's lock itself where it must."""
 SILENT = {"draft", "look", "names", "export", "presets"}
 """What takes no problem off the page: a person did not mean to."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmkernel.errors import LLMKernelError
 from llmkernel.notebook.panel.conversation import Messages, State
 from llmkernel.notebook.panel.flusher import Flusher
-from llmkernel.notebook.untrusted import printable
+from llmkernel.notebook.untrusted import plain, printable
 from llmkernel.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class Answering:
                 flusher.add(printable(delta.text))
         except LLMKernelError as error:
             return Ending("failed", self.live, error)
+        except Exception as error:  # noqa: BLE001 - else the panel would wait for its end for good
+            return Ending("failed", self.live, unexpected(error))
         answer = stream.generation
         # where the worker has not said how it ended, it was not heard any more
         stopped = self._stopped.is_set() and answer.finish_reason not in ("stop", "length")
@@ -140,3 +142,9 @@ class Answering:
             facts["first"] = round(timings.time_to_first_token, 3)
             facts["queue"] = round(timings.queue, 3)
         return facts
+
+
+def unexpected(error: Exception) -> LLMKernelError:
+    """An error that nobody thought of, in words."""
+    what = f"{type(error).__name__}: {plain(str(error))}"[:300]
+    return LLMKernelError(f"Something in the panel failed that should not: {what}")

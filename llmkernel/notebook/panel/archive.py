@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import markdown_file
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.conversation import ROLES, Conversation, Turn
+from llmkernel.notebook.panel.markdown_file import Part
 from llmkernel.notebook.untrusted import whole
 
 FORMAT = "llmkernel-conversation"
@@ -22,12 +24,23 @@ CAN_BE_READ = (
     "What a panel exported can be read, as JSON or as Markdown, and a list of messages in JSON: "
     '[{"role": "user", "content": "..."}].'
 )
-_HEADINGS = {"system": "System", "user": "You", "assistant": "Model"}
-_ROLE_OF = {title.lower(): role for role, title in _HEADINGS.items()}
-_ROLE_OF |= {"user": "user", "assistant": "assistant"}
-_MARK = re.compile(r"^## (\w+)( \(edited\))?[ \t]*$", re.MULTILINE)
-_EDITED = " (edited)"
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The figures of an answer, as `Answering` gives them. Others are left out."""
+
+    tokens: Count | UnsetType = UNSET
+    ahead: Count | UnsetType = UNSET
+    first: Amount | UnsetType = UNSET
+    rate: Amount | UnsetType = UNSET
+    reason: str | UnsetType | None = UNSET
+    prompt: Count | UnsetType = UNSET
+    cached: Count | UnsetType = UNSET
+    queue: Amount | UnsetType = UNSET
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -39,7 +52,7 @@ class Saved(msgspec.Struct, frozen=True):
     shown: bool = True
     state: str = "done"
     attachments: list[Attachment] = []
-    facts: dict[str, Any] = {}
+    facts: Facts = Facts()
     problem: str = ""
     edited: bool = False
 
@@ -51,7 +64,7 @@ class _Nested(msgspec.Struct, frozen=True):
     text: str
     state: str = "done"
     attachments: list[Attachment] = []
-    facts: dict[str, Any] = {}
+    facts: Facts = Facts()
     problem: str = ""
     shown: int | None = None
     children: list[_Nested] = []
@@ -100,14 +113,10 @@ def put(into: Conversation, turns: Iterable[Saved]) -> None:
 
 
 def to_markdown(conversation: Conversation) -> str:
-    """The shown turns under headings, as a page and for `from_markdown`."""
-    parts = [f"# {conversation.name}"]
-    parts += [f"## System\n\n{_deeper(each['content'])}" for each in conversation.opening]
-    parts += [
-        f"## {_HEADINGS[turn.role]}{_EDITED * turn.edited}\n\n{_deeper(turn.content)}"
-        for turn in conversation.path
-    ]
-    return "\n\n".join(parts) + "\n"
+    """The shown turns under headings, as a page and for `load`."""
+    parts = [Part(each["role"], each["content"]) for each in conversation.opening]
+    parts += [Part(turn.role, turn.content, turn.edited) for turn in conversation.path]
+    return markdown_file.write(conversation.name, parts)
 
 
 def load(text: str, into: Conversation) -> None:
@@ -118,6 +127,9 @@ def load(text: str, into: Conversation) -> None:
     """
     if len(text) > MAX_CHARS:
         raise InvalidRequest(f"The file has more than {MAX_CHARS:,} characters.")
+    text = text.removeprefix("\ufeff")  # some programs begin every file with it
+    if not text.strip():
+        raise InvalidRequest("The file is empty.")
     if not text.lstrip().startswith(("{", "[")):
         _load_markdown(text, into)
         return
@@ -183,7 +195,8 @@ def _add(into: Conversation, turn: Saved, after: str | None) -> Turn:
     added = into.add(turn.role, turn.text, after, turn.attachments)
     ended = turn.state in ("done", "stopped", "failed")
     added.state = turn.state if ended else "stopped"  # type: ignore[assignment]
-    added.facts, added.problem, added.edited = dict(turn.facts), turn.problem, turn.edited
+    added.facts, added.edited = msgspec.to_builtins(turn.facts), turn.edited
+    added.problem = turn.problem
     return added
 
 
@@ -203,66 +216,26 @@ def _saved(conversation: Conversation, turn: Turn, numbers: Mapping[str, int]) -
 
 
 def _load_markdown(text: str, into: Conversation) -> None:
-    marks = [mark for mark in _marks(text) if mark[1] in _ROLE_OF]
-    if not marks:
-        raise _refused("This is no conversation: the headings '## You' and '## Model' are missing.")
-    ends = [start for start, _, _, _ in marks[1:]] + [len(text)]
-    messages = [
-        {"role": _ROLE_OF[title], "content": _shallower(text[begin:end]).strip("\n")}
-        for (_, title, _, begin), end in zip(marks, ends, strict=True)
-    ]
-    title = re.match(r"# +(.+)", text)
-    into.replace(messages)
-    said = [mark for mark in marks if _ROLE_OF[mark[1]] != "system"]
-    for turn, (_, _, edited, _) in zip(into.path, said, strict=True):
-        turn.edited = edited and turn.role == "assistant"
-    if title:
-        into.name = title[1].strip()
+    try:
+        name, parts = markdown_file.read(text)
+    except InvalidRequest as error:
+        if "\0" in text or "\ufffd" in text:  # what a page makes of bytes that are none
+            raise _refused("This is no conversation: it is no text in UTF-8.") from None
+        if _is_json(text):
+            raise _refused(
+                "This is no conversation: the JSON has neither messages nor turns."
+            ) from None
+        raise _refused(error.message) from None
+    into.replace([{"role": part.role, "content": part.content} for part in parts])
+    into.name = name or into.name
+    said = [part for part in parts if part.role != "system"]
+    for turn, part in zip(into.path, said, strict=True):
+        turn.edited = part.edited
 
 
-def _marks(text: str) -> list[tuple[int, str, bool, int]]:
-    """Headings of level two outside code: where they begin, what they say, "edited", the end."""
-    found: list[tuple[int, str, bool, int]] = []
-    at = 0
-    for line, in_code in _lines(text):
-        mark = None if in_code else _MARK.match(line.rstrip("\n"))
-        if mark:
-            found.append((at, mark[1].lower(), mark[2] is not None, at + len(line)))
-        at += len(line)
-    return found
-
-
-def _lines(text: str) -> Iterable[tuple[str, bool]]:
-    """The lines of a text, each with whether it is inside a fenced block."""
-    fence = ""
-    for line in text.splitlines(keepends=True):
-        found = _FENCE.match(line)
-        if not fence and found:
-            fence = found[1]
-            yield line, True
-        elif fence:
-            yield line, True
-            if found and found[1].startswith(fence) and not found[2].strip():
-                fence = ""
-        else:
-            yield line, False
-
-
-def _deeper(text: str) -> str:
-    """Headings of our own level are indented by one more sign, so that they cannot be a turn's."""
-    return "".join(
-        f"#{line}" if not in_code and _opens_turn(line) else line for line, in_code in _lines(text)
-    )
-
-
-def _shallower(text: str) -> str:
-    return "".join(
-        line[1:] if not in_code and line.startswith("#") and _opens_turn(line[1:]) else line
-        for line, in_code in _lines(text)
-    )
-
-
-def _opens_turn(line: str) -> bool:
-    stripped = line.rstrip("\n").lstrip("#")
-    mark = _MARK.match("##" + stripped)
-    return line.startswith("##") and mark is not None and mark[1].lower() in _ROLE_OF
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import json
 import keyword
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def _from_value(name: str, value: Any) -> Attachment:
     if isinstance(value, (dict, list, tuple)):
         items = f"{type(value).__name__} of {len(value):,}"
         return _cut(name, "json", items, _json(value))
-    return _cut(name, "text", type(value).__name__, repr(value))
+    return _cut(name, "text", type(value).__name__, _begin(_reprs(value, ())))
 
 
 def names_of(variables: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -151,12 +151,45 @@ def _kind(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        value = value[:MAX_CHARS]  # each takes a character at least
+    encoder = json.JSONEncoder(indent=1, ensure_ascii=False, default=str)
     try:
-        return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        return _begin(encoder.iterencode(value))
     except (TypeError, ValueError):  # keys that are no text, or a circle
-        return repr(value)
+        return _begin(_reprs(value, ()))
+
+
+def _begin(pieces: Iterable[str]) -> str:
+    """As many pieces as show that there are too many: a value may have millions."""
+    kept, chars = [], 0
+    for piece in pieces:
+        kept.append(piece)
+        chars += len(piece)
+        if chars > 4 * MAX_CHARS:
+            break
+    return "".join(kept)
+
+
+_BRACKETS: dict[type[Any], str] = {dict: "{}", list: "[]", tuple: "()", set: "{}"}
+
+
+def _reprs(value: Any, above: tuple[int, ...]) -> Iterator[str]:
+    """What `repr` says, piece by piece; `above` are the collections that it stands in."""
+    brackets = _BRACKETS.get(type(value))
+    if brackets is None or (not value and isinstance(value, set)):
+        yield repr(value)
+        return
+    if id(value) in above:
+        yield "...".join(brackets)
+        return
+    inside = (*above, id(value))
+    yield brackets[0]
+    for number, item in enumerate(value):
+        yield ", " if number else ""
+        if isinstance(value, dict):
+            yield f"{item!r}: "
+        yield from _reprs(value[item] if isinstance(value, dict) else item, inside)
+    yield "," if isinstance(value, tuple) and len(value) == 1 else ""
+    yield brackets[1]
 
 
 def _cut(name: str, kind: str, note: str, text: str) -> Attachment:

@@ -6,12 +6,14 @@ counts what the next question would cost once a person has paused.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import LLMKernelError
+from llmkernel.notebook.panel.answering import unexpected
 from llmkernel.notebook.panel.attachments import with_attachments
 from llmkernel.notebook.panel.conversation import Conversation
 
@@ -71,12 +73,28 @@ class Attendant:
 
     def _run(self) -> None:
         while (due := self._next()) is not None:
-            if due == "look":
-                self._desk.workers.look()
-            else:
-                self._measure()
-            self._desk.show()
+            try:
+                self._do(due)
+            except Exception as error:  # noqa: BLE001 - one must not end it for good
+                self._failed(error)
         self._desk.workers.stop_looking()
+
+    def _do(self, due: str) -> None:
+        if due == "look":
+            self._desk.workers.look()
+        else:
+            self._measure()
+        self._desk.show()
+
+    def _failed(self, error: Exception) -> None:
+        self.used = None
+        self._desk.problem = self._desk.problem or {
+            "text": str(unexpected(error)),
+            "hint": "",
+            "lost": False,
+        }
+        with contextlib.suppress(Exception):  # showing may be what fails
+            self._desk.show()
 
     def _next(self) -> str | None:
         """Wait for what has to be done next; None at the end."""

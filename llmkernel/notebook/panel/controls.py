@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.notebook.panel import checks
 from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.untrusted import plain
 from llmkernel.params import BOUNDS, SamplingParams
@@ -69,7 +70,7 @@ class Controls:
 
     def set(self, changes: Mapping[str, Any]) -> None:
         """Change values; None takes one back. Raises InvalidRequest, and keeps what was."""
-        for name in changes:
+        for name in checks.mapping(changes, "params"):
             if name in FIXED:
                 raise InvalidRequest(f"A panel shows one answer at a time: leave {name} out.")
         values = {**self.values, **changes}

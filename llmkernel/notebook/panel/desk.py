@@ -7,20 +7,22 @@ wait for a cell, nor a cell for a click.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import (
-    TABLE,
     ConnectionProblem,
     EngineDied,
     InvalidRequest,
     LLMKernelError,
     PromptTooLong,
 )
+from llmkernel.notebook.failures import hint
 from llmkernel.notebook.panel import actions, archive, attachments, sight
-from llmkernel.notebook.panel.answering import Answering, Ending, Question
+from llmkernel.notebook.panel.answering import Answering, Ending, Question, unexpected
 from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.attendant import Attendant
 from llmkernel.notebook.panel.broadcast import Broadcast, Message
@@ -67,6 +69,9 @@ class Desk:
         self._on_rest = on_rest
         self._place = Place()
         self._numbers = 0
+        self._refusals = 0
+        self._mark = secrets.token_hex(2)
+        """In the ids of turns, so that none is another turn's after the kernel was restarted."""
         self.conversations: list[Conversation] = []
         self.current = self.begin("Conversation 1")
 
@@ -77,7 +82,8 @@ class Desk:
         with self.lock:
             self._numbers += 1
             new = Conversation(
-                self.free_name(name or f"Conversation {self._numbers}"), f"c{self._numbers}t"
+                self.free_name(name or f"Conversation {self._numbers}"),
+                f"c{self._numbers}-{self._mark}t",
             )
             new.system = self.current.system if self.conversations else ""
             self.conversations.append(new)
@@ -129,13 +135,14 @@ class Desk:
         if action is None:
             return  # from a newer or a broken front end
         try:
-            with self.lock:
+            with nullcontext() if wanted in actions.UNLOCKED else self.lock:
                 if wanted not in actions.SILENT:
                     self.problem = None
                     self.undo = self.undo if wanted == "undo" else None
                 action(self, message)
-        except LLMKernelError as error:
-            self.problem = problem_of(error)
+        except Exception as error:  # noqa: BLE001 - a person must be told, whatever it is
+            self._refusals += 1  # the same one twice is news too: fields go back to what holds
+            self.problem = problem_of(error) | {"number": self._refusals}
         self.show()
 
     def heard(self) -> None:
@@ -164,8 +171,15 @@ class Desk:
                 raise InvalidRequest("There is nothing to send.")
             after = after or (conversation.path[-1].id if conversation.path else None)
             asked = conversation.add("user", text, after, conversation.pending)
+            draft, pending = conversation.draft, conversation.pending
             conversation.draft, conversation.draft_by, conversation.pending = "", "", []
-            return self.answer(asked, start)
+            try:
+                return self.answer(asked, start)
+            except Exception:  # nothing was sent, so it is where it was
+                conversation.remove(asked.id)
+                conversation.draft, conversation.pending = draft, pending
+                self.answered = None
+                raise
 
     def answer(self, asked: Turn | None, start: str = "") -> Turn:
         """Begin a new answer after a turn, on a branch of its own where there is one."""
@@ -199,16 +213,18 @@ class Desk:
         if self.answering is not None:
             raise InvalidRequest("An answer is being written. Stop it first.")
 
-    def attach(self, attachment: Attachment) -> None:
+    def attach(self, attachment: Attachment, to: Conversation | None = None) -> None:
         """Put something beside what is typed; it goes with the next question."""
         with self.lock:
-            others = [one for one in self.current.pending if one.name != attachment.name]
-            self.current.pending = [*others, attachment]
+            to = to or self.current
+            others = [one for one in to.pending if one.name != attachment.name]
+            to.pending = [*others, attachment]
         self.attendant.count()
 
     def attach_name(self, name: str) -> None:
         """The same for a variable or a file. Raises InvalidRequest."""
-        self.attach(attachments.from_name(name, self._variables()))
+        shown = self.current  # reading may take long
+        self.attach(attachments.from_name(name, self._variables()), shown)
 
     def variable_names(self) -> list[dict[str, str]]:
         """What there is to attach."""
@@ -273,10 +289,9 @@ class Desk:
         self.attendant.count()
 
 
-def problem_of(error: LLMKernelError) -> dict[str, Any]:
+def problem_of(error: Exception) -> dict[str, Any]:
     """What a view shows of an error, and whether a new connection may help."""
+    if not isinstance(error, LLMKernelError):
+        return {"text": str(unexpected(error)), "hint": "", "lost": False}
     lost = isinstance(error, (ConnectionProblem, EngineDied))
-    # the table's hint of a request is for whoever wrote it in code; here the message says what to do
-    asked_wrong = isinstance(error, InvalidRequest)
-    hint = TABLE[error.code].hint if error.code in TABLE and not asked_wrong else ""
-    return {"text": str(error), "hint": hint.replace("`", ""), "lost": lost}
+    return {"text": str(error), "hint": hint(error).replace("`", ""), "lost": lost}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook import publisher
 from llmkernel.notebook.chats import Place
-from llmkernel.notebook.panel import archive
+from llmkernel.notebook.panel import archive, checks
 from llmkernel.notebook.panel.attachments import from_value
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.conversation import Messages
@@ -19,7 +19,6 @@ from llmkernel.notebook.panel.desk import Desk
 from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.panel.transcript import fingerprint, transcript
 from llmkernel.notebook.panel.workers import Workers
-from llmkernel.notebook.untrusted import whole
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
@@ -55,7 +54,8 @@ class ChatPanel:
         self._kept: tuple[object, ...] = ()
         self._widget: Any = None
         self._cells: set[str] = set()
-        chosen = worker if isinstance(worker, str | None) else worker.name
+        chosen = checks.worker_name(worker)
+        told = checks.text_or_none(system, "system")
         workers = Workers(chosen or _chosen_by_magics(self._shell))
         self._desk = Desk(
             workers, Controls(PresetFile(), **params), self._variables, self._send, self._keep
@@ -63,9 +63,9 @@ class ChatPanel:
         if isinstance(conversation, str):
             self._begin_named(conversation)
         elif conversation is not None:
-            self.conversation = list(conversation)
+            self.conversation = checks.several(conversation, "conversation")
         if system is not None:
-            self._desk.current.system = whole(system)
+            self._desk.current.system = told
         self._desk.show()
 
     # conversations ---------------------------------------------------------------
@@ -84,7 +84,7 @@ class ChatPanel:
     def conversation(self, messages: Iterable[Mapping[str, str]]) -> None:
         with self._desk.lock:
             self._desk.must_be_free()
-            self._desk.current.replace(messages)
+            self._desk.current.replace(checks.several(messages, "conversation"))
         self._changed()
 
     @property
@@ -99,6 +99,7 @@ class ChatPanel:
 
     @name.setter
     def name(self, name: str) -> None:
+        name = checks.text(name, "name")
         with self._desk.lock:
             if name in self.conversations:
                 self._desk.current = self._desk.named(name)
@@ -108,12 +109,12 @@ class ChatPanel:
 
     @property
     def system(self) -> str:
-        """What the model is told before the conversation that is shown."""
+        """What the model is told before the conversation that is shown; None sets it to nothing."""
         return self._desk.current.system
 
     @system.setter
-    def system(self, text: str) -> None:
-        self._desk.current.system = whole(text)
+    def system(self, text: str | None) -> None:
+        self._desk.current.system = checks.text_or_none(text, "system")
         self._changed()
 
     @property
@@ -123,6 +124,7 @@ class ChatPanel:
 
     @params.setter
     def params(self, values: Mapping[str, Any]) -> None:
+        values = checks.mapping(values, "params")
         with self._desk.lock:
             gone: dict[str, Any] = dict.fromkeys(self._desk.controls.values)
             self._desk.controls.set({**gone, **values})
@@ -136,7 +138,7 @@ class ChatPanel:
         `start` are words that the answer begins with. An interrupt stops it. Raises how it
         failed; what has come stays in the conversation.
         """
-        turn = self._desk.ask(text, start)
+        turn = self._desk.ask(checks.text(text, "The question"), checks.text(start, "start"))
         answering = self._desk.answering
         try:
             while answering is not None and not answering.wait(_TICK_SECONDS):
@@ -156,10 +158,12 @@ class ChatPanel:
         """Put a variable, a file or a value beside the next question, as quoted text.
 
         A text alone is the name of a variable or a file. Any other value needs a `name`.
+        Raises InvalidRequest.
         """
+        name = None if name is None else checks.text(name, "name")
         if name is None and isinstance(value, str):
             self._desk.attach_name(value)
-        elif name is None:
+        elif name is None or not name.strip():
             raise InvalidRequest("Give the value a name: panel.attach(value, name='sales')")
         else:
             self._desk.attach(from_value(name, value))
@@ -173,11 +177,15 @@ class ChatPanel:
         write = archive.to_markdown if file.suffix == ".md" else archive.to_json
         with self._desk.lock:
             text = write(self._desk.current)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, path: str | PathLike[str]) -> None:
         """Open what `save` wrote as a further conversation. Raises InvalidRequest."""
-        text = Path(fspath(path)).read_text(encoding="utf-8")
+        file = Path(fspath(path))
+        try:
+            text = file.read_bytes().decode()  # as it is: read_text would end lines of its own
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{file.name} is no text in UTF-8.") from None
         self._desk.take({"do": "import", "text": text})
         self._raise_problem()
 

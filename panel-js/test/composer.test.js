@@ -1,0 +1,64 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { opened, type } from './page.js';
+
+beforeEach(() => vi.useFakeTimers());
+afterEach(() => {
+  vi.useRealTimers();
+  document.body.replaceChildren();
+});
+
+test('what is typed is told after a pause, under the name of its conversation', () => {
+  const { view, told } = opened();
+  type(view.composer.box, 'Hi');
+  vi.advanceTimersByTime(200);
+  expect(told('draft')).toEqual([]);
+  vi.advanceTimersByTime(100);
+  expect(told('draft')).toMatchObject([{ text: 'Hi', name: 'A' }]);
+});
+
+test('typing without a pause is told twice a second', () => {
+  const { view, told } = opened();
+  let text = '';
+  for (let at = 0; at < 20; at += 1) {
+    text += 'x';
+    type(view.composer.box, text);
+    vi.advanceTimersByTime(100);
+  }
+  expect(told('draft').length).toBeGreaterThanOrEqual(3);
+  expect(told('draft').length).toBeLessThanOrEqual(4);
+});
+
+test('a conversation that is left takes along what was typed in it', () => {
+  const { view, told, say } = opened();
+  type(view.composer.box, 'for A');
+  say({ name: 'B', draft: { text: 'for B', by: '' } });
+  expect(told('draft')).toMatchObject([{ text: 'for A', name: 'A' }]);
+  expect(view.composer.box.value).toBe('for B');
+  vi.advanceTimersByTime(1000);
+  expect(told('draft').length).toBe(1);
+});
+
+test('one that was renamed at the same time takes it under its new name', () => {
+  const { view, told, say } = opened();
+  type(view.composer.box, 'for A');
+  const conversations = [{ name: 'Z', prefix: 'c1t' }, { name: 'B', prefix: 'c2t' }];
+  say({ name: 'B', conversations });
+  expect(told('draft')).toMatchObject([{ text: 'for A', name: 'Z' }]);
+});
+
+test('a new name alone leaves what is typed', () => {
+  const { view, told, say } = opened();
+  type(view.composer.box, 'for A');
+  say({ name: 'Z', conversations: [{ name: 'Z', prefix: 'c1t' }] });
+  expect(view.composer.box.value).toBe('for A');
+  vi.advanceTimersByTime(300);
+  expect(told('draft')).toMatchObject([{ text: 'for A', name: 'Z' }]);
+});
+
+test('of one that was deleted nothing is told', () => {
+  const { view, told, say } = opened();
+  type(view.composer.box, 'for A');
+  say({ name: 'B', conversations: [{ name: 'B', prefix: 'c2t' }] });
+  vi.advanceTimersByTime(1000);
+  expect(told('draft')).toEqual([]);
+});
