@@ -128,6 +128,7 @@ def write(connection: Connection) -> Path:
 
     Raises OSError, leaving an older file as it was.
     """
+    runtime_folder(make=True)
     path = connection_path(connection.name)
     data = msgspec.json.format(msgspec.json.encode(connection), indent=1)
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

@@ -287,7 +287,7 @@ def encryption_problems() -> list[str]:
 def runtime_problems() -> list[str]:
     """Why connection files could not be written or trusted."""
     try:
-        folder = paths.runtime_folder()
+        folder = paths.runtime_folder(make=True)
         with tempfile.TemporaryFile(dir=folder):
             return []
     except LLMKernelError as error:

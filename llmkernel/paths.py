@@ -30,8 +30,11 @@ _PASSING = (errno.EIO, errno.ENOMEM, errno.ESTALE)
 _USER_FOLDER = f"llmkernel-{os.geteuid()}"
 
 
-def runtime_folder() -> Path:
-    """Jupyter's runtime folder, made 0700 where it is missing.
+def runtime_folder(*, make: bool = False) -> Path:
+    """Jupyter's runtime folder; with `make` it is made 0700 where it is missing.
+
+    Who only looks for a worker makes none, or it would come back under the hands of
+    whoever removes it.
 
     Raises ConnectionProblem if it cannot be made or entered, belongs to another user
     or everybody may write in it, and OSError for a fault of the disk that may pass.
@@ -40,9 +43,12 @@ def runtime_folder() -> Path:
     """
     folder = Path(jupyter_runtime_dir())
     try:
-        _make_private(folder)
+        if make:
+            _make_private(folder)
         facts = folder.stat()
     except OSError as error:
+        if error.errno == errno.ENOENT and not make:
+            return folder  # with nothing in it
         if error.errno in _PASSING:
             raise
         raise _unusable(folder, error.strerror or str(error)) from None
@@ -59,17 +65,17 @@ def runtime_folder() -> Path:
 
 def connection_path(name: str) -> Path:
     """Where the connection file of the worker `name` is. Raises InvalidRequest for a bad name."""
-    return _beside(name, "json")
+    return _beside(name, "json", make=False)
 
 
 def lock_path(name: str) -> Path:
     """Where the lock file of the worker `name` is. Raises InvalidRequest for a bad name."""
-    return _beside(name, "lock")
+    return _beside(name, "lock", make=True)
 
 
 def log_path(name: str) -> Path:
     """Where the log file of the worker `name` is. Raises InvalidRequest for a bad name."""
-    return _beside(name, "log")
+    return _beside(name, "log", make=True)
 
 
 def cache_folder() -> Path:
@@ -151,11 +157,11 @@ def _socket_prefix(name: str) -> str:
     return hashlib.sha256(os.fsencode(lock_path(name))).hexdigest()[:8]
 
 
-def _beside(name: str, suffix: str) -> Path:
+def _beside(name: str, suffix: str, *, make: bool) -> Path:
     if not name:
         raise InvalidRequest("The name of a worker is empty.", field="name")
     WorkerConfig.build(name=name)  # raises for a name that could leave the folder
-    return runtime_folder() / f"llmkernel-{name}.{suffix}"
+    return runtime_folder(make=make) / f"llmkernel-{name}.{suffix}"
 
 
 def _unusable(folder: Path, why: str) -> ConnectionProblem:

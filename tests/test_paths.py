@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmkernel import paths
+from llmkernel import connection, paths
 from llmkernel.errors import ConnectionProblem
 
 pytestmark = pytest.mark.timeout(30)
@@ -86,7 +86,7 @@ def test_tcp_is_bound_on_loopback_at_a_port_that_the_system_picks():
 def test_a_runtime_folder_that_cannot_be_is_named_with_the_reason(monkeypatch, folder, why):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
     with pytest.raises(ConnectionProblem, match=rf"{folder} cannot be used \({why}") as caught:
-        paths.runtime_folder()
+        paths.runtime_folder(make=True)
     assert "Set JUPYTER_RUNTIME_DIR" in caught.value.message
     assert "chmod" not in caught.value.message
 
@@ -99,7 +99,7 @@ def test_a_runtime_folder_below_one_that_is_closed_is_named_with_the_reason(tmp_
         os.seteuid(65534)  # root may write anywhere
     try:
         with pytest.raises(ConnectionProblem, match=r"runtime cannot be used \(Permission denied"):
-            paths.runtime_folder()
+            paths.runtime_folder(make=True)
     finally:
         os.seteuid(user)
         tmp_path.chmod(0o700)
@@ -111,7 +111,7 @@ def test_a_fault_of_the_disk_is_no_verdict_on_the_folder(runtime_dir, monkeypatc
 
     monkeypatch.setattr(paths, "_make_private", stale)
     with pytest.raises(OSError, match="Stale"):  # a worker goes on, and looks again later
-        paths.runtime_folder()
+        paths.runtime_folder(make=True)
 
 
 # Private files ---------------------------------------------------------------------
@@ -129,3 +129,12 @@ def test_a_pipe_in_the_place_of_the_log_hangs_nobody(runtime_dir, read):
         if reader is not None:
             os.close(reader)
     assert caught.value.filename == str(path)
+
+
+def test_whoever_looks_for_a_worker_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "none"))
+    assert connection.list_workers() == []
+    assert connection.running("one") is None
+    connection.sweep()
+    assert list(tmp_path.iterdir()) == []
+    assert paths.lock_path("one").parent.is_dir()

@@ -38,7 +38,7 @@ class Token:
 
 def token_path() -> Path:
     """Where the token is kept, for the scripts of this user."""
-    return runtime_folder() / _FILE
+    return runtime_folder(make=True) / _FILE
 
 
 def find_token() -> Token:
