@@ -202,7 +202,7 @@ def downloaded_models() -> list[str]:
     """Hub ids of the models in the cache of this machine."""
     from llmkernel.doctor import model_cache
 
-    folders = (folder.name.split("--") for folder in model_cache().glob("models--*"))
+    folders = (folder.name.split("--", 2) for folder in model_cache().glob("models--*"))
     return ["/".join(parts) for _, *parts in folders]
 
 

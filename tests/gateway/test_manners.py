@@ -48,6 +48,15 @@ def raw(
     return sock
 
 
+def rest_of(sock: socket.socket) -> bytes:
+    """All that comes until the other end is closed."""
+    with sock:
+        received = b""
+        while part := sock.recv(65536):
+            received += part
+    return received
+
+
 def running(endless) -> int:
     return endless.status("endless").load.running
 
@@ -130,10 +139,7 @@ def test_a_client_that_leaves_bytes_behind_has_its_request_cancelled(endless, pa
 def test_a_pipelined_request_is_answered_after_the_first(endless):
     short = {"inputs": "x", "parameters": {"max_new_tokens": 150}}
     more = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    with raw(endless.port, "/generate", short, more=more) as sock:
-        received = b""
-        while part := sock.recv(65536):
-            received += part
+    received = rest_of(raw(endless.port, "/generate", short, more=more))
     assert received.count(b"HTTP/1.1 200 OK") == 2
 
 
@@ -333,10 +339,7 @@ def test_a_stop_lets_work_end_and_cuts_what_takes_too_long(worker):
         sock = raw(hasty.port, "/generate_stream", LONG)
         wait_until(lambda: hasty.server.gateway.permits.taken == 1, seconds=10, what="a request")
         time.sleep(0.2)
-    received = b""
-    while part := sock.recv(65536):
-        received += part
-    sock.close()
+    received = rest_of(sock)
     assert b'"error_type":"healthcheck"' in received
 
 
@@ -346,10 +349,7 @@ def test_a_response_that_a_stop_cuts_is_failed(worker):
         sock = raw(hasty.port, "/v1/responses", {"input": "go on", "stream": True})
         wait_until(lambda: hasty.server.gateway.permits.taken == 1, seconds=10, what="a request")
         time.sleep(0.3)
-    received = b""
-    while part := sock.recv(65536):
-        received += part
-    sock.close()
+    received = rest_of(sock)
     lines = received.decode().splitlines()
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]

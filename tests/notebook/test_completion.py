@@ -39,8 +39,9 @@ def found(before):
 def test_a_model_is_one_of_the_cache_or_a_path_of_ipythons(tmp_path, monkeypatch):
     (tmp_path / "models--meta-llama--Llama-3.1-8B").mkdir()
     (tmp_path / "datasets--squad").mkdir()
+    (tmp_path / "models--who--a--b").mkdir()
     monkeypatch.setattr(doctor, "model_cache", lambda: tmp_path)
-    assert found("%llm start ") == ("", ["demo", "meta-llama/Llama-3.1-8B"])
+    assert found("%llm start ") == ("", ["demo", "meta-llama/Llama-3.1-8B", "who/a--b"])
     assert found("%llm start meta-llama/L") == ("meta-llama/L", ["meta-llama/Llama-3.1-8B"])
     assert found("%llm start ./mod") is None
 
