@@ -13,7 +13,7 @@ from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import driver, hub
 from llmkernel.worker.engine import Engine, Runner
 from llmkernel.worker.scripted import load_scripted
-from llmkernel.worker.sequence import EngineEvent
+from llmkernel.worker.sequence import EngineEvent, GraphRoom
 from llmkernel.worker.text import Tokenizer
 
 BLOCK_SIZE = 16
@@ -45,6 +45,8 @@ class Parts(NamedTuple):
     prefill_tokens: int
     """Tokens of prompts that fit into a step in which nothing decodes."""
     device_bytes: Callable[[], int]
+    graph_room: GraphRoom | None = None
+    """Which steps with prompts are launched at once."""
 
     def engine(
         self,
@@ -61,6 +63,7 @@ class Parts(NamedTuple):
             max_prefill_tokens=self.prefill_tokens,
             context_length=self.info.context_length,
             prefix_cache=self.config.prefix_cache,
+            graph_room=self.graph_room,
             depth=self.depth,
             on_events=on_events,
             on_death=on_death,
@@ -173,6 +176,7 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
         depth=depth,
         prefill_tokens=tokens,
         device_bytes=lambda: torch.cuda.memory_reserved(loaded.device) if on_gpu else 0,
+        graph_room=runner.graph_room,
     )
 
 

@@ -31,6 +31,7 @@ from llmkernel.worker.scheduler import Scheduler
 from llmkernel.worker.sequence import (
     NO_TOKEN,
     EngineEvent,
+    GraphRoom,
     Request,
     Row,
     Sampled,
@@ -79,6 +80,7 @@ class Engine:
         on_death: Callable[[BaseException], None],
         depth: int = 0,
         max_prefill_tokens: int | None = None,
+        graph_room: GraphRoom | None = None,
     ) -> None:
         self.blocks = BlockPool(num_blocks, block_size, prefix_cache)
         self.scheduler = Scheduler(
@@ -86,6 +88,7 @@ class Engine:
             max_concurrent=max_concurrent,
             max_batch_tokens=max_batch_tokens,
             max_prefill_tokens=max_prefill_tokens,
+            graph_room=graph_room,
             on_release=runner.release,
         )
         self._runner = runner

@@ -1,8 +1,9 @@
-"""Decode steps as CUDA graphs: one for each bucket of rows, captured when it is first needed.
+"""Steps of few tokens as CUDA graphs: one for each bucket, captured when it is first needed.
 
 A step of a small model on a fast GPU is hundreds of launches of a few microseconds; a
 replay is one. What a graph reads lies in the static buffers of `inputs`, so a replay
-needs nothing but the step's numbers in them.
+needs nothing but the step's numbers in them. A token of a prompt is a row like that of a
+decoding sequence, with the tokens before it as its context: one graph serves both.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.inputs import StepTensors
-from llmkernel.worker.sequence import StepBatch
+from llmkernel.worker.sequence import GraphRoom, StepBatch
 
 _SMALL = (1, 2, 4, 8, 12, 16, 24, 32)
 _STEP = 16
-"""Buckets above the small ones are this far apart."""
+"""Buckets above the small ones, and all of steps with prompts, are this far apart."""
+ROOM = GraphRoom(tokens=64, read=2**18)
+"""Of steps with prompts. More tokens would be multiplied by expanded weights; and launching a step
+by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8B at 4 TB/s)."""
 _log = logging.getLogger(__name__)
 
 
 class Decoded(NamedTuple):
-    """What a decode step computes: `hidden` [rows, hidden_size], `logits` [rows, vocab_size] and
-    their `greedy_tokens` [rows]."""
+    """What a step computes in which each token is a row: `hidden` [rows, hidden_size], `logits`
+    [rows, vocab_size] and their `greedy_tokens` [rows]."""
 
     hidden: Tensor
     logits: Tensor
@@ -37,12 +41,12 @@ class Decoded(NamedTuple):
         return Decoded(*(tensor[:count] for tensor in self))
 
 
-class DecodeGraphs:
+class StepGraphs:
     """The graphs of one runner.
 
-    `compute` runs a decode step on the device and waits for nothing; `padded` gives the
-    static tensors of a bucket. The graphs share one pool of memory, since they never run
-    at the same time.
+    `compute` runs a step on the device whose tokens are rows, and waits for nothing; `padded`
+    gives the static tensors of a bucket. `max_rows` sequences decode. The graphs share one pool
+    of memory, since they never run at the same time.
     """
 
     def __init__(
@@ -54,17 +58,19 @@ class DecodeGraphs:
         self._compute = compute
         self._padded = padded
         self._buckets = buckets(max_rows)
+        self._prompt_buckets = list(range(_STEP, ROOM.tokens + 1, _STEP))
         self._memory: Any = None
         """The pool, from the first capture on."""
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
 
     def bucket(self, batch: StepBatch) -> int:
         """The rows of the graph that serves the batch; 0 where none does."""
-        count = len(batch.rows)
-        if batch.tokens != count or not all(row.samples for row in batch.rows):
-            return 0
-        at = bisect.bisect_left(self._buckets, count)
-        return self._buckets[at] if at < len(self._buckets) else 0
+        tokens = batch.tokens
+        sizes = self._buckets
+        if tokens != len(batch.rows):
+            sizes = self._prompt_buckets if batch.read <= ROOM.read else []
+        at = bisect.bisect_left(sizes, tokens)
+        return sizes[at] if at < len(sizes) else 0
 
     def run(self, bucket: int) -> Decoded | None:
         """Replay the step that lies in the buffers, which `bucket` gave the size of.
@@ -90,6 +96,7 @@ class DecodeGraphs:
             self._captured[bucket] = self._capture(tensors)
         except torch.OutOfMemoryError:
             self._buckets = [size for size in self._buckets if size < bucket]
+            self._prompt_buckets = [size for size in self._prompt_buckets if size < bucket]
             _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
         return decoded
 

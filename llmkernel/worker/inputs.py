@@ -27,7 +27,8 @@ class StepTensors(NamedTuple):
 
     `ids`, `positions` [tokens]. `sources` [tokens]: the slot whose newest token is the input,
     or -1 where `ids` holds it; `known` says that it does for all of them. `sampled` [samples]:
-    packed index of each row that is sampled, `slots` [samples]: its slot.
+    packed index of each row that is sampled, `slots` [samples]: its slot. Of a padded step
+    `sampled` is all of them, and the slot of one that is not sampled nobody's.
     """
 
     ids: Tensor
@@ -82,16 +83,17 @@ class _Changes(NamedTuple):
 class _Layout:
     """Offsets of the sections in the flat buffer."""
 
-    def __init__(self, max_tokens: int, max_rows: int, max_blocks: int) -> None:
+    def __init__(self, max_tokens: int, max_rows: int, max_blocks: int, graph_rows: int) -> None:
         sizes = {
             "ids": max_tokens,
             "positions": max_tokens,
             "sources": max_tokens,
             "mapping": max_tokens,
-            "lengths": max_rows,
+            "lengths": graph_rows,
             "sampled": max_rows,
             "slots": max_rows,
-            "rows": max_rows,
+            "rows": graph_rows,
+            "newest": graph_rows,
             "begins": max_rows + 1,
             "changes": 2 * max_rows * max_blocks,
         }
@@ -120,7 +122,8 @@ class StepInputs:
     """Makes `StepTensors` of batches; not thread-safe.
 
     `max_tokens` in a step, `max_rows` sequences, `max_blocks` of one sequence; `copies`
-    host buffers, one more than steps that may be in flight.
+    host buffers, one more than steps that may be in flight. Up to `graph_rows` tokens, of
+    prompts too, can be padded to a bucket.
     """
 
     def __init__(
@@ -132,14 +135,17 @@ class StepInputs:
         block_size: int,
         device: torch.device,
         copies: int,
+        graph_rows: int = 0,
     ) -> None:
         self.tables = BlockTables(max_rows, max_blocks, device)
         self._nobody = max_rows
+        graph_rows = max(max_rows, graph_rows)
         self._block_size = block_size
         self._max_tokens = max_tokens
-        self._layout = _Layout(max_tokens, max_rows, max_blocks)
+        self._layout = _Layout(max(max_tokens, graph_rows), max_rows, max_blocks, graph_rows)
         self._hosts = [_HostBuffer(self._layout, device) for _ in range(copies)]
         self._order = np.arange(max_rows)
+        self._everything = torch.arange(graph_rows, device=device)
         if copies == 1 and device.type == "cpu":
             self._device = self._hosts[0].flat  # a step is over before the next is filled
         else:
@@ -151,9 +157,9 @@ class StepInputs:
     def fill(self, batch: StepBatch, bucket: int = 0) -> StepTensors:
         """Send a batch to the device without waiting for it; the tables follow its sequences.
 
-        With `bucket` the batch has rows with one token only, and `padded(bucket)` is filled
-        too: rows beyond the batch are nobody's. Raises ValueError for a step with more
-        tokens than there is room for.
+        With `bucket` each token becomes a decode row, and `padded(bucket)` is filled too: rows
+        beyond the batch are nobody's. Raises ValueError for a step with more tokens than there
+        is room for.
         """
         rows, tokens = batch.rows, batch.tokens
         if tokens > self._max_tokens:
@@ -165,14 +171,17 @@ class StepInputs:
         changes = self.tables.follow(rows)
         decoding = leading_decode_rows(batch)
         known = self._fill_decode(host.views, rows[:decoding])
-        known &= self._fill_chunks(host.views, rows, decoding)
+        known &= self._fill_chunks(host.views, rows, decoding, as_rows=bucket > 0)
         samples = self._fill_samples(host.views, rows, decoding)
-        self._fill_padding(host.views, len(rows), bucket)
+        if bucket:
+            self._fill_newest(host.views, rows, tokens, samples)
+            self._fill_padding(host.views, tokens, bucket)
+            decoding = tokens
         self._send(host, changes)
         return self._tensors(rows, decoding, tokens, samples, known)
 
     def padded(self, bucket: int) -> StepTensors:
-        """The tensors of a decode step of `bucket` rows, which lie at the same place in each step."""
+        """The tensors of a step of `bucket` rows, which lie at the same place in each step."""
         decode = DecodeRows(
             self.tables.ids,
             self._section("rows", bucket),
@@ -183,8 +192,8 @@ class StepInputs:
             ids=self._section("ids", bucket),
             positions=self._section("positions", bucket),
             sources=self._section("sources", bucket),
-            sampled=self._section("sampled", bucket),
-            slots=self._section("slots", bucket),
+            sampled=self._everything[:bucket],
+            slots=self._section("newest", bucket),
             paged=PagedStep(self._section("mapping", bucket), decode, []),
         )
 
@@ -204,15 +213,25 @@ class StepInputs:
                 self._section("changes", count), self._section("changes", count, count)
             )
 
+    def _fill_newest(
+        self, views: dict[str, np.ndarray], rows: list[Row], tokens: int, samples: int
+    ) -> None:
+        """Fill the slot whose newest token each row gives, nobody's where it gives none."""
+        if samples == tokens == len(rows):
+            views["newest"][:tokens] = views["rows"][:tokens]
+            return
+        views["newest"][:tokens] = self._nobody
+        views["newest"][views["sampled"][:samples]] = views["slots"][:samples]
+
     def _fill_padding(self, views: dict[str, np.ndarray], rows: int, bucket: int) -> None:
         if bucket <= rows:
             return
         some = slice(rows, bucket)
-        for name in ("ids", "positions", "mapping", "sampled"):
+        for name in ("ids", "positions", "mapping"):
             views[name][some] = 0
         views["sources"][some] = -1
         views["lengths"][some] = 1
-        views["rows"][some] = self._nobody
+        views["rows"][some] = views["newest"][some] = self._nobody
 
     def _fill_decode(self, views: dict[str, np.ndarray], rows: list[Row]) -> bool:
         """Fill the tokens of the rows with one token each; whether all ids are known."""
@@ -235,15 +254,23 @@ class StepInputs:
         np.add(views["positions"][:count], 1, out=views["lengths"][:count])
         return known
 
-    def _fill_chunks(self, views: dict[str, np.ndarray], rows: list[Row], decoding: int) -> bool:
-        """Fill what comes after the rows with one token each: each row's tokens, and of the rows
-        what attention takes them by. Whether all tokens are known."""
+    def _fill_chunks(
+        self, views: dict[str, np.ndarray], rows: list[Row], decoding: int, as_rows: bool
+    ) -> bool:
+        """Fill what comes after the rows with one token each: each row's tokens, and of the rows,
+        or of the tokens `as_rows`, what attention takes them by. Whether all tokens are known."""
         chunks, first, known = rows[decoding:], decoding, True
         if not chunks:
             return known
         for row in chunks:
             known &= self._fill_chunk(views, row, first)
             first += row.count
+            if as_rows:
+                packed = slice(first - row.count, first)
+                views["rows"][packed] = row.sequence.slot
+                views["lengths"][packed] = views["positions"][packed] + 1
+        if as_rows:
+            return known
         views["rows"][decoding : len(rows)] = [row.sequence.slot for row in chunks]
         views["lengths"][decoding : len(rows)] = [row.start + row.count for row in chunks]
         begins = itertools.accumulate((row.count for row in chunks), initial=0)
@@ -291,11 +318,12 @@ class StepInputs:
     ) -> StepTensors:
         decode = None
         if decoding:
+            ends = [row.start + row.count for row in rows[:decoding]]
             decode = DecodeRows(
                 self.tables.ids,
                 self._section("rows", decoding),
                 self._section("lengths", decoding),
-                self._width(max([row.start for row in rows[:decoding]]) + 1),
+                self._width(max(ends)),
             )
         return StepTensors(
             ids=self._section("ids", tokens),

@@ -18,7 +18,7 @@ from torch import Tensor
 from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
-from llmkernel.worker.graphs import Decoded, DecodeGraphs
+from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs
 from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.kernels.paged_attention import decode_attention
@@ -33,7 +33,15 @@ from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
-from llmkernel.worker.sequence import Request, Row, Sampled, Sequence, StepBatch, StepResult
+from llmkernel.worker.sequence import (
+    GraphRoom,
+    Request,
+    Row,
+    Sampled,
+    Sequence,
+    StepBatch,
+    StepResult,
+)
 
 _CPU_MEMORY = "can't allocate memory"
 """How torch says that the machine, which has no error class of its own, is out of memory."""
@@ -123,6 +131,7 @@ class ModelRunner:
                 block_size=block_size,
                 device=self._device,
                 copies=copies,
+                graph_rows=ROOM.tokens,
             )
             self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
             self._owners: list[Sequence | None] = [None] * max_concurrent
@@ -140,6 +149,11 @@ class ModelRunner:
             split_attention=self._state.decode is not decode_attention,
             graphs=self._graphs is not None,
         )
+
+    @property
+    def graph_room(self) -> GraphRoom | None:
+        """Which steps with prompts are launched at once; None where all are by hand."""
+        return ROOM if self._graphs else None
 
     def launch(self, batch: StepBatch) -> Launched:
         """Enqueue a step and return without waiting for the device.
@@ -185,6 +199,8 @@ class ModelRunner:
             if not large:
                 self._try_out(1, 2)
             self._try_out(len(self._owners) if large else 1, 1)
+            if self._graphs:
+                self._try_out(1, min(ROOM.tokens, self._loaded.context_length - 1))
         return tokens
 
     def largest_prefill(self, least: int) -> int:
@@ -248,35 +264,38 @@ class ModelRunner:
         self._owners[slot] = None
         self._inputs.tables.forget(slot)
 
-    def _make_graphs(self, max_rows: int) -> DecodeGraphs | None:
+    def _make_graphs(self, max_rows: int) -> StepGraphs | None:
         family = check_supported(self._loaded.model.config)
         fixed = self._state.decode is not decode_attention
         allowed = environment.cuda_graphs()
         if self._device.type != "cuda" or family.waits or not fixed or not allowed:
             return None
-        return DecodeGraphs(self._decode, self._inputs.padded, max_rows)
+        return StepGraphs(self._step_of_rows, self._inputs.padded, max_rows)
 
     def _compute(self, batch: StepBatch) -> _Computed:
         bucket = self._graphs.bucket(batch) if self._graphs else 0
         tensors = self._inputs.fill(batch, bucket)
+        samples = tensors.sampled.shape[0]
         if self._graphs and bucket and (decoded := self._graphs.run(bucket)):
-            hidden, logits, greedy = decoded.first(len(batch.rows))
+            hidden, logits, greedy = decoded.first(batch.tokens)
+            if not samples:
+                return _Computed(hidden, None, tensors)
+            if samples < batch.tokens:
+                logits, greedy = logits[tensors.sampled], greedy[tensors.sampled]
             return _Computed(hidden, logits, tensors, greedy)
         hidden = self._forward(tensors)
-        samples = tensors.sampled.shape[0]
         if not samples:
             return _Computed(hidden, None, tensors)
         if samples == hidden.shape[0]:  # each of them, in order
             return _Computed(hidden, self._head(hidden), tensors)
         return _Computed(hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors)
 
-    def _decode(self, tensors: StepTensors) -> Decoded:
-        """A step in which every row has one token and is sampled, as if all of them were greedy."""
+    def _step_of_rows(self, tensors: StepTensors) -> Decoded:
+        """A step in which every token is a row, as if all that are sampled were greedy."""
         hidden = self._forward(tensors)
         logits = self._head(hidden)
         greedy = greedy_tokens(logits)
-        assert tensors.paged.decode is not None, "it has decode rows only"
-        self._keep_newest(tensors.paged.decode.slots, greedy)
+        self._keep_newest(tensors.slots, greedy)
         return Decoded(hidden, logits, greedy)
 
     def _forward(self, tensors: StepTensors) -> Tensor:

@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from llmkernel.worker.blocks import BlockPool
-from llmkernel.worker.sequence import Request, Row, Sequence, StepBatch
+from llmkernel.worker.sequence import GraphRoom, Request, Row, Sequence, StepBatch
 
 AGED = 16
 """Steps a prefill may be passed over before it goes first."""
@@ -28,6 +28,8 @@ SCORED_CHUNK = 64
 SOON = 4
 """Steps for which the running sequences have blocks before another is admitted. Measured: one step
 in a hundred more, and a third to a twentieth of the preemptions."""
+GRAPHS = 3
+"""Steps in a row that are launched as graphs before one that is launched by hand is as quick."""
 CALM_STEPS = 8
 """Steps without admissions after the device was out of memory."""
 
@@ -36,7 +38,8 @@ class Scheduler:
     """Queues, slots and blocks. Not thread-safe: the engine's thread owns it.
 
     Chunks have at most `max_batch_tokens` tokens together in a step with decode rows,
-    `max_prefill_tokens` (None is the same) in one without.
+    `max_prefill_tokens` (None is the same) in one without. What is left of prompts is cut to
+    `graph_room` where few such steps are enough.
     `on_release(slot)` is called when a slot becomes free. `running` is in the order of
     admission; `waiting` counts the sequences that are not running,
     `step` the plans made so far.
@@ -49,6 +52,7 @@ class Scheduler:
         max_concurrent: int,
         max_batch_tokens: int,
         max_prefill_tokens: int | None = None,
+        graph_room: GraphRoom | None = None,
         on_release: Callable[[int], None] = lambda _slot: None,
     ) -> None:
         self.blocks = blocks
@@ -62,6 +66,7 @@ class Scheduler:
         self.free_slots = list(reversed(range(max_concurrent)))
         self._max_batch_tokens = max_batch_tokens
         self._max_prefill_tokens = max_prefill_tokens or max_batch_tokens
+        self._graph_room = graph_room
         self._on_release = on_release
 
     # What the engine tells -----------------------------------------------------------
@@ -196,11 +201,22 @@ class Scheduler:
             return
         oldest, others = pending[0], pending[1:]
         others.sort(key=self._urgency)
-        budget = self._max_batch_tokens if rows else self._max_prefill_tokens
+        budget = self._budget(len(rows), pending)
         kept = min(oldest.remaining, budget // 2)
         for sequence in others:
             budget -= self._row(rows, sequence, budget - kept)
         self._row(rows, oldest, budget)
+
+    def _budget(self, decoding: int, prompts: list[Sequence]) -> int:
+        """Tokens that the prompts may have in a step with so many decode rows."""
+        most = self._max_batch_tokens if decoding else self._max_prefill_tokens
+        if self._graph_room is None:
+            return most
+        room, left = self._graph_room.tokens - decoding, sum(s.remaining for s in prompts)
+        read = sum(min(s.remaining, room) * s.length for s in prompts)
+        if room < 1 or left > GRAPHS * room or read > self._graph_room.read:
+            return most
+        return min(most, room)
 
     def _urgency(self, sequence: Sequence) -> tuple[int, int]:
         waited = self.step - sequence.last_step

@@ -150,6 +150,22 @@ class StepBatch:
         """Tokens in the step."""
         return sum(row.count for row in self.rows)
 
+    @property
+    def read(self) -> int:
+        """Tokens that the tokens of its prompts attend to, each counted by itself."""
+        return sum(row.count * (row.start + row.count) for row in self.rows if row.count > 1)
+
+
+class GraphRoom(NamedTuple):
+    """What a step may be that is launched at once, as a captured graph, though it has prompts.
+
+    `tokens` in all, and `read`: the tokens that each of them attends to, added up, since each
+    reads them for itself.
+    """
+
+    tokens: int
+    read: int
+
 
 @dataclass(slots=True)
 class StepResult:

@@ -14,6 +14,7 @@ from llmkernel.worker.scripted import ByteTokenizer, Script, ScriptedRunner
 from llmkernel.worker.sequence import (
     EndEvent,
     EngineEvent,
+    GraphRoom,
     Request,
     StepBatch,
     StepResult,
@@ -121,6 +122,7 @@ class Driver:
     max_prefill_tokens: int | None = None
     prefix_cache: bool = True
     depth: int = 0
+    graph_room: GraphRoom | None = None
 
     def __post_init__(self) -> None:
         self.tokens: dict[tuple[int, int], list[int]] = {}
@@ -137,6 +139,7 @@ class Driver:
             context_length=2048,
             prefix_cache=self.prefix_cache,
             depth=self.depth,
+            graph_room=self.graph_room,
             on_events=self.take,
             on_death=self.deaths.append,
         )

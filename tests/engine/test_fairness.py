@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmkernel.worker.sequence import GraphRoom, StepBatch
 from tests.engine.driver import BLOCK_SIZE, Driver, request, workload
 
 LONGEST_WAIT = 64
@@ -17,15 +18,22 @@ LONGEST_WAIT = 64
     times=st.sampled_from([1, 4]),
     depth=st.integers(0, 1),
     num_blocks=st.sampled_from([50, 100, 2000]),
+    graph_room=st.sampled_from([None, GraphRoom(16, 2000), GraphRoom(64, 10**6)]),
 )
 def test_nothing_that_can_run_waits_more_than_64_steps(
-    seed: int, max_batch_tokens: int, times: int, depth: int, num_blocks: int
+    seed: int,
+    max_batch_tokens: int,
+    times: int,
+    depth: int,
+    num_blocks: int,
+    graph_room: GraphRoom | None,
 ) -> None:
     driver = Driver(
         max_batch_tokens=max_batch_tokens,
         max_prefill_tokens=times * max_batch_tokens,
         depth=depth,
         num_blocks=num_blocks,
+        graph_room=graph_room,
     )
     driver.submit(*workload(seed, 30))
     while not driver.engine.idle:
@@ -97,6 +105,34 @@ def test_steps_are_larger_while_nobody_decodes() -> None:
     driver.step()
     assert (1, 0) in driver.tokens
     assert len(driver.tokens[0, 0]) == 25
+
+
+def test_short_prompts_are_cut_to_steps_that_are_graphs() -> None:
+    driver = Driver(graph_room=GraphRoom(64, 10**6), max_prefill_tokens=512, prefix_cache=False)
+    prompts: list[list[int]] = []
+    launch = driver.runner.launch
+
+    def watched(batch: StepBatch) -> object:
+        prompts.append([row.count for row in batch.rows])
+        return launch(batch)
+
+    driver.runner.launch = watched  # type: ignore[method-assign]
+    driver.submit(request(0, "a" * 149, max_tokens=200, ignore_eos=True))  # 150 with its beginning
+    driver.step(4)
+    assert prompts == [[64], [64], [22], [1]]
+    driver.submit(request(1, "b" * 149, max_tokens=200, ignore_eos=True))
+    driver.step(4)
+    assert prompts[4:] == [[1, 63], [1, 63], [1, 24], [1, 1]], "beside a stream the rest of it"
+    driver.submit(request(2, "c" * 299))
+    driver.step(2)
+    assert prompts[8:] == [[1, 1, 256], [1, 1, 44]], "by hand where graphs would be many"
+
+
+def test_prompts_that_read_much_are_not_cut_to_graphs() -> None:
+    driver = Driver(graph_room=GraphRoom(64, 64 * 100), max_prefill_tokens=512)
+    driver.submit(request(0, "a" * 149, max_tokens=200, ignore_eos=True))
+    driver.step(1)
+    assert (0, 0) in driver.tokens
 
 
 def test_a_stream_that_is_not_read_makes_no_step_smaller() -> None:

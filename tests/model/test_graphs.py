@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.worker.graphs import Decoded, DecodeGraphs, buckets
+from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, buckets
 from llmkernel.worker.sequence import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
@@ -37,14 +38,26 @@ def steps(runner, **settings):
     return batches
 
 
-def test_only_steps_of_single_sampled_tokens_have_a_graph():
-    graphs = DecodeGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
+def test_steps_of_few_tokens_have_a_graph():
+    graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
     *_, decode = steps(make_runner())
     assert graphs.bucket(decode) == 4
     assert graphs.bucket(StepBatch(decode.rows[:1])) == 1
-    mixed = steps(make_runner())[0]
-    assert graphs.bucket(mixed) == 0, "prompts are no decode rows"
-    assert DecodeGraphs(lambda tensors: None, lambda bucket: None, 2).bucket(decode) == 0
+    assert StepGraphs(lambda tensors: None, lambda bucket: None, 2).bucket(decode) == 0
+    large = steps(make_runner())[0]
+    assert large.tokens == 5 + 40 + 70 > ROOM.tokens
+    assert graphs.bucket(large) == 0
+    mixed = steps(make_runner(), chunk=15)[1]  # 15 of 40, 15 of 70, and a token of 5
+    assert [row.count for row in mixed.rows] == [1, 15, 15]
+    assert graphs.bucket(mixed) == 32
+
+
+def test_a_step_that_reads_too_much_has_no_graph():
+    graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
+    _, mixed, *_ = steps(make_runner(), chunk=15)
+    for start, bucket in ((ROOM.read // 30 - 15, 32), (ROOM.read // 30 + 1, 0)):
+        rows = [replace(row, start=start if row.count > 1 else 0) for row in mixed.rows]
+        assert graphs.bucket(StepBatch(rows)) == bucket
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
@@ -57,7 +70,7 @@ def test_padding_changes_nothing_for_the_rows(name):
         for bucket in (3, 4, 8):
             runner._inputs.fill(batch, bucket)
             runner._last_token.fill_(-7)
-            decoded = runner._decode(runner._inputs.padded(bucket))
+            decoded = runner._step_of_rows(runner._inputs.padded(bucket))
             assert decoded.logits.isfinite().all(), "padding must not make numbers that spread"
             torch.testing.assert_close(decoded.logits[:3], expected, rtol=1e-4, atol=1e-4)
             launched = runner._sampler.sample(decoded.logits[:3], batch.rows)
@@ -67,7 +80,37 @@ def test_padding_changes_nothing_for_the_rows(name):
             assert newest[3:8] == [-7] * 5, "padding is nobody's"
 
 
-class Launched(DecodeGraphs):
+@pytest.mark.parametrize("name", tiny_models.VARIANTS)
+def test_tokens_of_prompts_are_rows_of_a_graph(name):
+    runner = make_runner(name)
+    steps(runner, chunk=15)
+    batches = steps(runner, chunk=15)
+    seen = 0
+    with torch.inference_mode():
+        for batch in batches[1:]:
+            count = sum(row.samples for row in batch.rows)
+            seen += any(row.count > 1 for row in batch.rows)
+            plain = runner._inputs.fill(batch)
+            hidden = runner._forward(plain)
+            expected = runner._head(hidden.index_select(0, plain.sampled))
+            filled = runner._inputs.fill(batch, 64)
+            assert filled.sampled.tolist() == plain.sampled.tolist()
+            runner._last_token.fill_(-7)
+            decoded = runner._step_of_rows(runner._inputs.padded(64))
+            torch.testing.assert_close(decoded.hidden[: batch.tokens], hidden, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                decoded.logits[filled.sampled], expected, rtol=1e-4, atol=1e-4
+            )
+            sampling = {row.sequence.slot for row in batch.rows if row.samples}
+            changed = {
+                slot for slot, token in enumerate(runner._last_token.tolist()[:8]) if token != -7
+            }
+            assert len(sampling) == count
+            assert changed == sampling, "only what is sampled becomes a newest token"
+    assert seen == 3
+
+
+class Launched(StepGraphs):
     """Graphs whose steps are launched each time, where nothing can be captured."""
 
     runs = 0
@@ -111,10 +154,10 @@ def test_a_step_without_memory_for_its_graph_is_computed_once():
             raise torch.OutOfMemoryError
 
     answers = []
-    for graphs in (DecodeGraphs, Full):
+    for graphs in (StepGraphs, Full):
         runner = make_runner("llama")
         if graphs is Full:
-            runner._graphs = Full(runner._decode, runner._inputs.padded, 8)
+            runner._graphs = Full(runner._step_of_rows, runner._inputs.padded, 8)
         driver = Driver(runner, depth=1)
         sequences = [driver.add(make_prompt(5 + number, number), 6) for number in range(3)]
         driver.run()
@@ -123,20 +166,23 @@ def test_a_step_without_memory_for_its_graph_is_computed_once():
 
 
 @pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])
-@pytest.mark.parametrize("depth", [0, 1])
-def test_what_a_graph_draws_is_what_the_sampler_draws(asked, depth):
+@pytest.mark.parametrize(("depth", "chunk"), [(0, 1000), (1, 1000), (0, 3), (1, 7)])
+def test_what_a_graph_draws_is_what_the_sampler_draws(asked, depth, chunk):
     results = []
     for graphs in (False, True):
         runner = make_runner("llama", copies=depth + 1)
         if graphs:
-            runner._graphs = Launched(runner._decode, runner._inputs.padded, 8)
-        driver = Driver(runner, depth=depth)
+            runner._graphs = Launched(runner._step_of_rows, runner._inputs.padded, 8)
+        driver = Driver(runner, depth=depth, chunk=chunk)
         for number, params in enumerate(asked):
             driver.add(make_prompt(5 + 4 * number, number), 4 + 3 * number, **params)
         driver.run()
         results.append([one for _, result in driver.results for one in result.sampled])
         assert not graphs or runner._graphs.runs > 3
     for launched, replayed in zip(*results, strict=True):
+        if launched is None or replayed is None:
+            assert launched is replayed
+            continue
         assert replayed.token_id == launched.token_id
         assert replayed.logprob == pytest.approx(launched.logprob, abs=1e-4), "padding rounds"
         assert [one.token_id for one in replayed.top] == [one.token_id for one in launched.top]
