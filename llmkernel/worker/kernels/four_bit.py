@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llmkernel.worker.kernels import launch, layer, plans
+from llmkernel.worker.kernels.later import NOTHING, Later
 from llmkernel.worker.kernels.plans import (
     COLUMNS,
     ROWS,
@@ -166,11 +167,13 @@ def product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
+    later: Later = NOTHING,
 ) -> Tensor:
     """`x` [tokens, columns] times the transposed matrix, plus `bias` [rows]: [tokens, rows].
 
     With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
-    is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
+    is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual. What
+    comes `later` is brought to the L2.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
@@ -183,11 +186,12 @@ def product(
         x = x.index_select(-1, packed.order)
     plan = few_plan(packed.columns)
     if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
-        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+        fused = Fused(residual, gated, later)
+        return few_product(x, packed, bias, plan, fused, norm)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
-        return many_product(x, packed, bias, residual=residual, gated=gated)
+        return many_product(x, packed, bias, fused=Fused(residual, gated, later))
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
     if gated:
@@ -208,18 +212,28 @@ def ungate(output: Tensor) -> Tensor:
     return (functional.silu(gate) * up).flatten(1)
 
 
+class Fused(NamedTuple):
+    """What `product` does beside multiplying."""
+
+    residual: Tensor | None = None
+    gated: bool = False
+    later: Later = NOTHING
+
+
+PLAIN = Fused()
+
+
 def few_product(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None,
     plan: FewPlan,
-    *,
+    fused: Fused = PLAIN,
     norm: Norm | None = None,
-    residual: Tensor | None = None,
-    gated: bool = False,
 ) -> Tensor:
-    """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
+    """Up to 8 tokens by one kernel; `norm` and gated matrices are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
+    residual, gated, later = fused
     kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
@@ -232,7 +246,7 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, packed.columns, count,
+            counters(device) if split else None, rows, packed.columns, count, *later,
         ],
         plans.TABLE_END,
     )  # fmt: skip
@@ -244,12 +258,11 @@ def many_product(
     packed: Packed,
     bias: Tensor | None = None,
     plan: ManyPlan | None = None,
-    *,
-    residual: Tensor | None = None,
-    gated: bool = False,
+    fused: Fused = PLAIN,
 ) -> Tensor:
     """1 to 64 tokens by one kernel."""
     count, device, rows = x.shape[0], x.device, packed.rows
+    residual, gated, later = fused
     room = (processors(device), shared_memory(device))
     plan = plan or many_plan(rows, packed.columns, count, *room, gated)
     tokens, parts = token_tiles(count), plan.parts
@@ -261,7 +274,7 @@ def many_product(
         32 * plan.row_warps * plan.k_warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
-            _counters(device) if parts > 1 else None, rows, count,
+            counters(device) if parts > 1 else None, rows, count, *later,
         ],
         shared,
     )  # fmt: skip
@@ -315,6 +328,6 @@ def _matrix(packed: Packed) -> list[Tensor | None]:
 
 
 @functools.cache
-def _counters(device: torch.device) -> Tensor:
-    """Of blocks that have done their part; kernels leave them at zero."""
+def counters(device: torch.device) -> Tensor:
+    """Of blocks that have done their part, int32; kernels leave them at zero."""
     return torch.zeros(_MOST_UNITS, dtype=torch.int32, device=device)

@@ -8,6 +8,7 @@ its place; what is not recognised or not equal keeps that code.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from llmkernel.worker.kernels import four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
+from llmkernel.worker.kernels.later import NOTHING, Later, begin_of
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
+from llmkernel.worker.kernels.rope_attention import rope_attention, serves
 from llmkernel.worker.models.attention import PagedLayer, PagedState
 from llmkernel.worker.models.packed import PackedLinear, Part
 
@@ -26,8 +29,8 @@ _NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _SILU = {"SiLU", "SiLUActivation"}
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
-_PROBES = (1, 9)
-"""Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
+_CHUNK = 9
+"""Tokens of a chunk of a prompt that is compared, and then a decode row after it."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +43,15 @@ class Projections(NamedTuple):
     down: PackedLinear
 
 
+class _Begins(NamedTuple):
+    """What each product of a layer reads first; `following` is the next layer's."""
+
+    output: Later
+    gate_up: Later
+    down: Later
+    following: Later
+
+
 class FusedLayer(nn.Module):
     """A decoder layer; called as transformers' model calls its own."""
 
@@ -50,6 +62,11 @@ class FusedLayer(nn.Module):
         self._paged: PagedLayer = attention.llmkernel_layer
         self._input_norm = _norm_of(original.input_layernorm)
         self._network_norm = _norm_of(original.post_attention_layernorm)
+        heads = attention.o_proj.in_features // self._paged.pool.keys.shape[3]
+        self._at_once = serves(heads, self._paged.pool)
+        """Whether one kernel makes the attention of decode rows of the projections."""
+        output, gate_up, down = (begin_of(one.weights, one.scales) for one in projections[1:])
+        self._begins = _Begins(output, gate_up, down, following=NOTHING)
         self._head_norms: tuple[Tensor, Tensor, float] | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
@@ -65,21 +82,32 @@ class FusedLayer(nn.Module):
         hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
         return self.feed_forward(hidden)[None]
 
+    def follow_with(self, layer: FusedLayer) -> None:
+        """The layer that comes after this one."""
+        first = begin_of(layer.qkv.weights, layer.qkv.scales)
+        self._begins = self._begins._replace(following=first)
+
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
         assert state.step is not None, "the runner sets the step before the forward pass"
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
-        merged = self.qkv.product(hidden, norm=self._input_norm)
-        query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-        seen = attend(query, pool, step, options, state.decode, state.prefill)
-        return self.output.product(seen.flatten(1), residual=hidden)
+        merged = self.qkv.product(hidden, norm=self._input_norm, later=self._begins.output)
+        slots, network = step.slot_mapping, self._begins.gate_up
+        if self._at_once and step.apart and step.decode is not None:
+            seen = rope_attention(merged, rotary, pool, slots, step.decode, options, norms, network)
+            network = NOTHING
+        else:
+            query = layer.rope_write(merged, rotary, pool, slots, norms)
+            seen = attend(query, pool, step, options, state.decode, state.prefill)
+        return self.output.product(seen.flatten(1), residual=hidden, later=network)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """The second half: [tokens, hidden] to the same."""
-        inner = self.gate_up.product(hidden, norm=self._network_norm, gated=True)
-        return self.down.product(inner, residual=hidden)
+        begins, norm = self._begins, self._network_norm
+        inner = self.gate_up.product(hidden, norm=norm, gated=True, later=begins.down)
+        return self.down.product(inner, residual=hidden, later=begins.following)
 
 
 class FusedNorm(nn.Module):
@@ -108,6 +136,9 @@ def fuse_layers(model: Any, state: PagedState) -> int:
         if fused is not None:
             layers[index] = fused
             replaced += 1
+    for first, second in itertools.pairwise(layers):
+        if isinstance(first, FusedLayer) and isinstance(second, FusedLayer):
+            first.follow_with(second)
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
     if replaced:
@@ -154,7 +185,7 @@ def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | 
     )
     fused = FusedLayer(original, projections)
     try:
-        equal = all(_agree(fused, original, rotary, state, count) for count in _PROBES)
+        equal = all(_agree(fused, original, rotary, state, step) for step in _probes(original))
     except (RuntimeError, TypeError, ValueError):
         _log.exception("a layer keeps transformers' code")
         return None
@@ -174,23 +205,34 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     return PackedLinear(four_bit.gated(*cut), bias)
 
 
-def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
-    """Compare both halves on `count` tokens in the block of the padding.
+def _probes(original: Any) -> list[PagedStep]:
+    """A chunk of a prompt and a decode row after it, in the block of the padding."""
+    table = torch.zeros(1, dtype=torch.int64, device=original.input_layernorm.weight.device)
+    positions = torch.arange(_CHUNK + 1, device=table.device)
+    chunk, row = positions[:_CHUNK], positions[_CHUNK:]
+    decode = DecodeRows(table[None], table, row + 1, 1)
+    return [
+        PagedStep(chunk, None, [PrefillRow(0, _CHUNK, 0, table)]),
+        PagedStep(row, decode, [], apart=True),
+    ]
+
+
+def _agree(
+    fused: FusedLayer, original: Any, rotary: Any, state: PagedState, step: PagedStep
+) -> bool:
+    """Compare both halves on the tokens of a step.
 
     What is normalised may have any size: so small, it is nothing in the sum with what the
     halves add to it, and that is compared.
     """
-    weight = original.input_layernorm.weight
+    weight, positions = original.input_layernorm.weight, step.slot_mapping
+    count = len(positions)
     generator = torch.Generator(weight.device).manual_seed(count)
     hidden = torch.randn(
         count, weight.shape[0], generator=generator, device=weight.device, dtype=weight.dtype
     )
     hidden *= 1e-2
-    positions = torch.arange(count, device=weight.device)
-    table = torch.zeros(1, dtype=torch.int64, device=weight.device)
-    state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
-    if count == 1:
-        state.step = PagedStep(positions, DecodeRows(table[None], table, table + 1, 1), [])
+    state.step = step
     embeddings = rotary(hidden[None], position_ids=7 * positions[None])
     seen = original.self_attn(
         hidden_states=original.input_layernorm(hidden[None]),
