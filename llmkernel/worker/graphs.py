@@ -9,8 +9,10 @@ decoding sequence, with the tokens before it as its context: one graph serves bo
 from __future__ import annotations
 
 import bisect
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -111,9 +113,24 @@ class StepGraphs:
     def _capture(self, tensors: StepTensors) -> tuple[torch.cuda.CUDAGraph, Decoded]:
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+        with (
+            _no_collection(),
+            torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"),
+        ):
             decoded = self._compute(tensors)
         return graph, decoded
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's garbage collector: a graph that it frees would end the capture of this one."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def buckets(max_rows: int) -> list[int]:

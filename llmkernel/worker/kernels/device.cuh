@@ -53,19 +53,6 @@ __device__ __forceinline__ float high_of(u32 pair) { return widen((u16)(pair >> 
 
 __device__ __forceinline__ float silu(float x) { return x / (1.f + __expf(-x)); }
 
-// Brings this block's share of `bytes`, a multiple of 16, to the L2: what a later kernel reads.
-__device__ __forceinline__ void bring_to_l2(const char* from, u32 bytes, u32 block, u32 blocks) {
-  const u32 share = ((bytes + blocks - 1) / blocks + 127) & ~127u, begin = block * share;
-  if (begin >= bytes) return;
-  const u32 size = min(share, bytes - begin);
-#if __CUDA_ARCH__ >= 900
-  if (threadIdx.x == 0) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from + begin), "r"(size));
-#else
-  for (u32 at = threadIdx.x * 128; at < size; at += blockDim.x * 128)
-    asm volatile("prefetch.global.L2 [%0];" :: "l"(from + begin + at));
-#endif
-}
-
 // True for the last block that comes here, whose reads then see what the others wrote before.
 // The counter is zero again afterwards. All threads of the block call it.
 __device__ __forceinline__ bool last_to_arrive(u32* counter, u32 many) {

@@ -11,14 +11,12 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
 // belongs to a tile's row: steps are summed unscaled, then scaled into the total. With several parts
 // each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same row tiles the one that
 // is done last adds them up, in order.
-// What is said to come later is brought to the L2 at the end, when memory would be idle.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
-             int rows, int columns, int count, const char* later, u32 later_bytes, const char* later_scales,
-             u32 later_scale_bytes) {
+             int rows, int columns, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int k_tiles = columns >> 6, units = (rows >> 4) / PAIRED;
   const int part = blockIdx.x % PARTS, stride = gridDim.x / PARTS;
@@ -128,10 +126,6 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 
   for (int turn = 0; unit < units; unit += stride, turn++) {
     const int buffer = turn & 1;
-    if (unit + stride >= units) {  // all of its own is on the way
-      bring_to_l2(later, later_bytes, blockIdx.x, gridDim.x);
-      bring_to_l2(later_scales, later_scale_bytes, blockIdx.x, gridDim.x);
-    }
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
       const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;

@@ -8,7 +8,6 @@
 // the weights of its TILES row tiles for the next turn on their way to registers. Weights are scaled before they are
 // multiplied, which rounds them as bitsandbytes' own kernels do. With several parts each one's sums go
 // to `sums` [gridDim.y, count, rows], and the block that comes last adds them up, in order.
-// What is said to come later is brought to the L2 at the end, when memory would be idle.
 // rows is a multiple of 16 * TILES. COLUMNS is known, so that addresses are constants.
 #define EARLY (STAGES / 2)
 #define K_TILES (COLUMNS / 64)
@@ -65,8 +64,7 @@ __device__ __forceinline__ void write_out(Total total_of, int first, int rows, i
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
               const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
-              const u16* residual, u16* y, float* sums, u32* counters, int rows, int count,
-              const char* later, u32 later_bytes, const char* later_scales, u32 later_scale_bytes) {
+              const u16* residual, u16* y, float* sums, u32* counters, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
   const int block_tile = blockIdx.x * TILES * ROW_WARPS;
@@ -212,10 +210,6 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
     left -= DEPTH;
     advance();
   }
-
-  const u32 block = blockIdx.y * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y;
-  bring_to_l2(later, later_bytes, block, blocks);
-  bring_to_l2(later_scales, later_scale_bytes, block, blocks);
 
   // The warps' sums go through the place of the table: of each of the K_WARPS [token][row of the
   // block], rows padded by 4 so that few lanes write to one bank.

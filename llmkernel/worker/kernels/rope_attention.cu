@@ -4,10 +4,10 @@
 // `output` [rows][query heads][DIM], with all that stands between: queries and keys are normalised where
 // there are norms [DIM], rotated by cosines and sines [rows][DIM], and the row's key and value are put
 // into their slot. A block takes a row, a key head with its GROUP query heads, and a part of the row's
-// tokens: blockIdx.x is row * key heads + head, blockIdx.y the part. Each row is of a sequence of its
+// tokens: blockIdx.x is row * key heads + head, blockIdx.y the one of PARTS. Each row is of a sequence of its
 // own, so nobody reads what another row writes, and keys and values of earlier steps may be fetched
 // before the wait. The parts are joined by their log-sum-exp in the block that is done last (flash
-// decoding, Dao et al. 2023): `sums` [rows * query heads][parts][DIM], `logs` [..][parts][largest, total].
+// decoding, Dao et al. 2023): `sums` [rows * query heads][PARTS][DIM], `logs` [..][PARTS][largest, total].
 //
 // LANES lanes share a token, 8 dimensions each, so a warp reads TOGETHER tokens at once, and AT_ONCE
 // times as many before it uses them. The partner of a dimension in rotation lies LANES / 2 lanes away.
@@ -15,7 +15,8 @@
 #define TOGETHER (32 / LANES)
 #define WARPS 4
 #define STRIDE (WARPS * TOGETHER)
-#define AT_ONCE (GROUP > 4 ? 2 : 4)
+#define AT_ONCE (GROUP > 4 ? 1 : 2)
+#define EACH (DIM / 32)
 #define LEAST -1e30f
 
 __device__ __forceinline__ void unpack(uint4 from, float* to) {
@@ -52,21 +53,16 @@ __device__ __forceinline__ void turn(float* x, const u16* norm, float eps, const
   }
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32)
+extern "C" __global__ void __launch_bounds__(WARPS * 32, GROUP > 4 ? 3 : 4)
 rope_attention(const u16* merged, const u16* cosines, const u16* sines, const u16* __restrict__ query_norm,
                const u16* __restrict__ key_norm, float eps, const long long* slots, const long long* tables,
                const long long* owners, const long long* lengths, int table_stride, u16* keys, u16* values,
                const u16* __restrict__ sinks, float scale, float softcap, int window, u16* output, float* sums,
-               float* logs, u32* counters, int key_heads, const char* later, u32 later_bytes,
-               const char* later_scales, u32 later_scale_bytes) {
+               float* logs, u32* counters, int key_heads) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, part = lane % LANES, sub = lane / LANES;
-  const int row = blockIdx.x / key_heads, head = blockIdx.x % key_heads, parts = gridDim.y;
-  const u32 block = blockIdx.y * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y;
-  bring_to_l2(later, later_bytes, block, blocks);
-  bring_to_l2(later_scales, later_scale_bytes, block, blocks);
-
+  const int row = blockIdx.x / key_heads, head = blockIdx.x % key_heads;
   const int length = (int)lengths[row], oldest = window > 0 ? max(length - window, 0) : 0;
-  const int per = ((length - oldest + parts - 1) / parts + STRIDE - 1) / STRIDE * STRIDE;
+  const int per = ((length - oldest + PARTS - 1) / PARTS + STRIDE - 1) / STRIDE * STRIDE;
   const int begin = oldest + blockIdx.y * per, end = min(begin + per, length), newest = length - 1;
   const bool has_newest = begin <= newest && newest < end;
   const long long* table = tables + owners[row] * table_stride;
@@ -194,45 +190,59 @@ rope_attention(const u16* merged, const u16* cosines, const u16* sines, const u1
   }
   __syncthreads();
   const size_t first_head = (size_t)row * query_heads + head * GROUP;
-  auto finish = [&](int g, int dim, float value, float larger, float all) {
+  // `value` is a warp's: EACH dimensions a lane of head g
+  auto finish = [&](int g, const float* value, float larger, float all) {
+    float by = 1.f;
     if (sinks) {
       const float sink = widen(sinks[head * GROUP + g]), top = fmaxf(larger, sink);
-      value *= __expf(larger - top);
-      all = all * __expf(larger - top) + __expf(sink - top);
+      by = __expf(larger - top);
+      all = all * by + __expf(sink - top);
     }
-    output[(first_head + g) * DIM + dim] = narrow(value / all);
+    by /= all;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) output[(first_head + g) * DIM + lane * EACH + i] = narrow(value[i] * by);
   };
-  for (int i = threadIdx.x; i < GROUP * DIM; i += WARPS * 32) {
-    const int g = i / DIM, dim = i % DIM;
-    float larger = LEAST, all = 0.f, joined = 0.f;
+  for (int g = warp; g < GROUP; g += WARPS) {
+    float larger = LEAST, all = 0.f, joined[EACH] = {};
 #pragma unroll
     for (int w = 0; w < WARPS; w++) larger = fmaxf(larger, warp_logs[w][g][0]);
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
       const float by = __expf(warp_logs[w][g][0] - larger);
       all += warp_logs[w][g][1] * by;
-      joined += warp_sums[w][g][dim] * by;
+#pragma unroll
+      for (int i = 0; i < EACH; i++) joined[i] += warp_sums[w][g][lane * EACH + i] * by;
     }
-    if (parts == 1) {
-      finish(g, dim, joined, larger, all);
-    } else {
-      const size_t to = (first_head + g) * parts + blockIdx.y;
-      __stcg(sums + to * DIM + dim, joined);
-      if (dim == 0) __stcg(logs + 2 * to, larger), __stcg(logs + 2 * to + 1, all);
-    }
+#if PARTS == 1
+    finish(g, joined, larger, all);
+#else
+    const size_t to = (first_head + g) * PARTS + blockIdx.y;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) __stcg(sums + to * DIM + lane * EACH + i, joined[i]);
+    if (lane == 0) __stcg(logs + 2 * to, larger), __stcg(logs + 2 * to + 1, all);
+#endif
   }
-  if (parts == 1 || !last_to_arrive(counters + blockIdx.x, parts)) return;
-  for (int i = threadIdx.x; i < GROUP * DIM; i += WARPS * 32) {
-    const int g = i / DIM, dim = i % DIM;
-    const size_t from = (first_head + g) * parts;
-    float larger = LEAST, all = 0.f, joined = 0.f;
-    for (int p = 0; p < parts; p++) larger = fmaxf(larger, __ldcg(logs + 2 * (from + p)));
-#pragma unroll 4
-    for (int p = 0; p < parts; p++) {
-      const float by = __expf(__ldcg(logs + 2 * (from + p)) - larger);
-      all += __ldcg(logs + 2 * (from + p) + 1) * by;
-      joined += __ldcg(sums + (from + p) * DIM + dim) * by;
+#if PARTS > 1
+  if (!last_to_arrive(counters + blockIdx.x, PARTS)) return;
+  for (int g = warp; g < GROUP; g += WARPS) {
+    const size_t from = (first_head + g) * PARTS;
+    // a lane to a part
+    float larger = LEAST, all = 0.f, joined[EACH] = {};
+    if (lane < PARTS) larger = __ldcg(logs + 2 * (from + lane)), all = __ldcg(logs + 2 * (from + lane) + 1);
+    float top = larger;
+#pragma unroll
+    for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+    const float by = __expf(larger - top);
+    all *= by;
+#pragma unroll
+    for (int o = 16; o; o >>= 1) all += __shfl_xor_sync(~0u, all, o);
+#pragma unroll 8
+    for (int p = 0; p < PARTS; p++) {
+      const float part_by = __shfl_sync(~0u, by, p);
+#pragma unroll
+      for (int i = 0; i < EACH; i++) joined[i] += __ldcg(sums + (from + p) * DIM + lane * EACH + i) * part_by;
     }
-    finish(g, dim, joined, larger, all);
+    finish(g, joined, top, all);
   }
+#endif
 }

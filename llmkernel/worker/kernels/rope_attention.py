@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels import four_bit, launch, layer
-from llmkernel.worker.kernels.later import NOTHING, Later
 from llmkernel.worker.kernels.paged_attention import (
     DecodeRows,
     Options,
@@ -22,8 +21,8 @@ from llmkernel.worker.kernels.paged_attention import (
 _HEAD_DIMS = (64, 128, 256)
 _MOST_GROUP = 8
 """Query heads of a key head: their sums are in registers."""
-_BLOCKS = 512
-"""Blocks that keep a large GPU busy."""
+_BLOCKS = 256
+"""Blocks that keep a large GPU busy and have room on it side by side."""
 _MOST_PARTS = 32
 _THREADS = 128
 
@@ -42,15 +41,13 @@ def rope_attention(
     rows: DecodeRows,
     options: Options,
     norms: tuple[Tensor, Tensor, float] | None = None,
-    later: Later = NOTHING,
     parts: int = 0,
 ) -> Tensor:
     """Attention [rows, query_heads, head_dim] of one query per row, none of them of one sequence.
 
     `merged`, `rotary`, `pool`, `slots` and `norms` as in `layer.rope_write`; `rows` and `options`
-    as in `decode_attention`, the rows' own tokens included. `later` is brought to the L2. `parts`
-    of each row are chosen by the number of rows where it is 0. Enqueues one kernel and waits for
-    nothing.
+    as in `decode_attention`, the rows' own tokens included. `parts` of each row, up to
+    32, are chosen by the number of rows where it is 0. Enqueues one kernel and waits for nothing.
     """
     kv_heads, head_dim = pool.keys.shape[2:]
     count, heads = merged.shape[0], merged.shape[1] // head_dim - 2 * kv_heads
@@ -69,6 +66,7 @@ def rope_attention(
         dim=head_dim,
         group=heads // kv_heads,
         block=pool.block_size,
+        parts=parts,
     )
     kernel(
         (count * kv_heads, parts),
@@ -77,7 +75,7 @@ def rope_attention(
             merged, *rotary, query_norm, key_norm, eps, slots, rows.tables, rows.slots,
             rows.context_lens, rows.tables.stride(0), pool.keys, pool.values, options.sinks,
             options.scale, options.softcap or 0.0, options.window or 0, output, sums, logs,
-            four_bit.counters(merged.device), kv_heads, *later,
+            four_bit.counters(merged.device), kv_heads,
         ],
     )  # fmt: skip
     return output
@@ -86,6 +84,6 @@ def rope_attention(
 def _parts(programs: int) -> int:
     """Parts of each row, a power of two, that fill the device together with the rows."""
     parts = 1
-    while parts < _MOST_PARTS and parts * programs < _BLOCKS:
+    while parts < _MOST_PARTS and 2 * parts * programs <= _BLOCKS:
         parts *= 2
     return parts

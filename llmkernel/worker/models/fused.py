@@ -8,7 +8,6 @@ its place; what is not recognised or not equal keeps that code.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from llmkernel.worker.kernels import four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
-from llmkernel.worker.kernels.later import NOTHING, Later, begin_of
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
 from llmkernel.worker.kernels.rope_attention import rope_attention, serves
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -43,15 +41,6 @@ class Projections(NamedTuple):
     down: PackedLinear
 
 
-class _Begins(NamedTuple):
-    """What each product of a layer reads first; `following` is the next layer's."""
-
-    output: Later
-    gate_up: Later
-    down: Later
-    following: Later
-
-
 class FusedLayer(nn.Module):
     """A decoder layer; called as transformers' model calls its own."""
 
@@ -65,8 +54,6 @@ class FusedLayer(nn.Module):
         heads = attention.o_proj.in_features // self._paged.pool.keys.shape[3]
         self._at_once = serves(heads, self._paged.pool)
         """Whether one kernel makes the attention of decode rows of the projections."""
-        output, gate_up, down = (begin_of(one.weights, one.scales) for one in projections[1:])
-        self._begins = _Begins(output, gate_up, down, following=NOTHING)
         self._head_norms: tuple[Tensor, Tensor, float] | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
@@ -82,32 +69,25 @@ class FusedLayer(nn.Module):
         hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
         return self.feed_forward(hidden)[None]
 
-    def follow_with(self, layer: FusedLayer) -> None:
-        """The layer that comes after this one."""
-        first = begin_of(layer.qkv.weights, layer.qkv.scales)
-        self._begins = self._begins._replace(following=first)
-
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
         assert state.step is not None, "the runner sets the step before the forward pass"
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
-        merged = self.qkv.product(hidden, norm=self._input_norm, later=self._begins.output)
-        slots, network = step.slot_mapping, self._begins.gate_up
+        merged = self.qkv.product(hidden, norm=self._input_norm)
+        slots = step.slot_mapping
         if self._at_once and step.apart and step.decode is not None:
-            seen = rope_attention(merged, rotary, pool, slots, step.decode, options, norms, network)
-            network = NOTHING
+            seen = rope_attention(merged, rotary, pool, slots, step.decode, options, norms)
         else:
             query = layer.rope_write(merged, rotary, pool, slots, norms)
             seen = attend(query, pool, step, options, state.decode, state.prefill)
-        return self.output.product(seen.flatten(1), residual=hidden, later=network)
+        return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """The second half: [tokens, hidden] to the same."""
-        begins, norm = self._begins, self._network_norm
-        inner = self.gate_up.product(hidden, norm=norm, gated=True, later=begins.down)
-        return self.down.product(inner, residual=hidden, later=begins.following)
+        inner = self.gate_up.product(hidden, norm=self._network_norm, gated=True)
+        return self.down.product(inner, residual=hidden)
 
 
 class FusedNorm(nn.Module):
@@ -136,9 +116,6 @@ def fuse_layers(model: Any, state: PagedState) -> int:
         if fused is not None:
             layers[index] = fused
             replaced += 1
-    for first, second in itertools.pairwise(layers):
-        if isinstance(first, FusedLayer) and isinstance(second, FusedLayer):
-            first.follow_with(second)
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
     if replaced:
