@@ -29,7 +29,7 @@ from benchmarks.gpu import read_bandwidth, timed
 from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
 from llmkernel.worker.kernels import four_bit, plans
 from llmkernel.worker.kernels.four_bit import Packed
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, WidePlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
 
 _WARPS = [
     (8, 2),
@@ -46,8 +46,6 @@ _WARPS = [
     (2, 4),
 ]
 """Warps of a block along the rows and along the columns."""
-_GROUPS = [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1)]
-"""Warpgroups likewise."""
 
 
 def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
@@ -67,23 +65,6 @@ def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
             parts = max(1, min(share, most))
             plan = ManyPlan(row_warps, k_warps, tiles, depth, stages, together, parts)
             if plan.shared(tokens) < 226 * 1024 // together and plan not in found:
-                found.append(plan)
-    return found
-
-
-def wide_plans(rows: int, columns: int, count: int) -> list[WidePlan]:
-    """Plans that fill the multiprocessors once."""
-    processors, tokens, found = (
-        plans.processors(torch.device("cuda")),
-        plans.wide_tiles(count),
-        [],
-    )
-    for (row_groups, k_groups), depth in itertools.product(_GROUPS, (1, 2, 4)):
-        blocks = -(-rows // (64 * row_groups))
-        most = max(1, columns // 64 // k_groups)
-        for parts in sorted({max(1, processors // blocks), -(-processors // blocks), 1}):
-            plan = WidePlan(row_groups, k_groups, depth, min(parts, most))
-            if plan.shared(tokens) <= 226 * 1024 and plan not in found:
                 found.append(plan)
     return found
 
@@ -149,10 +130,6 @@ def main() -> None:
             taken, plan = best_plan(
                 matrices, x, many_plans(rows, columns, tokens), four_bit.many_product
             )
-            if plans.warpgroups(device):
-                wide = wide_plans(rows, columns, tokens)
-                found = best_plan(matrices, x, wide, four_bit.wide_product)
-                taken, plan = min((taken, plan), found)
             if tokens <= four_bit.FEW_TOKENS:
                 few = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
                 taken, plan = min((taken, plan), few)

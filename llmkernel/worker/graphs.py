@@ -43,13 +43,6 @@ class Decoded(NamedTuple):
         return Decoded(*(tensor[:count] for tensor in self))
 
 
-class Bucket(NamedTuple):
-    """Steps of one graph: up to so many rows, each `apart` from the others or not (`PagedStep`)."""
-
-    rows: int
-    apart: bool
-
-
 class StepGraphs:
     """The graphs of one runner.
 
@@ -61,7 +54,7 @@ class StepGraphs:
     def __init__(
         self,
         compute: Callable[[StepTensors], Decoded],
-        padded: Callable[[int, bool], StepTensors],
+        padded: Callable[[int], StepTensors],
         max_rows: int,
     ) -> None:
         self._compute = compute
@@ -70,19 +63,18 @@ class StepGraphs:
         self._prompt_buckets = list(range(_STEP, ROOM.tokens + 1, _STEP))
         self._memory: Any = None
         """The pool, from the first capture on."""
-        self._captured: dict[Bucket, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
 
-    def bucket(self, batch: StepBatch) -> Bucket | None:
-        """The graph that serves the batch; None where there is none."""
+    def bucket(self, batch: StepBatch) -> int:
+        """The rows of the graph that serves the batch; 0 where none does."""
         tokens = batch.tokens
-        apart = tokens == len(batch.rows)
-        sizes = self._buckets if apart else self._prompt_buckets
+        sizes = self._buckets
+        if tokens != len(batch.rows):
+            sizes = self._prompt_buckets if batch.read <= ROOM.read else []
         at = bisect.bisect_left(sizes, tokens)
-        if at == len(sizes) or (not apart and batch.read > ROOM.read):
-            return None
-        return Bucket(sizes[at], apart)
+        return sizes[at] if at < len(sizes) else 0
 
-    def run(self, bucket: Bucket) -> Decoded | None:
+    def run(self, bucket: int) -> Decoded | None:
         """Replay the step that lies in the buffers, which `bucket` gave the size of.
 
         What comes back is overwritten by the next replay of the bucket. None where there is
@@ -95,19 +87,19 @@ class StepGraphs:
         graph.replay()
         return decoded
 
-    def _first(self, bucket: Bucket) -> Decoded | None:
+    def _first(self, bucket: int) -> Decoded | None:
         """Launch the step, which compiles kernels and sets libraries up, then capture it.
 
         It is not replayed: a step writes what it begins from, the newest tokens.
         """
-        tensors, decoded = self._padded(*bucket), None
+        tensors, decoded = self._padded(bucket), None
         try:
             decoded = self._compute(tensors)
             self._captured[bucket] = self._capture(tensors)
         except torch.OutOfMemoryError:
-            self._buckets = [size for size in self._buckets if size < bucket.rows]
-            self._prompt_buckets = [size for size in self._prompt_buckets if size < bucket.rows]
-            _log.warning("no memory for the graph of %d rows; such steps are launched", bucket.rows)
+            self._buckets = [size for size in self._buckets if size < bucket]
+            self._prompt_buckets = [size for size in self._prompt_buckets if size < bucket]
+            _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
         return decoded
 
     def _capture(self, tensors: StepTensors) -> tuple[torch.cuda.CUDAGraph, Decoded]:

@@ -180,11 +180,8 @@ class StepInputs:
         self._send(host, changes)
         return self._tensors(rows, decoding, tokens, samples, known)
 
-    def padded(self, bucket: int, apart: bool = False) -> StepTensors:
-        """The tensors of a step of `bucket` rows, which lie at the same place in each step.
-
-        Whether rows are `apart`, as in `PagedStep`, is the caller's to know.
-        """
+    def padded(self, bucket: int) -> StepTensors:
+        """The tensors of a step of `bucket` rows, which lie at the same place in each step."""
         decode = DecodeRows(
             self.tables.ids,
             self._section("rows", bucket),
@@ -197,7 +194,7 @@ class StepInputs:
             sources=self._section("sources", bucket),
             sampled=self._everything[:bucket],
             slots=self._section("newest", bucket),
-            paged=PagedStep(self._section("mapping", bucket), decode, [], apart=apart),
+            paged=PagedStep(self._section("mapping", bucket), decode, []),
         )
 
     def _send(self, host: _HostBuffer, changes: _Changes) -> None:
@@ -339,7 +336,6 @@ class StepInputs:
                 decode,
                 self._prefill_rows(rows[decoding:], decoding),
                 self._chunks(rows, decoding),
-                apart=tokens == len(rows),
             ),
             known=known,
         )

@@ -273,8 +273,8 @@ class ModelRunner:
         return StepGraphs(self._step_of_rows, self._inputs.padded, max_rows)
 
     def _compute(self, batch: StepBatch) -> _Computed:
-        bucket = self._graphs.bucket(batch) if self._graphs else None
-        tensors = self._inputs.fill(batch, bucket.rows if bucket else 0)
+        bucket = self._graphs.bucket(batch) if self._graphs else 0
+        tensors = self._inputs.fill(batch, bucket)
         samples = tensors.sampled.shape[0]
         if self._graphs and bucket and (decoded := self._graphs.run(bucket)):
             hidden, logits, greedy = decoded.first(batch.tokens)

@@ -10,7 +10,7 @@ from torch import nn
 
 from llmkernel.worker.kernels import four_bit, plans
 from llmkernel.worker.kernels.four_bit import Packed
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, WidePlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -81,10 +81,6 @@ def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
     assert (few.parts == 1) == (columns <= 4096)
     for processors in (20, 132):
         for count in (1, 8, 9, 32, 64):
-            wide = plans.wide_plan(rows, columns, count, processors)
-            assert wide.row_groups * wide.k_groups <= 4
-            assert wide.shared(plans.wide_tiles(count)) <= 227 * 1024, "as Hopper has it"
-            assert plans.wide_tiles(count) * 8 >= count
             matrix = plans.many_plan(rows, columns, count, processors, 99 * 1024, gated=True)
             assert matrix.parts <= columns // 64
             assert matrix.row_warps * matrix.k_warps <= 16
@@ -248,45 +244,6 @@ def test_every_many_plan_is_right(plan, count):
         x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
         for _ in range(2):
             assert near(four_bit.many_product(x, packed, plan=plan), x, weight)
-
-
-WARPGROUPS = pytest.mark.skipif(
-    not torch.cuda.is_available() or not plans.warpgroups(torch.device("cuda:0")),
-    reason="needs a Hopper GPU",
-)
-
-
-@WARPGROUPS
-@pytest.mark.gpu
-@pytest.mark.parametrize(
-    "plan",
-    [
-        WidePlan(1, 1, 1, 1),
-        WidePlan(4, 1, 4, 1),
-        WidePlan(1, 4, 2, 2),
-        WidePlan(2, 2, 2, 3),
-        WidePlan(3, 1, 2, 1),
-        WidePlan(1, 2, 4, 4),
-    ],
-)
-@pytest.mark.parametrize("count", [3, 12, 24, 32, 50, 64])
-def test_every_wide_plan_is_right(plan, count):
-    for rows, columns in SHAPES:
-        packed, weight = random_matrix(rows, columns)
-        x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
-        for _ in range(2):
-            assert near(four_bit.wide_product(x, packed, plan=plan), x, weight), (rows, columns)
-
-
-@WARPGROUPS
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("rows", "columns"), SHAPES)
-def test_a_gpu_without_warpgroups_is_near_the_reference(rows, columns, dtype):
-    packed, weight = random_matrix(rows, columns)
-    for count in (9, 31, 64):
-        x = torch.randn(count, columns, device="cuda", dtype=dtype)
-        assert near(four_bit.many_product(x, packed), x, weight), count
 
 
 @GPU

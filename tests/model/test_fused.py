@@ -8,8 +8,7 @@ from torch import nn
 
 from benchmarks import tiny_models
 from llmkernel.worker.kernels import layer
-from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool, decode_attention
-from llmkernel.worker.kernels.rope_attention import rope_attention
+from llmkernel.worker.kernels.paged_attention import Pool
 from llmkernel.worker.models.fused import FusedLayer, FusedNorm
 from llmkernel.worker.models.packed import pack_layers
 from llmkernel.worker.models.serving import describe
@@ -132,101 +131,7 @@ def test_rotation_is_transformers_own(norms):
         assert torch.equal(now[others], then.flatten(0, 1)[others]), "nothing else is written"
 
 
-def attention_case(device, dtype, head_dim, group, lengths, norms=False, seed=0):
-    """Projections, rotary, pool, slots, rows and norms of decode rows of such lengths."""
-    generator = torch.Generator().manual_seed(seed + head_dim + group)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator).to(device, dtype)
-
-    rows, kv_heads = len(lengths), 2
-    width = -(-max(lengths) // 16)
-    merged = random(rows, (group + 2) * kv_heads * head_dim)
-    angles = random(rows, head_dim // 2).repeat(1, 2)
-    size = (rows * width + 2, 16, kv_heads, head_dim)
-    pool = Pool(random(*size), random(*size))
-    pool.keys[-1], pool.values[-1] = 0, 0
-    blocks = 1 + torch.randperm(rows * width, generator=generator).view(rows, width)
-    owners = torch.randperm(rows, generator=generator)
-    last = torch.tensor(lengths) - 1
-    slots = blocks[owners, last // 16] * 16 + last % 16
-    decode = DecodeRows(
-        blocks.to(device), owners.to(device), torch.tensor(lengths, device=device), width
-    )
-    weights = (random(head_dim), random(head_dim), 1e-6) if norms else None
-    return merged, (angles.cos(), angles.sin()), pool, slots.to(device), decode, weights
-
-
-def on_host(case):
-    merged, rotary, pool, slots, decode, norms = case
-    return (
-        merged.cpu().float(),
-        tuple(part.cpu().float() for part in rotary),
-        Pool(pool.keys.cpu().float(), pool.values.cpu().float()),
-        slots.cpu(),
-        DecodeRows(
-            decode.tables.cpu(), decode.slots.cpu(), decode.context_lens.cpu(), decode.width
-        ),
-        None if norms is None else (norms[0].cpu().float(), norms[1].cpu().float(), norms[2]),
-    )
-
-
-def attention_of(case, options, **more):
-    merged, rotary, pool, slots, decode, norms = case
-    return rope_attention(merged, rotary, pool, slots, decode, options, norms, **more)
-
-
-def test_attention_at_once_is_rotation_then_attention():
-    case = attention_case("cpu", torch.float32, 64, 3, [1, 40, 17], norms=True)
-    pool = Pool(case[2].keys.clone(), case[2].values.clone())
-    options = Options(0.125, window=20)
-    query = layer.rope_write(case[0], case[1], pool, case[3], case[5])
-    expected = decode_attention(query, pool, case[4], options)
-    assert torch.equal(attention_of(case, options), expected)
-    assert torch.equal(case[2].keys, pool.keys), "the new key is written"
-    assert torch.equal(case[2].values, pool.values)
-
-
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-OPTIONS = {
-    "plain": Options(0.1),
-    "window": Options(0.1, window=33),
-    "softcap": Options(0.3, softcap=5.0),
-    "sinks": Options(0.1, sinks=torch.linspace(-3, 3, 16)),
-}
-
-
-@GPU
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", OPTIONS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    ("head_dim", "group", "norms"),
-    [(64, 1, True), (64, 7, False), (128, 4, False), (128, 8, True), (256, 2, False)],
-)
-def test_the_kernel_of_attention_at_once_is_near_the_reference(kind, dtype, head_dim, group, norms):
-    options = OPTIONS[kind]
-    if options.sinks is not None:
-        options = options._replace(sinks=options.sinks[: 2 * group])
-    for lengths in ([1], [700], [5, 16, 17], list(range(1, 70)), [300] * 9):
-        case = attention_case("cuda", dtype, head_dim, group, lengths, norms)
-        host = on_host(case)
-        there = options
-        if options.sinks is not None:
-            there = options._replace(sinks=options.sinks.to("cuda", dtype))
-        expected = attention_of(host, options)
-        for parts in (0, 1, 2, 32):
-            for _ in range(2):  # the counters are as they were
-                mine = attention_of(case, there, parts=parts).cpu().float()
-                error = (mine - expected).norm() / expected.norm()
-                assert error < 1e-2, (lengths, parts)
-        for now, then in zip(case[2], host[2], strict=True):
-            error = (now.cpu().float() - then).norm() / then.norm()
-            assert error < 1e-2, "what is written"
-            changed = (now.cpu().float() - then).abs().amax((1, 2, 3)) > 0.05
-            assert not changed.any(), "nothing else is written"
 
 
 @GPU

@@ -38,28 +38,24 @@ def steps(runner, **settings):
     return batches
 
 
-def graphs_of(rows):
-    return StepGraphs(lambda tensors: None, lambda rows, apart: None, max_rows=rows)
-
-
 def test_steps_of_few_tokens_have_a_graph():
-    graphs = graphs_of(4)
+    graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
     *_, decode = steps(make_runner())
-    assert graphs.bucket(decode) == (4, True)
-    assert graphs.bucket(StepBatch(decode.rows[:1])) == (1, True)
-    assert graphs_of(2).bucket(decode) is None
+    assert graphs.bucket(decode) == 4
+    assert graphs.bucket(StepBatch(decode.rows[:1])) == 1
+    assert StepGraphs(lambda tensors: None, lambda bucket: None, 2).bucket(decode) == 0
     large = steps(make_runner())[0]
     assert large.tokens == 5 + 40 + 70 > ROOM.tokens
-    assert graphs.bucket(large) is None
+    assert graphs.bucket(large) == 0
     mixed = steps(make_runner(), chunk=15)[1]  # 15 of 40, 15 of 70, and a token of 5
     assert [row.count for row in mixed.rows] == [1, 15, 15]
-    assert graphs.bucket(mixed) == (32, False)
+    assert graphs.bucket(mixed) == 32
 
 
 def test_a_step_that_reads_too_much_has_no_graph():
-    graphs = graphs_of(4)
+    graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
     _, mixed, *_ = steps(make_runner(), chunk=15)
-    for start, bucket in ((ROOM.read // 30 - 15, (32, False)), (ROOM.read // 30 + 1, None)):
+    for start, bucket in ((ROOM.read // 30 - 15, 32), (ROOM.read // 30 + 1, 0)):
         rows = [replace(row, start=start if row.count > 1 else 0) for row in mixed.rows]
         assert graphs.bucket(StepBatch(rows)) == bucket
 
@@ -135,8 +131,7 @@ class Launched(StepGraphs):
 
         def replay():
             self.runs += 1
-            # the plain attention's plans are of one step
-            fresh = self._padded(rows, tensors.paged.apart)
+            fresh = self._padded(rows)  # the plain attention's plans are of one step
             for place, value in zip(decoded, self._compute(fresh), strict=True):
                 place.copy_(value)
 

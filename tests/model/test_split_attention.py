@@ -28,13 +28,13 @@ PARTS = 0 if DEVICE == "cuda" else 4
 """Of each row; the interpreter takes milliseconds for each."""
 
 
-@pytest.fixture(scope="module")
-def attend():
+@pytest.fixture(scope="module", params=[1, PARTS], ids=["whole", "in-parts"])
+def attend(request):
     """The kernel; Triton's interpreter runs it where there is no GPU (tests/conftest.py)."""
     pytest.importorskip("triton", reason="pip install 'llmkernel[dev]' brings Triton")
     from llmkernel.worker.kernels.split_attention import split_decode_attention
 
-    return functools.partial(split_decode_attention, parts=PARTS)
+    return functools.partial(split_decode_attention, parts=request.param)
 
 
 def on_device(paged: Paged, dtype: torch.dtype) -> tuple[torch.Tensor, Pool, DecodeRows]:

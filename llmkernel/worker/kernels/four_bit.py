@@ -20,13 +20,11 @@ from llmkernel.worker.kernels.plans import (
     ROWS,
     FewPlan,
     ManyPlan,
-    WidePlan,
     few_plan,
     many_plan,
     processors,
     shared_memory,
     token_tiles,
-    wide_plan,
 )
 
 LEAST_GROUP = 32
@@ -185,13 +183,11 @@ def product(
         x = x.index_select(-1, packed.order)
     plan = few_plan(packed.columns)
     if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
-        fused = Fused(residual, gated)
-        return few_product(x, packed, bias, plan, fused, norm)
+        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
-        product_of = wide_product if plans.warpgroups(x.device) else many_product
-        return product_of(x, packed, bias, fused=Fused(residual, gated))
+        return many_product(x, packed, bias, residual=residual, gated=gated)
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
     if gated:
@@ -212,27 +208,18 @@ def ungate(output: Tensor) -> Tensor:
     return (functional.silu(gate) * up).flatten(1)
 
 
-class Fused(NamedTuple):
-    """What `product` does beside multiplying."""
-
-    residual: Tensor | None = None
-    gated: bool = False
-
-
-PLAIN = Fused()
-
-
 def few_product(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None,
     plan: FewPlan,
-    fused: Fused = PLAIN,
+    *,
     norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
 ) -> Tensor:
-    """Up to 8 tokens by one kernel; `norm` and gated matrices are for plans of one part."""
+    """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    residual, gated = fused
     kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
@@ -245,7 +232,7 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            counters(device) if split else None, rows, packed.columns, count,
+            _counters(device) if split else None, rows, packed.columns, count,
         ],
         plans.TABLE_END,
     )  # fmt: skip
@@ -257,11 +244,12 @@ def many_product(
     packed: Packed,
     bias: Tensor | None = None,
     plan: ManyPlan | None = None,
-    fused: Fused = PLAIN,
+    *,
+    residual: Tensor | None = None,
+    gated: bool = False,
 ) -> Tensor:
     """1 to 64 tokens by one kernel."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    residual, gated = fused
     room = (processors(device), shared_memory(device))
     plan = plan or many_plan(rows, packed.columns, count, *room, gated)
     tokens, parts = token_tiles(count), plan.parts
@@ -273,34 +261,7 @@ def many_product(
         32 * plan.row_warps * plan.k_warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
-            counters(device) if parts > 1 else None, rows, count,
-        ],
-        shared,
-    )  # fmt: skip
-    return output
-
-
-def wide_product(
-    x: Tensor,
-    packed: Packed,
-    bias: Tensor | None = None,
-    plan: WidePlan | None = None,
-    fused: Fused = PLAIN,
-) -> Tensor:
-    """1 to 64 tokens by one kernel, on a GPU that has `plans.warpgroups`."""
-    count, device, rows = x.shape[0], x.device, packed.rows
-    residual, gated = fused
-    plan = plan or wide_plan(rows, packed.columns, count, processors(device))
-    tokens, parts = plans.wide_tiles(count), plan.parts
-    kernel, shared = _wide_kernel(plan, x.dtype, _kind(packed, gated), tokens, packed.columns)
-    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
-    sums = output.new_empty(parts * count * rows, dtype=torch.float32) if parts > 1 else None
-    kernel(
-        (math.ceil(rows / (64 * plan.row_groups)), parts),
-        128 * plan.row_groups * plan.k_groups,
-        [
-            *_matrix(packed), x, bias, residual, output, sums,
-            counters(device) if parts > 1 else None, rows, count,
+            _counters(device) if parts > 1 else None, rows, count,
         ],
         shared,
     )  # fmt: skip
@@ -349,22 +310,11 @@ def _many_kernel(
     return launch.kernel("four_bit_many", dtype, shared, **sizes), shared
 
 
-@functools.cache
-def _wide_kernel(
-    plan: WidePlan, dtype: torch.dtype, kind: _Kind, tokens: int, columns: int
-) -> tuple[launch.Kernel, int]:
-    """As `_many_kernel`."""
-    shared = plan.shared(tokens)
-    sizes = plan._asdict() | kind.defines() | {"tokens": tokens, "columns": columns}
-    del sizes["parts"]
-    return launch.kernel("four_bit_wide", dtype, shared, **sizes), shared
-
-
 def _matrix(packed: Packed) -> list[Tensor | None]:
     return [packed.weights, packed.scales, packed.offsets, packed.code]
 
 
 @functools.cache
-def counters(device: torch.device) -> Tensor:
-    """Of blocks that have done their part, int32; kernels leave them at zero."""
+def _counters(device: torch.device) -> Tensor:
+    """Of blocks that have done their part; kernels leave them at zero."""
     return torch.zeros(_MOST_UNITS, dtype=torch.int32, device=device)

@@ -23,7 +23,8 @@ from llmkernel.worker.kernels import cubins
 _FOLDER = Path(__file__).parent
 _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
-_EARLY_START = (9, 0)
+EARLY_START = (9, 0)
+"""Compute capability from which on kernels start early."""
 _MOST_PLAIN_SHARED = 48 * 1024
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
@@ -106,7 +107,7 @@ def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kern
     compiled = cubins.load("\n".join([*defines, source(f"{name}.cu")]), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
-    early = torch.cuda.get_device_capability() >= _EARLY_START
+    early = torch.cuda.get_device_capability() >= EARLY_START
     return Kernel(compiled, early, torch.cuda.current_device())
 
 

@@ -184,14 +184,12 @@ class PagedStep:
 
     The packed step holds the decode rows' tokens first. `slot_mapping` [tokens] int64
     says where each token's key and value go. `chunks` is `prefill` once more, for kernels.
-    Where it is `apart`, each token is of another sequence: none attends to another of them.
     """
 
     slot_mapping: Tensor
     decode: DecodeRows | None
     prefill: list[PrefillRow]
     chunks: Chunks | None = None
-    apart: bool = False
 
 
 DecodeAttention = Callable[[Tensor, Pool, DecodeRows, Options], Tensor]

@@ -17,10 +17,6 @@ TABLE_END = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table of pairs."""
 _STATIC = 1024
 """More bytes of shared memory than the compiler places itself."""
-_GROUP_ROWS = 64
-"""Rows of a warpgroup."""
-_GROUPS = 4
-"""Warpgroups of a block; a warp has 128 registers a lane then."""
 _LONG = 128
 """k-tiles of a matrix whose columns are in parts where it has few rows."""
 _WIDE = 7
@@ -73,25 +69,6 @@ class ManyPlan(NamedTuple):
         return self._replace(k_warps=self.k_warps // 2)
 
 
-class WidePlan(NamedTuple):
-    """How `four_bit_wide` is launched.
-
-    A block has `row_groups` x `k_groups` warpgroups of 64 rows each. A turn is `depth` k-tiles of a
-    warpgroup, of which activations lie in memory twice; the columns are in `parts`.
-    """
-
-    row_groups: int
-    k_groups: int
-    depth: int
-    parts: int
-
-    def shared(self, tokens: int) -> int:
-        """Bytes of shared memory for `tokens` tiles of tokens: the table, and activations or sums."""
-        stages = 2 * self.depth * self.k_groups * tokens * 1024
-        sums = self.k_groups * tokens * 8 * (self.row_groups * _GROUP_ROWS + 4) * 4
-        return max(TABLE_END + stages, _STATIC + sums)
-
-
 @functools.cache
 def token_tiles(count: int) -> int:
     """Tiles of 8 tokens that `count` takes, rounded up so that few kernels are compiled."""
@@ -132,30 +109,6 @@ def many_plan(
     while plan.shared(token_tiles(count)) > shared:
         plan = plan.smaller()
     return plan
-
-
-@functools.cache
-def wide_tiles(count: int) -> int:
-    """Tiles of 8 tokens that `four_bit_wide` computes for `count`."""
-    return next(tiles for tiles in (2, 3, 4, 8) if count <= 8 * tiles)
-
-
-@functools.cache
-def wide_plan(rows: int, columns: int, count: int, processors: int) -> WidePlan:
-    """One block for each multiprocessor: rows first, then columns, in parts where rows are few."""
-    groups, across = math.ceil(rows / _GROUP_ROWS), columns // COLUMNS
-    row_groups = next(n for n in (1, 2, 4) if n == _GROUPS or groups <= n * processors)
-    k_groups = max(1, min(_GROUPS // row_groups, across))
-    blocks = math.ceil(groups / row_groups)
-    parts = max(1, min(processors // blocks, across // (2 * k_groups)))
-    depth = 4 if wide_tiles(count) <= 4 and k_groups == 1 else 2
-    return WidePlan(row_groups, k_groups, depth, parts)
-
-
-@functools.cache
-def warpgroups(device: torch.device) -> bool:
-    """Whether a GPU multiplies as `four_bit_wide` has it: those of compute capability 9.0."""
-    return torch.cuda.get_device_capability(device) == (9, 0)
 
 
 @functools.cache

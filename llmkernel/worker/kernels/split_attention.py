@@ -1,21 +1,25 @@
 """Decode attention over pages for a GPU: one query per row, keys split over the device.
 
 A program takes one row, one key head and one part of the row's tokens, with all query
-heads of that key head as the rows of a small matrix product; a second kernel joins the
-parts by their log-sum-exp (flash decoding, Dao et al. 2023, over the pages of Kwon et
-al. 2023). The number of parts depends on the batch and never on a length, so that the
-launch can be captured in a graph; parts beyond a row's end do nothing.
+heads of that key head as the rows of a small matrix product; where there are several parts
+a second kernel joins them by their log-sum-exp (flash decoding, Dao et al. 2023, over the
+pages of Kwon et al. 2023). The number of parts depends on the batch and never on a length,
+so that the launch can be captured in a graph; parts beyond a row's end do nothing. On GPUs
+that can, both are launched while the kernel before them still runs, as those of launch.py.
 
 The plain reference is `paged_attention.decode_attention`.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from llmkernel.worker.kernels.launch import EARLY_START
 from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool
 
 _TILE = 32
@@ -34,7 +38,7 @@ def split_decode_attention(
 
     Keys and values are read where they lie; nothing else of the pool is touched. Scores and
     sums are float32. `parts` of each row, a power of two, are chosen by the number of rows
-    where it is 0. Enqueues two kernels and waits for nothing.
+    where it is 0. Enqueues one or two kernels and waits for nothing.
     """
     count, heads, head_dim = query.shape
     kv_heads = pool.keys.shape[2]
@@ -42,9 +46,21 @@ def split_decode_attention(
     parts = parts or _parts(count * kv_heads)
     query = query.contiguous()
     output = torch.empty_like(query)
-    sums = query.new_empty((count, heads, parts, head_dim), dtype=torch.float32)
-    logs = query.new_empty((count, heads, parts), dtype=torch.float32)
-    padded_head = max(_LEAST_DOT, triton.next_power_of_2(head_dim))
+    sums, logs = output, output
+    if parts > 1:
+        sums = query.new_empty((count, heads, parts, head_dim), dtype=torch.float32)
+        logs = query.new_empty((count, heads, parts), dtype=torch.float32)
+    sinks = logs if options.sinks is None else options.sinks
+    sized = {
+        "HAS_SINKS": options.sinks is not None,
+        "PARTS": parts,
+        "HEAD": head_dim,
+        "HEAD_PAD": max(_LEAST_DOT, triton.next_power_of_2(head_dim)),
+        "num_warps": 4,
+    }
+    early = starts_early(query.device)
+    if early:
+        sized["launch_pdl"] = True
     _attend_part[(count, kv_heads, parts)](
         query,
         pool.keys,
@@ -54,34 +70,28 @@ def split_decode_attention(
         rows.context_lens,
         sums,
         logs,
+        sinks,
         rows.tables.stride(0),
         kv_heads,
         options.scale,
         options.softcap or 0.0,
         options.window or 0,
-        parts,
+        EARLY=early,
         BLOCK=pool.block_size,
         TILE=_TILE,
-        HEAD=head_dim,
-        HEAD_PAD=padded_head,
         GROUP=group,
         GROUP_PAD=max(_LEAST_DOT, triton.next_power_of_2(group)),
-        num_warps=4,
+        **sized,
     )
-    sinks = options.sinks if options.sinks is not None else logs
-    _join_parts[(count, heads)](
-        sums,
-        logs,
-        sinks,
-        output,
-        heads,
-        HAS_SINKS=options.sinks is not None,
-        PARTS=parts,
-        HEAD=head_dim,
-        HEAD_PAD=padded_head,
-        num_warps=4,
-    )
+    if parts > 1:
+        _join_parts[(count, heads)](sums, logs, sinks, output, heads, EARLY=early, **sized)
     return output
+
+
+@functools.cache
+def starts_early(device: torch.device) -> bool:
+    """Whether kernels on a device may start while the one before them runs."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= EARLY_START
 
 
 def _parts(programs: int) -> int:
@@ -100,12 +110,15 @@ def _attend_part(
     lengths,
     sums,
     logs,
+    sinks,
     table_stride,
     kv_heads,
     scale,
     softcap,
     window,
-    parts,
+    EARLY: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     HEAD: tl.constexpr,
@@ -113,13 +126,16 @@ def _attend_part(
     GROUP: tl.constexpr,
     GROUP_PAD: tl.constexpr,
 ) -> None:
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     kv_head = tl.program_id(1)
     part = tl.program_id(2)
     length = tl.load(lengths + row)
     table = tables + tl.load(slots + row) * table_stride
     oldest = tl.where(window > 0, tl.maximum(length - window, 0), 0)
-    tiles = tl.cdiv(tl.cdiv(length - oldest, parts), TILE)
+    tiles = tl.cdiv(tl.cdiv(length - oldest, PARTS), TILE)
     start = oldest + part * tiles * TILE
     end = tl.minimum(start + tiles * TILE, length)
 
@@ -153,10 +169,22 @@ def _attend_part(
         total = total * shrink + tl.sum(weights, 1)
         result = result * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         largest = larger
+    if PARTS == 1:
+        if HAS_SINKS:
+            own = kv_head * GROUP + heads
+            sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
+            larger = tl.maximum(largest, sink)
+            shrink = tl.exp(largest - larger)
+            total = total * shrink + tl.exp(sink - larger)
+            result = result * shrink[:, None]
+        result = result / total[:, None]
+        at = (first_head + heads[:, None]) * HEAD + dims[None, :]
+        tl.store(sums + at, result.to(sums.dtype.element_ty), mask=query_mask)
+        return
     empty = total == 0.0
     result = result / tl.where(empty, 1.0, total)[:, None]
     log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
-    at_part = (first_head + heads) * parts + part
+    at_part = (first_head + heads) * PARTS + part
     tl.store(logs + at_part, log, mask=heads < GROUP)
     tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
 
@@ -168,11 +196,15 @@ def _join_parts(
     sinks,
     output,
     heads,
+    EARLY: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     PARTS: tl.constexpr,
     HEAD: tl.constexpr,
     HEAD_PAD: tl.constexpr,
 ) -> None:
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     head = tl.program_id(1)
     at = tl.program_id(0) * heads + head
     parts = tl.arange(0, PARTS)

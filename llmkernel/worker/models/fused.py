@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from llmkernel.worker.kernels import four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
-from llmkernel.worker.kernels.rope_attention import rope_attention, serves
 from llmkernel.worker.models.attention import PagedLayer, PagedState
 from llmkernel.worker.models.packed import PackedLinear, Part
 
@@ -27,8 +26,8 @@ _NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _SILU = {"SiLU", "SiLUActivation"}
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
-_CHUNK = 9
-"""Tokens of a chunk of a prompt that is compared, and then a decode row after it."""
+_PROBES = (1, 9)
+"""Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +50,6 @@ class FusedLayer(nn.Module):
         self._paged: PagedLayer = attention.llmkernel_layer
         self._input_norm = _norm_of(original.input_layernorm)
         self._network_norm = _norm_of(original.post_attention_layernorm)
-        heads = attention.o_proj.in_features // self._paged.pool.keys.shape[3]
-        self._at_once = serves(heads, self._paged.pool)
-        """Whether one kernel makes the attention of decode rows of the projections."""
         self._head_norms: tuple[Tensor, Tensor, float] | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
@@ -76,12 +72,8 @@ class FusedLayer(nn.Module):
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
         merged = self.qkv.product(hidden, norm=self._input_norm)
-        slots = step.slot_mapping
-        if self._at_once and step.apart and step.decode is not None:
-            seen = rope_attention(merged, rotary, pool, slots, step.decode, options, norms)
-        else:
-            query = layer.rope_write(merged, rotary, pool, slots, norms)
-            seen = attend(query, pool, step, options, state.decode, state.prefill)
+        query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
+        seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
@@ -162,7 +154,7 @@ def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | 
     )
     fused = FusedLayer(original, projections)
     try:
-        equal = all(_agree(fused, original, rotary, state, step) for step in _probes(original))
+        equal = all(_agree(fused, original, rotary, state, count) for count in _PROBES)
     except (RuntimeError, TypeError, ValueError):
         _log.exception("a layer keeps transformers' code")
         return None
@@ -182,34 +174,23 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     return PackedLinear(four_bit.gated(*cut), bias)
 
 
-def _probes(original: Any) -> list[PagedStep]:
-    """A chunk of a prompt and a decode row after it, in the block of the padding."""
-    table = torch.zeros(1, dtype=torch.int64, device=original.input_layernorm.weight.device)
-    positions = torch.arange(_CHUNK + 1, device=table.device)
-    chunk, row = positions[:_CHUNK], positions[_CHUNK:]
-    decode = DecodeRows(table[None], table, row + 1, 1)
-    return [
-        PagedStep(chunk, None, [PrefillRow(0, _CHUNK, 0, table)]),
-        PagedStep(row, decode, [], apart=True),
-    ]
-
-
-def _agree(
-    fused: FusedLayer, original: Any, rotary: Any, state: PagedState, step: PagedStep
-) -> bool:
-    """Compare both halves on the tokens of a step.
+def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
+    """Compare both halves on `count` tokens in the block of the padding.
 
     What is normalised may have any size: so small, it is nothing in the sum with what the
     halves add to it, and that is compared.
     """
-    weight, positions = original.input_layernorm.weight, step.slot_mapping
-    count = len(positions)
+    weight = original.input_layernorm.weight
     generator = torch.Generator(weight.device).manual_seed(count)
     hidden = torch.randn(
         count, weight.shape[0], generator=generator, device=weight.device, dtype=weight.dtype
     )
     hidden *= 1e-2
-    state.step = step
+    positions = torch.arange(count, device=weight.device)
+    table = torch.zeros(1, dtype=torch.int64, device=weight.device)
+    state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
+    if count == 1:
+        state.step = PagedStep(positions, DecodeRows(table[None], table, table + 1, 1), [])
     embeddings = rotary(hidden[None], position_ids=7 * positions[None])
     seen = original.self_attn(
         hidden_states=original.input_layernorm(hidden[None]),
