@@ -128,6 +128,7 @@ def tiled_prefill_attention(
             sinks,
             output,
             heads,
+            EARLY=False,
             HAS_SINKS=options.sinks is not None,
             PARTS=parts,
             HEAD=head_dim,
