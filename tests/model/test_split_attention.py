@@ -80,14 +80,17 @@ def test_every_sharing_of_key_heads(attend, heads, kv_heads, rows):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_near(attend, dtype):
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("head_dim", [64, 256])
+def test_half_precision_is_near(attend, dtype, softcap, head_dim):
     if DEVICE == "cpu" and dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter multiplies bfloat16 as integers; needs a CUDA device")
-    paged = Paged([200, 31], [1] * 2, heads=8, kv_heads=2, head_dim=64, block_size=16, seed=3)
+    paged = Paged([200, 31], [1] * 2, heads=8, kv_heads=2, head_dim=head_dim, block_size=16, seed=3)
     query, pool, rows = on_device(paged, dtype)
     exact = Pool(*(tensor.float() for tensor in pool))
-    expected = decode_attention(query.float(), exact, rows, Options(0.125))
-    output = attend(query, pool, rows, Options(0.125))
+    options = Options(0.125, softcap=softcap)
+    expected = decode_attention(query.float(), exact, rows, options)
+    output = attend(query, pool, rows, options)
     assert output.dtype == dtype
     assert ((output.float() - expected).norm() / expected.norm()).item() < 1e-2
 

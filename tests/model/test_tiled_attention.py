@@ -171,17 +171,18 @@ def test_float16_is_near():
 @pytest.mark.skipif(DEVICE == "cpu", reason="Triton's interpreter cannot multiply bfloat16")
 @pytest.mark.parametrize("head_dim", [64, 80, 128, 256])
 @pytest.mark.parametrize("window", [None, 64])
-def test_bfloat16_is_near(head_dim, window):
-    half_precision_is_near(torch.bfloat16, head_dim, window)
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_bfloat16_is_near(head_dim, window, softcap):
+    half_precision_is_near(torch.bfloat16, head_dim, window, softcap)
 
 
-def half_precision_is_near(dtype, head_dim=64, window=None):
+def half_precision_is_near(dtype, head_dim=64, window=None, softcap=None):
     paged = Paged(
         [100, 0, 31], [60, 90, 2], heads=8, kv_heads=2, head_dim=head_dim, block_size=16, seed=8
     )
     query, step = on_device(paged, dtype)
     exact = Pool(*(tensor.float() for tensor in paged.pool))
-    options = Options(0.125, window)
+    options = Options(0.125, window, softcap)
     expected = attend(query.float(), exact, step, options)
     for parts in (1, 4):
         output = tiled_prefill_attention(query, paged.pool, step.chunks, options, parts=parts)

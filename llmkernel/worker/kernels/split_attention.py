@@ -77,6 +77,7 @@ def split_decode_attention(
         options.softcap or 0.0,
         options.window or 0,
         EARLY=early,
+        SOFTCAP=options.softcap is not None,
         BLOCK=pool.block_size,
         TILE=_TILE,
         GROUP=group,
@@ -117,6 +118,7 @@ def _attend_part(
     softcap,
     window,
     EARLY: tl.constexpr,
+    SOFTCAP: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -159,7 +161,7 @@ def _attend_part(
         k = tl.load(keys + at, mask=mask, other=0.0)
         v = tl.load(values + at, mask=mask, other=0.0)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        if softcap > 0:
+        if SOFTCAP:
             # tanh(x) = 1 - 2 / (exp(2x) + 1), which no large x can overflow into NaN
             scores = softcap * (1.0 - 2.0 / (tl.exp(2.0 * scores / softcap) + 1.0))
         scores = tl.where(inside[None, :], scores, float("-inf"))
