@@ -266,7 +266,11 @@ def _theirs(
     asked = {} if quantise is None else {"quantization_config": quantise}
     with quantization.convertible(AutoConfig.from_pretrained(folder)):
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, device_map={"": device}, **asked
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="eager",  # the one that heeds a soft cap in every version
+            **asked,
         )
     model.generation_config.eos_token_id = None
     try:

@@ -23,8 +23,10 @@ from llmkernel.worker.sequence import GraphRoom, StepBatch
 
 _SMALL = (1, 2, 4, 8, 12, 16, 24, 32)
 _STEP = 16
-"""Buckets above the small ones, and all of steps with prompts, are this far apart."""
-ROOM = GraphRoom(tokens=64, read=2**18)
+"""Buckets above the small ones are this far apart."""
+PROMPT_BUCKETS = (32, 64)
+"""Of steps with prompts: few, since all are captured before anybody waits for them."""
+ROOM = GraphRoom(tokens=PROMPT_BUCKETS[-1], read=2**18)
 """Of steps with prompts. More tokens would be multiplied by expanded weights; and launching a step
 by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8B at 4 TB/s)."""
 _log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class StepGraphs:
         self._compute = compute
         self._padded = padded
         self._buckets = buckets(max_rows)
-        self._prompt_buckets = list(range(_STEP, ROOM.tokens + 1, _STEP))
+        self._prompt_buckets = list(PROMPT_BUCKETS)
         self._memory: Any = None
         """The pool, from the first capture on."""
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
-from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs
+from llmkernel.worker.graphs import PROMPT_BUCKETS, ROOM, Decoded, StepGraphs
 from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.kernels.paged_attention import decode_attention
@@ -199,8 +199,8 @@ class ModelRunner:
             if not large:
                 self._try_out(1, 2)
             self._try_out(len(self._owners) if large else 1, 1)
-            if self._graphs:
-                self._try_out(1, min(ROOM.tokens, self._loaded.context_length - 1))
+            for size in PROMPT_BUCKETS if self._graphs else ():
+                self._try_out(1, min(size, self._loaded.context_length - 1))
         return tokens
 
     def largest_prefill(self, least: int) -> int:
