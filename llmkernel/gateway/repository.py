@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from llmkernel._version import __version__
-from llmkernel.errors import InvalidRequest, WorkerNotFound
+from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.dialects import Reply, encode, sse
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Failure
@@ -142,7 +142,7 @@ async def index(exchange: Exchange) -> None:
     running = {replica.model for replica in models.replicas.values()}
     loading = {each.config.model for each in models.loader.loads.values()}
     entries += [IndexEntry(name, VERSION, "LOADING", "") for name in sorted(loading - running)]
-    allowed = set(exchange.gateway.settings.allow_models) - running - loading
+    allowed = set(models.loadable) - running - loading
     failed = models.failures()
     entries += [
         IndexEntry(name, VERSION, "UNAVAILABLE", failed.get(name, "unloaded"))
@@ -154,9 +154,8 @@ async def index(exchange: Exchange) -> None:
 async def load(exchange: Exchange) -> None:
     """Start a model of the allow-list, and wait until it is ready."""
     _no_settings(exchange.read(LoadRequest) if exchange.body else LoadRequest())
-    name = exchange.path["model"]
-    exchange.gateway.models.allowed(name)
-    await exchange.gateway.models.load_named(name)
+    models = exchange.gateway.models
+    await models.load_named(models.allowed(exchange.path["model"]))
     exchange.reply(Reply(200, b""))
 
 
@@ -176,12 +175,10 @@ def _entry(replica: Replica) -> IndexEntry:
 
 
 def _find(exchange: Exchange) -> list[Replica]:
-    name = exchange.path["model"]
-    found = [
-        each for each in exchange.gateway.models.serving(name) if name in (each.name, each.model)
-    ]
+    models, name = exchange.gateway.models, exchange.path["model"]
+    found = [each for each in models.serving(name) if name in (each.name, each.model)]
     if not found:
-        raise WorkerNotFound("That model does not run here.", field="model")
+        raise models.absent(name)
     return found
 
 

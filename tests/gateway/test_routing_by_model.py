@@ -162,7 +162,17 @@ def test_what_triton_may_not_do(one_worker):
             answer = triton.post(path, body)
             assert answer.status_code == 400
             assert set(answer.json()) == {"error"}
-        assert triton.post("/v2/repository/models/unknown/unload").status_code == 404
+            if path.endswith("load") and not body:
+                assert repr(path.split("/models/")[1].rpartition("/")[0]) in answer.json()["error"]
+        for method, path in (
+            ("POST", "/v2/repository/models/frist/unload"),
+            ("GET", "/v2/models/frist"),
+            ("GET", "/v2/models/frist/ready"),
+        ):
+            answer = triton.http.request(method, path)
+            assert answer.status_code == 404
+            said = answer.json()["error"]
+            assert said.startswith("The model 'frist' does not run here. Did you mean 'first'?")
         failed = "scripted:fail_load=model_gated"
         assert triton.post(f"/v2/repository/models/{failed}/load").status_code == 403
         (entry,) = (
@@ -191,6 +201,31 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
         assert one_worker.alive, "others are not its to stop"
     assert lazy.server.gateway.models.replicas == {}
+
+
+@pytest.mark.parametrize("asked", [LOADABLE, NAME, ""])
+def test_a_model_given_at_the_start_is_loaded_again_after_it_was_let_go(runtime_dir, asked):
+    with gate((LOADABLE,), unload_after=3600) as own:
+        models = own.server.gateway.models
+        models.keep(LOADABLE, 0.0)
+        wait_until(lambda: not models.replicas, seconds=10, what="it to be let go")
+        assert state(own, LOADABLE) == "UNAVAILABLE"
+        assert own.get("/v1/models").json()["data"][0]["id"] == LOADABLE
+        assert own.get(f"/info?model={asked}").json()["model_id"] == LOADABLE
+        assert models.replicas[NAME].keep == 3600
+        own.post(f"/v2/repository/models/{LOADABLE}/unload")
+
+
+def test_what_triton_unloads_it_may_load_again(one_worker):
+    with gate((LOADABLE,)) as triton:
+        for name in (LOADABLE, NAME):
+            for step in ("unload", "load"):
+                path = f"/v2/repository/models/{name}/{step}"
+                assert triton.post(path).status_code == 200, path
+        triton.worker(NAME).stop()
+        wait_until(lambda: state(triton, LOADABLE) == "absent", seconds=10, what="its end")
+        refused = triton.get(f"/info?model={LOADABLE}")
+        assert refused.status_code == 404, "who stopped it was not the gateway"
 
 
 def test_a_worker_that_took_over_a_name_is_not_the_gateways(one_worker, start_worker):
