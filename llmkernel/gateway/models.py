@@ -179,6 +179,12 @@ class Models:
             found = [each for each in present if each.model == first.model]
         return sorted(found, key=_by_readiness)
 
+    @property
+    def up(self) -> bool:
+        """Whether some model takes requests, or would be loaded for one."""
+        ready = any(replica.ready for replica in self.replicas.values())
+        return ready or any(model not in self.loader.failed for model in self.loadable)
+
     def names(self) -> list[str]:
         """Models that a request may name, those that would be loaded for it included."""
         running = [replica.model for replica in sorted(self.replicas.values(), key=_by_order)]

@@ -7,15 +7,18 @@ from typing import Any
 import msgspec
 
 from llmkernel._version import __version__
-from llmkernel.errors import InvalidRequest
+from llmkernel.errors import InvalidRequest, WorkerNotFound
 from llmkernel.gateway.dialects import Reply, encode, sse
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Failure
 from llmkernel.gateway.replica import Replica
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unknown import shown
+from llmkernel.gateway.unsupported import unsupported
 
 VERSION = "1"
 """Models have one version here, as Triton counts them."""
+_NO_TENSORS = "Tensors are not taken: POST /generate, or a route of OpenAI's API, takes text."
 
 
 class TritonError(msgspec.Struct, frozen=True):
@@ -105,11 +108,8 @@ async def live(exchange: Exchange) -> None:
 
 
 async def ready(exchange: Exchange) -> None:
-    """200 while at least one model takes requests and the gateway is not stopping, else 503."""
-    models = exchange.gateway.models
-    up = (
-        any(each.ready for each in models.replicas.values()) and not exchange.gateway.permits.closed
-    )
+    """200 while some model takes requests or would be loaded for one, 503 also in a stop."""
+    up = exchange.gateway.models.up and not exchange.gateway.permits.closed
     exchange.answer(Live(up), 200 if up else 503)
 
 
@@ -176,6 +176,9 @@ def _entry(replica: Replica) -> IndexEntry:
 
 def _find(exchange: Exchange) -> list[Replica]:
     models, name = exchange.gateway.models, exchange.path["model"]
+    version = exchange.path.get("version", VERSION)
+    if version != VERSION:
+        raise WorkerNotFound(f"Models have version {VERSION} alone here, not {shown(version)}.")
     found = [each for each in models.serving(name) if name in (each.name, each.model)]
     if not found:
         raise models.absent(name)
@@ -211,7 +214,7 @@ ROUTES = [
         method="GET",
         path="/v2/health/ready",
         act=ready,
-        summary="Whether some model takes requests",
+        summary="Whether some model takes requests, or would be loaded for one",
         dialect=TRITON,
         answer=Live,
     ),
@@ -258,6 +261,25 @@ ROUTES = [
         summary="Whether a model takes requests",
         dialect=TRITON,
         answer=Live,
+    ),
+    *[
+        Route(
+            method="POST",
+            path=f"/v2/models/{{model*}}{version}/infer",
+            act=unsupported(_NO_TENSORS),
+            summary="Refused: not supported",
+            dialect=TRITON,
+            any_content_type=True,
+        )
+        for version in ("", "/versions/{version}")
+    ],
+    Route(
+        method="GET",
+        path="/v2/models/{model*}/versions/{version}",
+        act=model,
+        summary="What a model is; it has one version",
+        dialect=TRITON,
+        answer=ModelMetadata,
     ),
     Route(
         method="GET",

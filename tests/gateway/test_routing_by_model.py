@@ -152,6 +152,19 @@ def test_triton_loads_unloads_and_tells_readiness(one_worker):
         assert [each["name"] for each in only] == ["scripted"]
 
 
+def test_a_model_of_triton_has_one_version_and_takes_no_tensors(one_worker):
+    with gate() as triton:
+        about = triton.get("/v2/models/first/versions/1").json()
+        assert about == triton.get("/v2/models/first").json()
+        for path in ("/v2/models/first/versions/2", "/v2/models/first/versions/2/ready"):
+            answer = triton.get(path)
+            assert (answer.status_code, "version 1 alone" in answer.json()["error"]) == (404, True)
+        for path in ("/v2/models/first/infer", "/v2/models/first/versions/1/infer"):
+            answer = triton.post(path, {"inputs": []})
+            assert answer.status_code == 400
+            assert answer.json()["error"].startswith("Tensors are not taken")
+
+
 def test_what_triton_may_not_do(one_worker):
     with gate(allow_models=("scripted:fail_load=model_gated",)) as triton:
         for path, body in (
@@ -181,6 +194,10 @@ def test_what_triton_may_not_do(one_worker):
         assert entry["state"] == "UNAVAILABLE"
         assert entry["reason"]
         assert one_worker.alive
+        triton.worker("first").stop()
+        models = triton.server.gateway.models
+        wait_until(lambda: not models.replicas, seconds=10, what="its end to be seen")
+        assert triton.get("/health").status_code == 503, "no request is served by a failed load"
 
 
 def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runtime_dir):
@@ -210,6 +227,8 @@ def test_a_model_given_at_the_start_is_loaded_again_after_it_was_let_go(runtime_
         models.keep(LOADABLE, 0.0)
         wait_until(lambda: not models.replicas, seconds=10, what="it to be let go")
         assert state(own, LOADABLE) == "UNAVAILABLE"
+        for path in ("/health", "/ping", "/v2/health/ready"):
+            assert own.get(path).status_code == 200, "who watches it keeps sending it requests"
         assert own.get("/v1/models").json()["data"][0]["id"] == LOADABLE
         assert own.get(f"/info?model={asked}").json()["model_id"] == LOADABLE
         assert models.replicas[NAME].keep == 3600
