@@ -263,9 +263,12 @@ class Models:
         found = [each for each in self.serving(model) if model in (each.name, each.model)]
         return found[0] if found and found[0].ready else await self.load(model)
 
-    def failures(self) -> dict[str, str]:
-        """Why the last load of a model failed, by model."""
-        return {model: error.message for model, error in self.loader.failed.items()}
+    def unloaded(self) -> dict[str, str]:
+        """Models that a request would have loaded; with why the last load failed where it did."""
+        there = {replica.model for replica in self.replicas.values()}
+        there |= {loading.config.model for loading in self.loader.loads.values()}
+        why = {model: error.message for model, error in self.loader.failed.items()}
+        return {model: why.get(model, "") for model in self.loadable if model not in there}
 
     def allowed(self, model: str) -> str:
         """The id of a model that clients may have loaded, else InvalidRequest."""

@@ -142,11 +142,9 @@ async def index(exchange: Exchange) -> None:
     running = {replica.model for replica in models.replicas.values()}
     loading = {each.config.model for each in models.loader.loads.values()}
     entries += [IndexEntry(name, VERSION, "LOADING", "") for name in sorted(loading - running)]
-    allowed = set(models.loadable) - running - loading
-    failed = models.failures()
     entries += [
-        IndexEntry(name, VERSION, "UNAVAILABLE", failed.get(name, "unloaded"))
-        for name in sorted(allowed)
+        IndexEntry(name, VERSION, "UNAVAILABLE", why or "unloaded")
+        for name, why in sorted(models.unloaded().items())
     ]
     exchange.answer([each for each in entries if not wanted.ready or each.state == "READY"])
 
