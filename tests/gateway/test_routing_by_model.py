@@ -322,8 +322,9 @@ def test_an_unload_goes_on_without_the_client_that_asked_for_it(one_worker):
         assert lazy.post(unload).status_code == 200
 
 
-def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):
-    with gate(allow_models=(LOADABLE,)) as lazy:
+@pytest.mark.parametrize("given", ["models", "allow_models"])
+def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker, given):
+    with gate(**{given: (LOADABLE,)}) as lazy:
         assert lazy.get(f"/info?model={LOADABLE}").status_code == 200
         unload = threading.Thread(
             target=lambda: lazy.post(f"/v2/repository/models/{LOADABLE}/unload")
