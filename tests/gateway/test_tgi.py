@@ -234,12 +234,6 @@ def test_no_token_is_told_as_json_that_the_clients_show(scripted):
     assert answer.json()["error"].startswith("A token is needed: send it as `Authorization: Bea")
 
 
-def test_another_method_is_told_in_words(scripted):
-    answer = scripted.get("/generate")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-    assert answer.json() == {"error": "Use POST here.", "error_type": "method"}
-
-
 def test_tokenize_says_where_each_token_is(scripted):
     found = scripted.post("/tokenize", {"inputs": "dö 🙂"}).json()
     assert found[0] == {"id": 257, "text": "", "start": 0, "stop": 0}
