@@ -53,9 +53,7 @@ def exit_code(error: LLMKernelError) -> int:
 
 def hint(error: LLMKernelError) -> str:
     """What to do next, in the words of a terminal; nothing where the message is all there is."""
-    # a port that is taken has nothing to do with workers and their logs, and the message says what to do
-    told = type(error) is InvalidRequest or "with --port" in error.message
-    outcome = None if told else TABLE.get(error.code)
+    outcome = None if type(error) is InvalidRequest else TABLE.get(error.code)
     return outcome.hint.replace("`%llm ", "`llmkernel ") if outcome else ""
 
 

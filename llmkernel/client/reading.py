@@ -161,11 +161,10 @@ class Reading:
         self._whole.clear()
         self.request.cancel()
 
-    async def leave(self) -> Generation:
-        """Cancel what is left, and say what came so far, with the worker's own count if it is quick."""
+    async def leave(self) -> None:
+        """Cancel what is left, and take in the worker's own count of it if it is quick."""
         self.close()
         await farewell([self.request], self._inbox, FAREWELL_SECONDS)
-        return self.request.generation
 
     async def _next(self) -> Delta | None:
         arrival = await self._inbox.get(self.request.left)

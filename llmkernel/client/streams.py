@@ -85,12 +85,8 @@ class AsyncStream(_Stream):
         return delta
 
     async def aclose(self) -> None:
-        """The same as close."""
-        self.close()
-
-    async def leave(self) -> Generation:
-        """Close it, and wait a moment for the worker to say how far it had come."""
-        return await self._reading.leave()
+        """Close it, and wait a moment for the worker to say how far it had come: `generation`."""
+        await self._reading.leave()
 
     async def __aenter__(self) -> Self:
         return self

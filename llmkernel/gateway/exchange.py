@@ -140,7 +140,8 @@ class Exchange:
             for stream in streams:
                 stream.close()
             for stream in streams:
-                self.record.add(await stream.leave())
+                await stream.aclose()
+                self.record.add(stream.generation)
             raise
         for stream in streams:
             self.record.add(stream.generation)

@@ -52,4 +52,9 @@ def audio(value: Any, field: str) -> None:
 
 def _refuse(feature: str, value: Any, field: str) -> None:
     if value is not None:
-        raise UnsupportedField(f"{_WHY[feature]}: leave {field} out.", field=field)
+        raise UnsupportedField(f"{_WHY[feature]}: leave {removable(field)} out.", field=field)
+
+
+def removable(field: str) -> str:
+    """What to leave out on account of a field: nothing can do without its type or its role."""
+    return field.removesuffix(".type").removesuffix(".role")

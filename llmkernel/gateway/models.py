@@ -13,7 +13,6 @@ from typing import Any
 
 from llmkernel import connection as files
 from llmkernel.client.background import Here
-from llmkernel.config import default_name
 from llmkernel.connection import Connection
 from llmkernel.errors import (
     EngineDied,
@@ -22,12 +21,13 @@ from llmkernel.errors import (
     NotReady,
     WorkerNotFound,
 )
+from llmkernel.gateway.loadable import Loadable
 from llmkernel.gateway.loading import Loader, OnProgress
 from llmkernel.gateway.lost import Lost, left_behind
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.replica import AGAIN_SECONDS, REPORT_SECONDS, Replica
 from llmkernel.gateway.settings import Settings
-from llmkernel.gateway.unknown import unknown_model, unknown_worker
+from llmkernel.gateway.unknown import did_you_mean, shown, unknown_model, unknown_worker
 
 ANY_MODEL = frozenset({"", "tgi", "dummy", "default"})
 """What clients send where they have no model in mind: TGI's own name, huggingface_hub's."""
@@ -43,6 +43,7 @@ class Models:
         self.replicas: dict[str, Replica] = {}
         """By the worker's name."""
         self.lost = Lost()
+        self.loadable = Loadable(settings.allow_models)
         self._home: Here | None = None
         self._order = itertools.count()
         self._own: set[str] = set()
@@ -139,6 +140,7 @@ class Models:
         if known is not None:
             self._forget(known)
         self.lost.forget(connection.name)
+        self.loadable.runs(connection.model)
         order = known.order if known is not None else next(self._order)
         replica = self.replicas[connection.name] = Replica(connection, order, self._place())
         if self._own_or_allowed(replica):
@@ -177,10 +179,16 @@ class Models:
             found = [each for each in present if each.model == first.model]
         return sorted(found, key=_by_readiness)
 
+    @property
+    def up(self) -> bool:
+        """Whether some model takes requests, or would be loaded for one."""
+        ready = any(replica.ready for replica in self.replicas.values())
+        return ready or any(model not in self.loader.failed for model in self.loadable)
+
     def names(self) -> list[str]:
         """Models that a request may name, those that would be loaded for it included."""
         running = [replica.model for replica in sorted(self.replicas.values(), key=_by_order)]
-        return list(dict.fromkeys([*running, *self._settings.allow_models]))
+        return list(dict.fromkeys([*running, *self.loadable]))
 
     @asynccontextmanager
     async def lease(
@@ -226,15 +234,17 @@ class Models:
         return await self._load_allowed(model or "")
 
     async def _load_allowed(self, model: str) -> Replica:
-        allowed = self._settings.allow_models
-        if model in ANY_MODEL and allowed:
-            return await self.load(allowed[0])
-        if model in allowed:
-            return await self.load(model)
+        first = next(iter(self.loadable), None) if model in ANY_MODEL else None
+        wanted = first or self.loadable.find(model)
+        if wanted is None:
+            raise self.absent(model)
+        return await self.load(wanted)
+
+    def absent(self, model: str) -> LLMKernelError:
+        """Why no worker serves a model: it died, or nobody here knows it."""
         default = model in ANY_MODEL and not self.replicas
-        if (error := self.lost.error(None if default else model)) is not None:
-            raise error
-        raise unknown_model(model, self.names(), self.replicas)
+        died = self.lost.error(None if default else model)
+        return died or unknown_model(model, self.names(), self.replicas)
 
     # Loading and letting go ------------------------------------------------------
 
@@ -253,17 +263,24 @@ class Models:
         found = [each for each in self.serving(model) if model in (each.name, each.model)]
         return found[0] if found and found[0].ready else await self.load(model)
 
-    def failures(self) -> dict[str, str]:
-        """Why the last load of a model failed, by model."""
-        return {model: error.message for model, error in self.loader.failed.items()}
+    def unloaded(self) -> dict[str, str]:
+        """Models that a request would have loaded; with why the last load failed where it did."""
+        there = {replica.model for replica in self.replicas.values()}
+        there |= {loading.config.model for loading in self.loader.loads.values()}
+        why = {model: error.message for model, error in self.loader.failed.items()}
+        return {model: why.get(model, "") for model in self.loadable if model not in there}
 
-    def allowed(self, model: str) -> None:
-        """Raise InvalidRequest for a model that the gateway's clients may not have loaded."""
-        if model not in self._settings.allow_models and not self.serving(model):
+    def allowed(self, model: str) -> str:
+        """The id of a model that clients may have loaded, else InvalidRequest."""
+        found = model if self.serving(model) else self.loadable.find(model)
+        if found is None:
+            hint = did_you_mean(model, self.names())
             raise InvalidRequest(
-                "The gateway may not load that model. Start it with --allow-model MODEL.",
+                f"The gateway may not load {shown(model)}.{hint} "
+                "What it may load is given to it as --allow-model MODEL.",
                 field="model",
             )
+        return found
 
     async def unload(self, model: str) -> None:
         """Stop the workers of a model once their work is done. Raises WorkerNotFound.
@@ -273,10 +290,11 @@ class Models:
         """
         found = [each for each in self.replicas.values() if model in (each.name, each.model)]
         if not found:
-            raise WorkerNotFound("That model does not run here.", field="model")
+            raise unknown_model(model, self.names(), self.replicas)
         if not all(self._own_or_allowed(replica) for replica in found):
             raise InvalidRequest(
-                "Its worker was not started by this gateway. End it with `llmkernel stop`.",
+                f"The worker of {shown(model)} was not started by this gateway. "
+                "End it with `llmkernel stop`.",
                 field="model",
             )
         await asyncio.gather(*(asyncio.shield(self._stop(replica)) for replica in found))
@@ -304,6 +322,7 @@ class Models:
         task = self._stopping.get(replica)
         if task is None:
             replica.leaving = True
+            self.loadable.release(replica.model)
             replica.gone.clear()
             task = self._stopping[replica] = asyncio.create_task(self._end(replica))
             task.add_done_callback(partial(self._stopped, replica))
@@ -321,6 +340,7 @@ class Models:
             await replica.client.stop()
         except BaseException:
             replica.leaving = False  # it is still there: serve it, and try again later
+            self.loadable.runs(replica.model)
             raise
         finally:
             replica.gone.set()
@@ -372,8 +392,3 @@ def _by_readiness(replica: Replica) -> tuple[bool, tuple[float, int]]:
 
 def _by_order(replica: Replica) -> int:
     return replica.order
-
-
-def worker_name(model: str) -> str:
-    """The name that a worker of this model gets."""
-    return default_name(model)

@@ -47,6 +47,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus]
     loading: dict[str, str]
     """Workers on their way up, and how far they are."""
+    unloaded: dict[str, str]
+    """Models that a request would have loaded; with why the last load failed where it did."""
     in_flight: int
     most_in_flight: int
     requests: list[Past]
@@ -98,6 +100,7 @@ def overview(exchange: Exchange) -> Status:
             name: loading.progress.stage if loading.progress else "starting"
             for name, loading in gateway.models.loader.loads.items()
         },
+        unloaded=gateway.models.unloaded(),
         in_flight=gateway.permits.taken,
         most_in_flight=gateway.permits.most,
         requests=list(gateway.recent.requests),

@@ -13,9 +13,12 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Failure
 from llmkernel.gateway.replica import Replica
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unknown import shown
+from llmkernel.gateway.unsupported import unsupported
 
 VERSION = "1"
 """Models have one version here, as Triton counts them."""
+_NO_TENSORS = "Tensors are not taken: POST /generate, or a route of OpenAI's API, takes text."
 
 
 class TritonError(msgspec.Struct, frozen=True):
@@ -105,11 +108,8 @@ async def live(exchange: Exchange) -> None:
 
 
 async def ready(exchange: Exchange) -> None:
-    """200 while at least one model takes requests and the gateway is not stopping, else 503."""
-    models = exchange.gateway.models
-    up = (
-        any(each.ready for each in models.replicas.values()) and not exchange.gateway.permits.closed
-    )
+    """200 while some model takes requests or would be loaded for one, 503 also in a stop."""
+    up = exchange.gateway.models.up and not exchange.gateway.permits.closed
     exchange.answer(Live(up), 200 if up else 503)
 
 
@@ -142,11 +142,9 @@ async def index(exchange: Exchange) -> None:
     running = {replica.model for replica in models.replicas.values()}
     loading = {each.config.model for each in models.loader.loads.values()}
     entries += [IndexEntry(name, VERSION, "LOADING", "") for name in sorted(loading - running)]
-    allowed = set(exchange.gateway.settings.allow_models) - running - loading
-    failed = models.failures()
     entries += [
-        IndexEntry(name, VERSION, "UNAVAILABLE", failed.get(name, "unloaded"))
-        for name in sorted(allowed)
+        IndexEntry(name, VERSION, "UNAVAILABLE", why or "unloaded")
+        for name, why in sorted(models.unloaded().items())
     ]
     exchange.answer([each for each in entries if not wanted.ready or each.state == "READY"])
 
@@ -154,9 +152,8 @@ async def index(exchange: Exchange) -> None:
 async def load(exchange: Exchange) -> None:
     """Start a model of the allow-list, and wait until it is ready."""
     _no_settings(exchange.read(LoadRequest) if exchange.body else LoadRequest())
-    name = exchange.path["model"]
-    exchange.gateway.models.allowed(name)
-    await exchange.gateway.models.load_named(name)
+    models = exchange.gateway.models
+    await models.load_named(models.allowed(exchange.path["model"]))
     exchange.reply(Reply(200, b""))
 
 
@@ -176,12 +173,13 @@ def _entry(replica: Replica) -> IndexEntry:
 
 
 def _find(exchange: Exchange) -> list[Replica]:
-    name = exchange.path["model"]
-    found = [
-        each for each in exchange.gateway.models.serving(name) if name in (each.name, each.model)
-    ]
+    models, name = exchange.gateway.models, exchange.path["model"]
+    version = exchange.path.get("version", VERSION)
+    if version != VERSION:
+        raise WorkerNotFound(f"Models have version {VERSION} alone here, not {shown(version)}.")
+    found = [each for each in models.serving(name) if name in (each.name, each.model)]
     if not found:
-        raise WorkerNotFound("That model does not run here.", field="model")
+        raise models.absent(name)
     return found
 
 
@@ -214,7 +212,7 @@ ROUTES = [
         method="GET",
         path="/v2/health/ready",
         act=ready,
-        summary="Whether some model takes requests",
+        summary="Whether some model takes requests, or would be loaded for one",
         dialect=TRITON,
         answer=Live,
     ),
@@ -261,6 +259,25 @@ ROUTES = [
         summary="Whether a model takes requests",
         dialect=TRITON,
         answer=Live,
+    ),
+    *[
+        Route(
+            method="POST",
+            path=f"/v2/models/{{model*}}{version}/infer",
+            act=unsupported(_NO_TENSORS),
+            summary="Refused: not supported",
+            dialect=TRITON,
+            any_content_type=True,
+        )
+        for version in ("", "/versions/{version}")
+    ],
+    Route(
+        method="GET",
+        path="/v2/models/{model*}/versions/{version}",
+        act=model,
+        summary="What a model is; it has one version",
+        dialect=TRITON,
+        answer=ModelMetadata,
     ),
     Route(
         method="GET",

@@ -15,7 +15,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from llmkernel import collector
-from llmkernel.errors import ConnectionProblem
+from llmkernel.errors import InvalidRequest
 from llmkernel.gateway.credentials import Token, find_token
 from llmkernel.gateway.gateway import Gateway
 from llmkernel.gateway.handler import OwnServing, Serving
@@ -163,11 +163,11 @@ def _bind(settings: Settings) -> list[socket.socket]:
         return bind_sockets(settings.port, settings.host)
     except OSError as error:
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            raise ConnectionProblem(
+            raise InvalidRequest(
                 f"The address {settings.host!r} cannot be used ({error.strerror}). Give one of "
                 "this machine with --host, or 0.0.0.0 for all of them."
             ) from None
-        raise ConnectionProblem(
+        raise InvalidRequest(
             f"Port {settings.port} cannot be used ({error.strerror}). Choose another with --port, "
             "or 0 for any free one."
         ) from None

@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 import time
+from contextlib import aclosing
 from types import ModuleType
 
 import pytest
@@ -72,6 +73,20 @@ def test_one_client_serves_several_loops(llm):
     for thread in threads:
         thread.join(10)
     assert answers == [llm.generate("hello", **GREEDY).text] * 4
+
+
+def test_an_answer_that_was_closed_early_has_the_workers_own_count(endless):
+    async def main():
+        async with aclosing(endless.aio.stream("hello", max_tokens=10_000)) as stream:
+            await anext(stream)
+        return stream.generation
+
+    answer = asyncio.run(main())
+    assert answer.finish_reason == "cancelled"
+    assert answer.usage.completion_tokens >= len(answer.token_ids) > 0
+    assert answer.usage.prompt_tokens > 0
+    assert answer.timings.decode > 0
+    idle(endless)
 
 
 def test_a_cancelled_task_cancels_its_request_and_keeps_what_there_is(endless):

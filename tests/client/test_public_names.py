@@ -78,4 +78,4 @@ def test_both_faces_have_the_same_signatures(name):
 
 
 def test_both_streams_have_the_same_names():
-    assert set(surface(Stream)) == set(surface(AsyncStream)) - {"aclose", "leave"}
+    assert set(surface(Stream)) == set(surface(AsyncStream)) - {"aclose"}

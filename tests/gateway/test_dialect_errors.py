@@ -177,3 +177,9 @@ def test_a_bad_token_id_names_its_field(scripted, prompt):
     tokens = prompt if isinstance(prompt[0], int) else prompt[1]
     error = scripted.post("/detokenize", {"tokens": tokens}).json()["error"]
     assert error["param"] == "tokens"
+
+
+def test_another_method_is_told_in_words(scripted):
+    answer = scripted.get("/generate")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert answer.json() == {"error": "Use POST here.", "error_type": "method"}

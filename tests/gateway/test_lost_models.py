@@ -29,6 +29,15 @@ def kill(worker: Connection) -> None:
     wait_until(lambda: not worker.alive, seconds=5, what="its end")
 
 
+DESCRIBING = {
+    "/v1/messages/count_tokens": {"messages": TURNS},
+    "/chat_tokenize": {"messages": TURNS},
+    "/detokenize": {"tokens": [1]},
+    "/apply-template": {"messages": TURNS},
+    "/api/show": {},
+}
+
+
 def ask(to: Gate, path: str = "/v1/chat/completions", model: str = "mortal"):
     return to.post(path, ASKING[path] | {"model": model})
 
@@ -63,6 +72,21 @@ def test_a_worker_that_died_is_503_in_every_dialect(mortal, other):
         assert (answer.status_code, answer.json()["error_type"]) == (503, "healthcheck")
         assert ask(both, model="scripted:eos_after=3").status_code == 503, "by its model"
         assert ask(both, "/api/chat", model="mortal:latest").status_code == 503
+
+
+def test_whoever_asks_what_a_dead_worker_is_hears_the_same(mortal, other):
+    with gate() as both:
+        assert ask(both).status_code == 200
+        kill(mortal)
+        answers = {
+            path: both.post(path, body | {"model": "mortal"}) for path, body in DESCRIBING.items()
+        }
+        for path in ("/v1/models/mortal", "/v2/models/mortal", "/v2/models/mortal/ready"):
+            answers[path] = both.get(path)
+        for path, answer in answers.items():
+            anthropic = path.startswith("/v1/messages")
+            assert answer.status_code == (529 if anthropic else 503), path
+            assert "'mortal' has died" in answer.text, path
 
 
 def test_the_only_worker_that_died_is_503_for_who_names_none(mortal):

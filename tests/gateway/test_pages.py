@@ -70,6 +70,7 @@ def test_a_browser_shows_workers_and_requests(scripted, page):
     page.goto(scripted.url + "/")
     page.wait_for_selector("section.card")
     assert page.inner_text("h3") == "scripted"
+    assert not page.query_selector("#workers p.empty")
     assert "2048 tokens" in page.inner_text("section.card")
     assert page.inner_text("#requests tr td:nth-child(6)") == "7"
     assert "secret" not in page.content()
@@ -78,3 +79,14 @@ def test_a_browser_shows_workers_and_requests(scripted, page):
     page.click("summary:has-text('/generate_stream')")
     assert page.is_visible("text=max_new_tokens >> nth=0") or page.is_visible("details[open]")
     assert page.problems == []
+
+
+def test_a_browser_shows_models_that_a_request_would_load(open_gate, scripted, page):
+    gate = open_gate(allow_models=("scripted:load_ms=1", "scripted:fail_load=model_gated"))
+    gate.post("/v2/repository/models/scripted:fail_load=model_gated/load")
+    page.goto(gate.url + "/")
+    page.wait_for_selector("section.card")
+    idle, failed = page.locator("#workers p.empty").all_inner_texts()
+    assert idle == "scripted:load_ms=1 is loaded by the next request for it."
+    assert failed.startswith("scripted:fail_load=model_gated is loaded by the next request for it.")
+    assert "Its last load failed: " in failed

@@ -152,6 +152,19 @@ def test_triton_loads_unloads_and_tells_readiness(one_worker):
         assert [each["name"] for each in only] == ["scripted"]
 
 
+def test_a_model_of_triton_has_one_version_and_takes_no_tensors(one_worker):
+    with gate() as triton:
+        about = triton.get("/v2/models/first/versions/1").json()
+        assert about == triton.get("/v2/models/first").json()
+        for path in ("/v2/models/first/versions/2", "/v2/models/first/versions/2/ready"):
+            answer = triton.get(path)
+            assert (answer.status_code, "version 1 alone" in answer.json()["error"]) == (404, True)
+        for path in ("/v2/models/first/infer", "/v2/models/first/versions/1/infer"):
+            answer = triton.post(path, {"inputs": []})
+            assert answer.status_code == 400
+            assert answer.json()["error"].startswith("Tensors are not taken")
+
+
 def test_what_triton_may_not_do(one_worker):
     with gate(allow_models=("scripted:fail_load=model_gated",)) as triton:
         for path, body in (
@@ -162,7 +175,17 @@ def test_what_triton_may_not_do(one_worker):
             answer = triton.post(path, body)
             assert answer.status_code == 400
             assert set(answer.json()) == {"error"}
-        assert triton.post("/v2/repository/models/unknown/unload").status_code == 404
+            if path.endswith("load") and not body:
+                assert repr(path.split("/models/")[1].rpartition("/")[0]) in answer.json()["error"]
+        for method, path in (
+            ("POST", "/v2/repository/models/frist/unload"),
+            ("GET", "/v2/models/frist"),
+            ("GET", "/v2/models/frist/ready"),
+        ):
+            answer = triton.http.request(method, path)
+            assert answer.status_code == 404
+            said = answer.json()["error"]
+            assert said.startswith("The model 'frist' does not run here. Did you mean 'first'?")
         failed = "scripted:fail_load=model_gated"
         assert triton.post(f"/v2/repository/models/{failed}/load").status_code == 403
         (entry,) = (
@@ -171,6 +194,10 @@ def test_what_triton_may_not_do(one_worker):
         assert entry["state"] == "UNAVAILABLE"
         assert entry["reason"]
         assert one_worker.alive
+        triton.worker("first").stop()
+        models = triton.server.gateway.models
+        wait_until(lambda: not models.replicas, seconds=10, what="its end to be seen")
+        assert triton.get("/health").status_code == 503, "no request is served by a failed load"
 
 
 def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runtime_dir):
@@ -191,6 +218,33 @@ def test_an_idle_model_is_let_go_and_never_with_work_in_flight(one_worker, runti
         wait_until(lambda: name not in models.replicas, seconds=10, what="it to be let go")
         assert one_worker.alive, "others are not its to stop"
     assert lazy.server.gateway.models.replicas == {}
+
+
+@pytest.mark.parametrize("asked", [LOADABLE, NAME, ""])
+def test_a_model_given_at_the_start_is_loaded_again_after_it_was_let_go(runtime_dir, asked):
+    with gate((LOADABLE,), unload_after=3600) as own:
+        models = own.server.gateway.models
+        models.keep(LOADABLE, 0.0)
+        wait_until(lambda: not models.replicas, seconds=10, what="it to be let go")
+        assert state(own, LOADABLE) == "UNAVAILABLE"
+        for path in ("/health", "/ping", "/v2/health/ready"):
+            assert own.get(path).status_code == 200, "who watches it keeps sending it requests"
+        assert own.get("/v1/models").json()["data"][0]["id"] == LOADABLE
+        assert own.get(f"/info?model={asked}").json()["model_id"] == LOADABLE
+        assert models.replicas[NAME].keep == 3600
+        own.post(f"/v2/repository/models/{LOADABLE}/unload")
+
+
+def test_what_triton_unloads_it_may_load_again(one_worker):
+    with gate((LOADABLE,)) as triton:
+        for name in (LOADABLE, NAME):
+            for step in ("unload", "load"):
+                path = f"/v2/repository/models/{name}/{step}"
+                assert triton.post(path).status_code == 200, path
+        triton.worker(NAME).stop()
+        wait_until(lambda: state(triton, LOADABLE) == "absent", seconds=10, what="its end")
+        refused = triton.get(f"/info?model={LOADABLE}")
+        assert refused.status_code == 404, "who stopped it was not the gateway"
 
 
 def test_a_worker_that_took_over_a_name_is_not_the_gateways(one_worker, start_worker):
@@ -268,8 +322,9 @@ def test_an_unload_goes_on_without_the_client_that_asked_for_it(one_worker):
         assert lazy.post(unload).status_code == 200
 
 
-def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker):
-    with gate(allow_models=(LOADABLE,)) as lazy:
+@pytest.mark.parametrize("given", ["models", "allow_models"])
+def test_a_request_that_meets_an_unload_waits_and_has_it_loaded_again(one_worker, given):
+    with gate(**{given: (LOADABLE,)}) as lazy:
         assert lazy.get(f"/info?model={LOADABLE}").status_code == 200
         unload = threading.Thread(
             target=lambda: lazy.post(f"/v2/repository/models/{LOADABLE}/unload")

@@ -14,7 +14,6 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.models import Models
 from llmkernel.gateway.ollama.names import named, plain
 from llmkernel.gateway.replica import Replica
-from llmkernel.gateway.unknown import unknown_model
 from llmkernel.protocol import ModelInfo
 
 _EPOCH = datetime.fromtimestamp(0, UTC).isoformat()
@@ -162,7 +161,7 @@ def _known(models: Models, given: str) -> str:
     """The name of a model that may be named. Raises WorkerNotFound."""
     name = plain(models, given)
     if name not in models.names() and not models.serving(name):
-        raise unknown_model(given, models.names(), models.replicas)
+        raise models.absent(name)
     return name
 
 

@@ -51,8 +51,7 @@ async def pull(exchange: Exchange) -> None:
     if request.insecure:
         raise UnsupportedField("insecure is not supported: the hub is asked as it is set up.")
     models = exchange.gateway.models
-    name = plain(models, named(request.model, request.name))
-    models.allowed(name)
+    name = models.allowed(plain(models, named(request.model, request.name)))
     there = bool(models.serving(name))
     out = exchange.stream(NDJSON) if request.stream is not False else None
     if not there:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from llmkernel.client import AsyncClient
+from llmkernel.client.streams import AsyncStream
+from llmkernel.gateway import times
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.openai import chat_answer, chat_request
 from llmkernel.gateway.openai.chat_request import ChatRequest
 from llmkernel.gateway.openai.chat_stream import ChatStream
+from llmkernel.gateway.outflow import Outflow
 from llmkernel.gateway.terms import client_for
-from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.naming import new_head
 
 
@@ -23,15 +24,20 @@ async def complete_chat(exchange: Exchange) -> None:
             client = client_for(exchange, replica, request.cache_salt)
             if request.stream:
                 usage = chat_request.wants_usage(request)
-                await _stream(exchange, ask, client, ChatStream(head, include_usage=usage))
+                out = exchange.stream()
+                out.headers(times.begun(replica, ask.characters))
+                await _stream(
+                    exchange, out, ask.stream(client), ChatStream(head, include_usage=usage)
+                )
                 return
             generation = await exchange.counted(ask.whole(client))
-    exchange.answer(chat_answer.answer(head, generation))
+            more = times.ended(exchange.record, replica, ask.characters)
+    exchange.answer(chat_answer.answer(head, generation), headers=more)
 
 
-async def _stream(exchange: Exchange, ask: Ask, client: AsyncClient, chunks: ChatStream) -> None:
-    out = exchange.stream()
-    deltas = ask.stream(client)
+async def _stream(
+    exchange: Exchange, out: Outflow, deltas: AsyncStream, chunks: ChatStream
+) -> None:
     async with exchange.reading(deltas):
         async for delta in deltas:
             for chunk in chunks.delta(delta):

@@ -6,10 +6,12 @@ from contextlib import aclosing
 from functools import partial
 
 from llmkernel.client import AsyncClient
+from llmkernel.gateway import times
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.openai import completion_answer, completion_request
 from llmkernel.gateway.openai.completion_request import CompletionRequest
 from llmkernel.gateway.openai.completion_stream import CompletionStream
+from llmkernel.gateway.replica import Replica
 from llmkernel.gateway.terms import client_for
 from llmkernel.gateway.translation.ask import Ask
 from llmkernel.gateway.translation.merging import merged, together
@@ -24,8 +26,7 @@ async def complete(exchange: Exchange) -> None:
     with exchange.permits(sum(ask.params.width for ask in asks), _several(request)):
         async with exchange.lease(request.model) as replica:
             answer = _stream if request.stream else _whole
-            client = client_for(exchange, replica, request.cache_salt)
-            await answer(exchange, request, asks, client, new_head("cmpl-", replica.model))
+            await answer(exchange, request, asks, replica, new_head("cmpl-", replica.model))
 
 
 def _several(request: CompletionRequest) -> str:
@@ -36,20 +37,24 @@ def _several(request: CompletionRequest) -> str:
 
 
 async def _whole(
-    exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
+    exchange: Exchange, request: CompletionRequest, asks: list[Ask], replica: Replica, head: Head
 ) -> None:
+    client = client_for(exchange, replica, request.cache_salt)
     generations = await together(exchange.counted(ask.whole(client)) for ask in asks)
     echoes = await _echoes(asks, client) if request.echo else None
-    exchange.answer(completion_answer.answer(head, generations, echoes))
+    more = times.ended(exchange.record, replica, _characters(asks))
+    exchange.answer(completion_answer.answer(head, generations, echoes), headers=more)
 
 
 async def _stream(
-    exchange: Exchange, request: CompletionRequest, asks: list[Ask], client: AsyncClient, head: Head
+    exchange: Exchange, request: CompletionRequest, asks: list[Ask], replica: Replica, head: Head
 ) -> None:
+    client = client_for(exchange, replica, request.cache_salt)
     usage = completion_request.wants_usage(request)
     chunks = CompletionStream(head, asks[0].params.n, include_usage=usage)
     echoes = chunks.echo(await _echoes(asks, client)) if request.echo else []
     out = exchange.stream()
+    out.headers(times.begun(replica, _characters(asks)))
     streams = [ask.stream(client) for ask in asks]
     async with exchange.reading(*streams), aclosing(merged(streams)) as deltas:
         async for number, delta in deltas:
@@ -60,6 +65,10 @@ async def _stream(
     for chunk in [*echoes, *chunks.end(generations)]:
         await out.event(chunk)
     await out.done()
+
+
+def _characters(asks: list[Ask]) -> int:
+    return sum(ask.characters for ask in asks)
 
 
 async def _echoes(asks: list[Ask], client: AsyncClient) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Literal
 import msgspec
 
 from llmkernel.gateway.exchange import Exchange
-from llmkernel.gateway.unknown import unknown_model
 
 
 class Model(msgspec.Struct):
@@ -38,7 +37,7 @@ async def retrieve_model(exchange: Exchange) -> None:
     serving = models.serving(asked)  # also for a name such as "tgi", which requests may have
     found = serving[0].model if serving else asked
     if found not in models.names():
-        raise unknown_model(asked, models.names(), models.replicas)
+        raise models.absent(asked)
     exchange.answer(_model(found))
 
 

@@ -95,6 +95,7 @@ function show(status) {
   byId("flight").textContent = `${status.in_flight} of ${status.most_in_flight} requests in flight`;
   const cards = status.workers.map(workerCard);
   for (const [name, stage] of Object.entries(status.loading)) cards.push(make("section", "card warn", `${name} is loading: ${stage}`));
+  for (const [name, why] of Object.entries(status.unloaded)) cards.push(make("p", "empty", `${name} is loaded by the next request for it. ${why && `Its last load failed: ${why}`}`));
   byId("workers").replaceChildren(...(cards.length ? cards : [make("p", "empty", "No worker runs.")]));
   byId("requests").replaceChildren(...status.requests.map(requestRow));
   byId("none").hidden = status.requests.length > 0;

@@ -13,19 +13,16 @@ _PLAIN = {
     "too_large": "Failed to buffer the request body: length limit exceeded. ",
 }
 """What is wrong with a body is told as text: its router leaves that to its HTTP library."""
-_EMPTY = ("not_found", "method")
 _VALIDATION = ("invalid_request", "unsupported_field", "prompt_too_long")
 
 
 class TGIDialect:
-    """`{"error", "error_type"}`, and texts or nothing where its HTTP library answers."""
+    """`{"error", "error_type"}`, and texts where its HTTP library answers for a body."""
 
     name = "tgi"
 
     def reply(self, failure: Failure) -> Reply:
         """The answer for a failure."""
-        if failure.code in _EMPTY:
-            return Reply(failure.status, b"", "text/plain; charset=utf-8", failure.headers)
         if failure.code == "unauthorized":
             # with an error_type huggingface_hub would not say that it was a 401
             return Reply(

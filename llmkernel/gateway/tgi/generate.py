@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 
 from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest, LLMKernelError
+from llmkernel.gateway import times
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import failure_of
-from llmkernel.gateway.tgi import headers
 from llmkernel.gateway.tgi.answers import reason, response
 from llmkernel.gateway.tgi.dialect import TGI
 from llmkernel.gateway.tgi.ready import Ready, prepared
@@ -53,7 +53,7 @@ async def whole(
             answer = await exchange.counted(_answer(exchange, ready))
         exchange.record.max_new_tokens = ready.most(answer.usage.prompt_tokens)
         body = await response(answer, ready.plan, ready.inputs, ready.specials)
-        return body, headers.timings(exchange.record, ready.replica, ready.inputs, answer)
+        return body, times.ended(exchange.record, ready.replica, len(ready.inputs))
 
 
 async def _answer(exchange: Exchange, ready: Ready) -> Generation:
@@ -103,7 +103,7 @@ async def _or_told(exchange: Exchange, work: Awaitable[Ready]) -> Ready | None:
 
 async def _events(exchange: Exchange, ready: Ready) -> None:
     out = exchange.stream()
-    out.headers(headers.stream(ready.replica, ready.inputs))
+    out.headers(times.begun(ready.replica, len(ready.inputs)))
     streaming = Streaming(ready.plan, ready.inputs)
     deltas = ready.stream()
     async with exchange.reading(deltas):

@@ -21,6 +21,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
     """Go on inside the last turn, which is the assistant's."""
 
+    @property
+    def characters(self) -> int:
+        """How long the text is that was asked; 0 where it came as token ids."""
+        if self.messages is None:
+            return len(self.prompt) if isinstance(self.prompt, str) else 0
+        return sum(len(turn.content) for turn in self.messages)
+
     async def whole(self, client: AsyncClient) -> Generation:
         """The whole answer."""
         if self.messages is None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmkernel.errors import UnsupportedField
+from llmkernel.gateway.features import removable
 
 Feature = Callable[[Any, str], None]
 """Refuses a value, given the name of its field."""
@@ -30,7 +31,8 @@ def beyond(what: str) -> Feature:
     def refuse_it(value: Any, field: str) -> None:
         if value is not None:
             raise UnsupportedField(
-                f"{field} is not supported: it asks for {what}. Leave it out.", field=field
+                f"{removable(field)} is not supported: it asks for {what}. Leave it out.",
+                field=field,
             )
 
     return refuse_it

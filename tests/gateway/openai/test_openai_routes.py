@@ -338,3 +338,30 @@ def taken_by(llm, fields):
     except InvalidRequest:
         return False
     return True
+
+
+TURNS = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "h"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "prompts", "characters"),
+    [
+        (CHAT, {"messages": TURNS}, 1, 6),
+        (COMPLETIONS, {"prompt": ["ab", "cde"]}, 2, 5),
+        (COMPLETIONS, {"prompt": [5, 6]}, 1, 0),
+    ],
+)
+def test_headers_tell_the_times_as_on_tgis_routes(scripted, path, body, prompts, characters):
+    body = body | {"max_tokens": 3}
+    answer = scripted.post(path, body)
+    numbers = ("total-time", "validation-time", "queue-time", "inference-time", "time-per-token")
+    assert all(answer.headers[f"x-{name}"].isdecimal() for name in numbers)
+    assert float(answer.headers["x-compute-time"]) > 0
+    usage = answer.json()["usage"]
+    assert usage["completion_tokens"] == 3 * prompts
+    assert answer.headers["x-generated-tokens"] == str(usage["completion_tokens"])
+    assert answer.headers["x-prompt-tokens"] == str(usage["prompt_tokens"])
+    with scripted.http.stream("POST", path, json=body | {"stream": True}) as streamed:
+        for headers in (answer.headers, streamed.headers):
+            assert headers["x-compute-type"] == "1-cpu"
+            assert headers["x-compute-characters"] == str(characters)
