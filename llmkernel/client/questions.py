@@ -110,17 +110,21 @@ def token_ids(values: Iterable[int], field: str = "token_ids") -> list[int]:
     return ids
 
 
-def text_question(text: str | Messages, *, add_special_tokens: bool = True) -> protocol.Tokenize:
+def text_question(
+    text: str | Messages, *, add_special_tokens: bool = True, texts: bool = True
+) -> protocol.Tokenize:
     """The question for the tokens of a text or a conversation. Raises InvalidRequest."""
     if isinstance(text, str):
         checked = _text("The text", text)
-        return protocol.Tokenize(id=0, text=checked, add_special_tokens=add_special_tokens)
+        return protocol.Tokenize(
+            id=0, text=checked, add_special_tokens=add_special_tokens, texts=texts
+        )
     if isinstance(text, (bytes, Mapping)) or not isinstance(text, Iterable):
         raise _no_text(type(text).__name__)
     messages = list(text)
     if messages and not isinstance(messages[0], _TURNS):
         raise _no_text(f"{type(text).__name__} of {type(messages[0]).__name__}")
-    return protocol.Tokenize(id=0, messages=turns(messages))
+    return protocol.Tokenize(id=0, messages=turns(messages), texts=texts)
 
 
 def _no_text(what: str) -> InvalidRequest:
