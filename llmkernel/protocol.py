@@ -150,6 +150,8 @@ class Tokenize(_Message, frozen=True):
     text: str = ""
     messages: list[ChatMessage] | None = None
     add_special_tokens: bool = True
+    texts: bool = True
+    """Send the text of each token as well; an older worker always does."""
 
 
 class Detokenize(_Message, frozen=True):
@@ -289,7 +291,7 @@ class Failed(_Message, frozen=True):
 
 
 class Tokens(_Message, frozen=True):
-    """Answer to Tokenize. `texts` has the text of each token."""
+    """Answer to Tokenize. `texts` has the text of each token, where they were asked for."""
 
     id: int
     token_ids: list[int]

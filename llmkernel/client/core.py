@@ -176,16 +176,21 @@ class Core:
 
     async def tokenize(self, text: str | Messages, *, add_special_tokens: bool) -> list[int]:
         """The token ids of a text or a conversation."""
-        return (await self.tokens(text, add_special_tokens)).token_ids
+        return (await self.tokens(text, add_special_tokens, texts=False)).token_ids
 
     async def pieces(self, text: str | Messages, *, add_special_tokens: bool) -> list[Piece]:
         """The tokens of a text or a conversation, each with its text."""
         tokens = await self.tokens(text, add_special_tokens)
         return [Piece(*pair) for pair in zip(tokens.token_ids, tokens.texts, strict=True)]
 
-    async def tokens(self, text: str | Messages, add_special_tokens: bool) -> protocol.Tokens:
-        """The worker's own answer: ids and texts beside each other, however many there are."""
-        question = questions.text_question(text, add_special_tokens=add_special_tokens)
+    async def tokens(
+        self, text: str | Messages, add_special_tokens: bool, *, texts: bool = True
+    ) -> protocol.Tokens:
+        """The worker's own answer: ids beside each other, and with `texts` the text of each.
+
+        Texts are most of a long answer, and what it takes to read it holds up the loop.
+        """
+        question = questions.text_question(text, add_special_tokens=add_special_tokens, texts=texts)
         return await self.ask(question, protocol.Tokens, TEXT_SECONDS)
 
     async def detokenize(self, token_ids: Iterable[int], *, skip_special_tokens: bool) -> str:

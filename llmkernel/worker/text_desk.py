@@ -65,7 +65,7 @@ class TextDesk:
             text = tokenizer.decode(question.token_ids, question.skip_special_tokens)
             return protocol.Text(id=question.id, text=text)
         ids = list(admission.encode(question, tokenizer))
-        texts = [tokenizer.token_text(token_id) for token_id in ids]
+        texts = [tokenizer.token_text(token_id) for token_id in ids] if question.texts else []
         return protocol.Tokens(id=question.id, token_ids=ids, texts=texts)
 
     def _done(self, peer: Peer, request_id: int, work: asyncio.Future[Reply]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import llmkernel
+from llmkernel.client import questions
 from llmkernel.errors import (
     InvalidRequest,
     PromptTooLong,
@@ -272,3 +273,18 @@ def test_connect_without_a_worker_says_so(runtime_dir):
 def test_a_timeout_without_end_is_none(llm, timeout):
     assert llm.generate("x", max_tokens=2, timeout=timeout).token_ids
     assert llm.map(["x"], max_tokens=2, timeout=timeout, progress=False)[0].token_ids
+
+
+class Odd(int):
+    """A number that is no plain int."""
+
+
+def test_token_ids_are_plain_numbers_in_a_list_of_their_own():
+    given = [1, 2, 3]
+    assert questions.token_ids(given) == given
+    assert questions.token_ids(given) is not given
+    for odd in ([Odd(4)], (4,), np.array([4]), [np.int64(4)]):
+        assert list(map(type, questions.token_ids(odd))) == [int]
+    for bad in ([True], [1.0], [-1], [2**31], [10**30], ["a"]):
+        with pytest.raises(InvalidRequest):
+            questions.token_ids(bad)

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from llmkernel import protocol
 from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.tgi.tokens import places
 
@@ -43,6 +44,27 @@ def test_the_tokens_of_a_long_text_come_in_portions(scripted, pause):
     assert answer.count(b'"id":') == len(TEXT) + 1
     assert answer[:1] + answer[-1:] == b"[]"
     assert held < LONGEST
+
+
+CONVERSATION = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages/count_tokens", {"model": "scripted", **CONVERSATION}),
+        ("/v1/responses/input_tokens", {"model": "scripted", "input": "hello"}),
+        ("/apply-template", CONVERSATION),
+    ],
+)
+def test_where_ids_are_enough_no_texts_are_sent(scripted, monkeypatch, path, body):
+    """They are most of the worker's answer, which the loop has to read in one go."""
+    read, seen = protocol.decode_worker, []
+    monkeypatch.setattr(protocol, "decode_worker", lambda data: seen.append(read(data)) or seen[-1])
+    assert scripted.post(path, body).status_code == 200
+    tokens = [message for message in seen if isinstance(message, protocol.Tokens)]
+    assert tokens
+    assert all(each.token_ids and not each.texts for each in tokens)
 
 
 def test_a_long_conversation_is_read_apart(scripted):

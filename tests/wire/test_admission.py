@@ -209,6 +209,9 @@ def test_tokenize_and_detokenize(client):
     tokens = client.receive()
     assert bytes(tokens.token_ids).decode() == "añ"
     assert len(tokens.texts) == 3
+    client.send(protocol.Tokenize(id=5, text="añ", add_special_tokens=False, texts=False))
+    bare = client.receive()
+    assert (bare.token_ids, bare.texts) == (tokens.token_ids, [])
     client.send(protocol.Detokenize(id=2, token_ids=tokens.token_ids))
     assert client.receive().text == "añ"
     client.send(protocol.Detokenize(id=3, token_ids=[5000]))
