@@ -28,5 +28,8 @@ def test_an_edit_of_a_turn_that_the_other_view_deletes_is_still_there(book):
     other.questions.first.get_by_role("button", name="Delete with all that follows").click()
     one.until(lambda: "deleted" in one.root.locator(".llmk-edit-actions").inner_text())
     assert one.root.locator(".llmk-edit").input_value() == "words that took long"
+    save = one.root.get_by_role("button", name="Save only", exact=True)
+    assert save.is_disabled()
+    assert float(save.evaluate("each => getComputedStyle(each).opacity")) < 0.6, "and looks so"
     one.root.get_by_role("button", name="Cancel", exact=True).click()
     one.until(lambda: one.root.locator(".llmk-edit").count() == 0)

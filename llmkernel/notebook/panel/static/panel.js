@@ -68,9 +68,10 @@ https://github.com/highlightjs/highlight.js/issues/2277`),pe=B,le=G),X===void 0&
 .llmk .llmk-button:disabled { opacity: 0.4; cursor: default; }
 .llmk .llmk-button.llmk-did { color: var(--good); }
 .llmk-words { border: 1px solid var(--line); border-radius: 7px; background: var(--bg); padding: 3px 11px; cursor: pointer; white-space: nowrap; }
-.llmk-words:hover { background: var(--softer); }
+.llmk-words:hover:not(:disabled) { background: var(--softer); }
+.llmk-words:disabled { opacity: 0.45; cursor: default; }
 .llmk .llmk-primary { background: var(--accent); color: var(--on-accent); border-color: transparent; }
-.llmk .llmk-primary:hover { filter: brightness(1.08); }
+.llmk .llmk-primary:hover:not(:disabled) { filter: brightness(1.08); }
 .llmk-field, .llmk-start, .llmk-edit { width: 100%; border: 1px solid var(--line); border-radius: 7px; background: var(--bg); padding: 5px 9px; }
 .llmk ::placeholder { color: var(--dim); opacity: 1; }
 /* a themed page gives buttons corners of its own */
