@@ -1,5 +1,6 @@
 /** Where a question is typed, with what goes along. What is typed is never lost. */
 import { button, h } from './dom.js';
+import { change, merged } from './merging.js';
 import { quoted } from './turns.js';
 
 /** @typedef {import('./view.js').View} View */
@@ -41,6 +42,8 @@ export class Composer {
     /** What the ids of its turns begin with: the same after it was renamed. @type {string | undefined} */
     this.mark = undefined;
     this.unsent = false;
+    /** What is typed as the kernel had it last, from whichever view. */
+    this.known = '';
     /** When the first key was pressed that the kernel has not heard of. */
     this.since = 0;
     /** @type {string | null} the draft that was seen last */
@@ -88,10 +91,35 @@ export class Composer {
     this.seen = fresh;
     this.conversation = state.name;
     this.mark = mark;
-    if (!moved && state.draft?.by === this.#id) return; // our own, and perhaps an older one
-    if (!moved && state.draft?.by === '' && text === '' && this.unsent) return;
+    const before = this.known;
+    this.known = text;
+    if (moved) {
+      this.#show(text);
+      write(this.key, text);
+    } else if (state.draft?.by !== this.#id) this.#join(before, text, state.draft?.by === '');
+  }
+
+  /**
+   * Another view typed, or the question was sent: what was typed here meanwhile stays.
+   * @param {string} before @param {string} text @param {boolean} kernel whether no view typed it
+   */
+  #join(before, text, kernel) {
+    const mine = this.box.value;
+    const apart = this.unsent || mine !== before;
+    if (kernel && text === '' && apart) return;
+    const both = apart && mine ? merged(before, mine, text) : text;
+    if (both !== mine) this.#show(both);
+    if (both !== text) this.#typed();
+  }
+
+  /** Another text in the box; the caret stays behind the words that it stood behind. @param {string} text */
+  #show(text) {
+    const { value, selectionEnd } = this.box;
+    const { start, until } = change(value, text);
+    const before = selectionEnd < value.length && (selectionEnd < until || selectionEnd === start);
+    const caret = selectionEnd + (before ? 0 : text.length - value.length);
     this.box.value = text;
-    if (moved) write(this.key, text);
+    this.box.setSelectionRange(caret, caret);
     this.#fitHeight();
   }
 
@@ -183,7 +211,7 @@ export class Composer {
     if (!view.store.alive || !this.#canSend()) return;
     clearTimeout(this.timer);
     view.send({ do: 'send', text: this.box.value, start: this.start.hidden ? '' : this.start.value });
-    this.box.value = '';
+    this.box.value = this.known = '';
     this.#hideStart();
     this.unsent = false;
     write(this.key, '');

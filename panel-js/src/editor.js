@@ -55,6 +55,7 @@ export class Editor {
   #reason() {
     const { store } = this.view;
     if (!store.alive) return 'The kernel is away: Reconnect, and save then.';
+    if (!store.turns.has(this.owner.id)) return 'This turn was deleted: copy what you typed, or cancel.';
     if (store.state.answering) return 'An answer is being written: stop it or wait, and save then.';
     return this.saving ? 'Saving …' : '';
   }

@@ -123,7 +123,7 @@ export class Header {
       this.closeMenus();
       this.view.remove({ do: 'forget' });
     };
-    const out = (/** @type {string} */ kind) => () => this.view.send({ do: 'export', kind, to: this.view.prefix });
+    const out = (/** @type {string} */ kind) => () => this.view.send({ do: 'export', kind, to: this.view.id });
     this.menu.replaceChildren(
       h('div', { class: 'llmk-menu-title', text: 'Conversations' }), ...entries,
       h('div', { class: 'llmk-menu-title', text: 'This one' }),

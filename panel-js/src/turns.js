@@ -126,6 +126,7 @@ export class TurnView {
     this.growing = new Growing(this.body, (part) => decorate(this.view, part));
     const now = this.view.store.turns.get(this.id);
     if (now) this.draw(now);
+    else this.element.remove();
   }
 }
 

@@ -195,7 +195,7 @@ export class View {
   #told(message) {
     if (message.edited) this.turns.get(message.edited)?.editor?.told(message);
     else if (message.names) this.composer.offer(message.names);
-    else if (message.file && (!message.to || message.to === this.prefix)) this.header.hand(message);
+    else if (message.file && (!message.to || message.to === this.id)) this.header.hand(message);
   }
 
   /** @param {Set<string>} keys @param {boolean} first */
@@ -232,12 +232,13 @@ export class View {
     /** @type {string[]} */
     const path = this.store.state.path ?? [];
     for (const [id, turn] of this.turns) {
-      if (path.includes(id)) continue;
+      if (path.includes(id) || this.#isLeft(id)) continue;
       turn.element.remove();
       if (!turn.editor) this.turns.delete(id); // else it is there again with what was typed
     }
     path.forEach((id, index) => this.#drawTurn(id, index));
     this.#moveEditors(path);
+    this.#keepEditors();
     if (path.length) this.empty.remove();
     else this.log.append(this.empty);
   }
@@ -255,6 +256,20 @@ export class View {
       if (!turn) continue;
       this.turns.delete(old);
       this.turns.get(id)?.edit(turn, editor.box.value);
+    }
+  }
+
+  /** Whether the turn is gone and its editor is not. @param {string} id */
+  #isLeft(id) {
+    return !this.store.turns.has(id) && Boolean(this.turns.get(id)?.editor);
+  }
+
+  /** What was typed into turns that are gone stands after the others, until a person has taken it. */
+  #keepEditors() {
+    for (const [id, turn] of this.turns) {
+      if (!this.#isLeft(id)) continue;
+      if (turn.element.parentNode !== this.log) this.log.append(turn.element); // a move takes the focus
+      turn.editor?.draw();
     }
   }
 

@@ -72,3 +72,25 @@ test('and after a Reconnect, where turns have other ids', () => {
   store.receive({ n: 0, whole: { ...store.state, path: Object.keys(turns) }, turns });
   expect(find('.llmk-edit').value).toBe('typed');
 });
+
+test('what is typed into a turn that another view deletes can still be taken from there', () => {
+  const { find, button, say } = editing();
+  say({ path: [] }, { gone: ['c1t1', 'c1t2'] });
+  expect(find('.llmk-edit').value).toBe('typed');
+  expect(button('Save only').disabled).toBe(true);
+  expect(find('.llmk-edit-actions').textContent).toContain('deleted');
+  say({ path: ['c1t3'] }, { turns: { c1t3: turn('user', 'a new one') } });
+  expect(find('.llmk-log').firstElementChild?.textContent).toContain('a new one');
+  expect(find('.llmk-edit').value).toBe('typed');
+  button('Cancel').click();
+  expect(find('.llmk-edit')).toBeNull();
+  expect(find('.llmk-log').children.length).toBe(1);
+});
+
+test('and saved, where the deletion is undone', () => {
+  const { button, say, told } = editing();
+  say({ path: [] }, { gone: ['c1t1', 'c1t2'] });
+  say({ path: ['c1t1', 'c1t2'] }, { turns: TURNS });
+  button('Save only').click();
+  expect(told('edit')).toMatchObject([{ turn: 'c1t1', text: 'typed' }]);
+});

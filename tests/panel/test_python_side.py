@@ -130,3 +130,8 @@ def test_files_come_back_as_they_were_and_another_coding_is_named(panel, tmp_pat
     (tmp_path / "other.md").write_text("## You\n\nHi", encoding="utf-16")
     with pytest.raises(InvalidRequest, match=r"other\.md is no text in UTF-8"):
         panel.load(tmp_path / "other.md")
+
+
+def test_the_repr_of_the_widget_is_the_same_in_every_run(panel):
+    assert repr(panel.widget) == "PanelWidget()"
+    assert panel.widget._repr_mimebundle_()[0]["text/plain"] == "PanelWidget()"

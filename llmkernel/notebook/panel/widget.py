@@ -39,6 +39,9 @@ class PanelWidget(anywidget.AnyWidget):
         super().__init__(_esm=_source(), key=key, model_id=key)
         self.on_msg(lambda _widget, content, _buffers: self._take(content))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"  # the traits have an address and a random id
+
     def open(self) -> None:
         """Open the comm, and let its messages come in where the front end sends them.
 

@@ -1,0 +1,18 @@
+import { afterEach, expect, test, vi } from 'vitest';
+import { opened } from './page.js';
+
+afterEach(() => document.body.replaceChildren());
+
+test('a file is handed over in the tab that asked for it alone', () => {
+  const { view, find, button, told, store } = opened();
+  const hand = vi.spyOn(view.header, 'hand').mockImplementation(() => {});
+  find('.llmk-pill').click();
+  button('Export as JSON').click();
+  const [{ to }] = told('export');
+  const elsewhere = opened(); // another tab counts its views from one, too
+  elsewhere.view.prefix = view.prefix;
+  const there = vi.spyOn(elsewhere.view.header, 'hand').mockImplementation(() => {});
+  for (const each of [store, elsewhere.store]) each.receive({ file: 'A.json', text: '{}', kind: 'json', to });
+  expect(hand).toHaveBeenCalledTimes(1);
+  expect(there).not.toHaveBeenCalled();
+});
