@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, Protocol
 
@@ -178,6 +178,7 @@ def prompts(values: Any, *, template: bool) -> Iterable[Any]:
                 "puts columns in their places: template='{{ value.text }}'."
             )
         columns = [str(name) for name in values.columns]
+        _check_distinct(columns)
         return [dict(zip(columns, row, strict=True)) for row in values.itertuples(index=False)]
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidRequest(
@@ -185,6 +186,16 @@ def prompts(values: Any, *, template: bool) -> Iterable[Any]:
             "For a single prompt call generate."
         )
     return values
+
+
+def _check_distinct(columns: list[str]) -> None:
+    """Names are compared as the text that a template has, to which 1 and "1" are one column."""
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise InvalidRequest(
+            f"The data frame has several columns {twice[0]!r}, so a row has no value of that name. "
+            "Rename them, or choose the columns that the template needs."
+        )
 
 
 def like(values: Any, results: list[Result]) -> Any:

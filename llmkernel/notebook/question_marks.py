@@ -3,7 +3,8 @@
 To IPython a line that ends in `?` asks for help on its last word, so `%generate What is a
 worker?` would show that there is no object `worker`. The transformers here go before that one and
 make of a line that has a prompt what IPython makes of any other line with a magic. `%generate?`
-has no prompt and still asks for help.
+has no prompt and still asks for help. Where IPython takes magics without their `%` (automagic)
+the same holds of `generate What is a worker?`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from IPython.core.inputtransformer2 import (
     assemble_continued_line,
     find_end_of_continued_line,
 )
+from IPython.core.prefilter import is_shadowed
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.arguments import GENERATE
@@ -34,13 +36,18 @@ _BEFORE_HELP = 4
 def install(shell: Any) -> None:
     """Let prompts of this shell end in question marks."""
     uninstall(shell)
-    shell.input_transformer_manager.token_transformers[:0] = _TRANSFORMERS
+    manager = shell.input_transformer_manager
+    manager.token_transformers[:0] = _TRANSFORMERS
+    manager.line_transforms.append(_Automagic(shell))
 
 
 def uninstall(shell: Any) -> None:
     """Take back what `install` did."""
-    known = shell.input_transformer_manager.token_transformers
+    manager = shell.input_transformer_manager
+    known = manager.token_transformers
     known[:] = [each for each in known if each not in _TRANSFORMERS]
+    lines = manager.line_transforms
+    lines[:] = [each for each in lines if not isinstance(each, _Automagic)]
 
 
 def has_prompt(line: str) -> bool:
@@ -88,6 +95,29 @@ class _Assigned(MagicAssign):
     def transform(self, lines: list[str]) -> list[str]:
         self.start_col = self._magic_col
         return _transform(self, super(), lines)
+
+
+class _Automagic:
+    """`generate What is a worker?`: the `%` that IPython would think of only after help.
+
+    As automagic is, this is for cells of one line, and a variable of that name goes before it.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        return [f"%{lines[0].lstrip()}"] if self._is_ours(lines) else lines
+
+    def _is_ours(self, lines: list[str]) -> bool:
+        line = "".join(lines).strip()
+        if not self._shell.automagic or len(lines) != 1 or not line.endswith("?"):
+            return False
+        name, _, rest = line.partition(" ")
+        shadowed = is_shadowed(name, self._shell)  # type: ignore[no-untyped-call]
+        if shadowed or rest.lstrip().startswith("="):
+            return False
+        return has_prompt(f"%{line}")
 
 
 _TRANSFORMERS = (_Line, _Assigned)

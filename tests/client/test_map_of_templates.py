@@ -8,7 +8,7 @@ import json
 import pandas as pd
 import pytest
 
-from llmkernel.client.mapping import TqdmBar
+from llmkernel.client.mapping import TqdmBar, prompts
 from llmkernel.errors import InvalidRequest
 
 pytestmark = pytest.mark.timeout(60)
@@ -140,3 +140,10 @@ def test_the_bar_of_a_run_that_goes_on_counts_its_speed_from_there(monkeypatch):
     assert (facts["n"], facts["initial"]) == (910, 900)
     assert 0.4 < (facts["rate"] or (facts["n"] - facts["initial"]) / facts["elapsed"]) < 0.6
     bar.close()
+
+
+@pytest.mark.parametrize("names", [["text", "text"], [1, "1"]])
+def test_a_frame_with_two_columns_of_one_name_is_refused(names):
+    frame = pd.DataFrame([["first", "second"]], columns=names)
+    with pytest.raises(InvalidRequest, match=rf"several columns '{names[1]}'"):
+        prompts(frame, template=True)

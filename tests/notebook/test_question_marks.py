@@ -187,3 +187,28 @@ def test_a_question_on_a_terminal_is_answered(scripted_worker):
     assert "not found" not in done.stdout
     assert "tokens/s" in done.stdout
     assert "[scripted]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("cell", "becomes"),
+    [
+        ("generate What?", call("generate", "What?")),
+        ("  generate -t 0 What is it??\n", call("generate", "-t 0 What is it??")),
+        ("llm compare -m a so?", call("llm", "compare -m a so?")),
+        ("generate?", call("pinfo", "generate")),
+        ("generate = so?", call("pinfo", "so")),
+        ("generated so?", call("pinfo", "so")),
+        ("x = 1\ngenerate so?", "x = 1\n" + call("pinfo", "so")),
+    ],
+)
+def test_a_prompt_without_the_percent_sign_keeps_its_question_mark(shell, cell, becomes):
+    assert shell.transform_cell(cell) == becomes
+
+
+def test_without_automagic_or_with_a_variable_of_that_name_ipython_decides(shell, monkeypatch):
+    monkeypatch.setitem(shell.user_ns, "generate", 1)
+    assert shell.transform_cell("generate so?") == call("pinfo", "so")
+    monkeypatch.delitem(shell.user_ns, "generate")
+    assert shell.transform_cell("generate so?") == call("generate", "so?")
+    monkeypatch.setattr(shell, "automagic", False)
+    assert shell.transform_cell("generate so?") == call("pinfo", "so")
