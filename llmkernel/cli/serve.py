@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmkernel.cli import console
-from llmkernel.cli.failure import Command
+from llmkernel.cli.launcher_flags import Serve
 from llmkernel.errors import InvalidRequest, missing
 from llmkernel.options.numbers import FiniteRange
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LOAD_OPTIONS = ("quantization", "dtype", "device", "context_length", "kv_cache", "max_concurrent")
 
 
-@click.command("serve", cls=Command)
+@click.command("serve", cls=Serve)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option(
     "-p",
