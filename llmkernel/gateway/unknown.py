@@ -47,8 +47,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def shown(name: str) -> str:
     """A name as it may be repeated: in quotes, on one line, and not too long."""
-    plain = "".join(character for character in name if character.isprintable())
-    return repr(plain if len(plain) <= _MOST_SHOWN else plain[:_MOST_SHOWN] + "…")
+    plain = "".join(character for character in name[:_MOST_SHOWN] if character.isprintable())
+    return repr(plain if len(name) <= _MOST_SHOWN else plain + "…")
 
 
 def fields_at(kind: Any, place: str) -> list[str]:
