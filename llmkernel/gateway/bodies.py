@@ -11,6 +11,8 @@ from llmkernel.gateway.unknown import did_you_mean, fields_at
 
 T = TypeVar("T")
 _UNKNOWN = "Object contains unknown field "
+_MOST_SAID = 160
+"""Characters of what msgspec says: it repeats names of fields, which may be as long as a body."""
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
@@ -23,6 +25,7 @@ def decode(body: bytes, kind: type[T]) -> T:
         return decoder.decode(body)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
+        what = what if len(what) <= _MOST_SAID else f"{what[:_MOST_SAID]}…`"
         field = place.strip("`").removeprefix("$").removeprefix(".")
         words = _words(what, field) + _near(kind, what, field)
         raise Refusal("shape", words, field=_blamed(what, field)) from None

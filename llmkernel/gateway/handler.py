@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(?:, *[A-Za-z0-9_-]+){0,63}")
+_DIGITS = 20
+"""Digits of a length that are looked at; what comes of zeros before them is counted as it is read."""
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json", re.IGNORECASE)
 
 
@@ -51,7 +53,7 @@ class Serving(RequestHandler):
         self.route = routes.get(method)
         self.record = Record(
             id=self._request_id(),
-            method=method,
+            method=method if method in self.SUPPORTED_METHODS else "other",
             route=next(iter(routes.values())).path if routes else "",
             dialect=self.dialect.name,
             generates=self.route is not None and self.route.permit,
@@ -109,7 +111,8 @@ class Serving(RequestHandler):
     def _check_length(self) -> None:
         length = self.request.headers.get("Content-Length", "")
         if length.isdecimal():
-            self._check_size(int(length))
+            # its first digits tell enough, and Python makes no number of thousands of them
+            self._check_size(int(length[:_DIGITS]))
 
     def _check_size(self, size: int) -> None:
         limit = self.gateway.settings.limits.payload_limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -47,7 +48,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def shown(name: str) -> str:
     """A name as it may be repeated: in quotes, on one line, and not too long."""
-    plain = "".join(character for character in name if character.isprintable())
+    # no more of it is looked at than is shown: a name may be as long as a body
+    plain = "".join(islice(filter(str.isprintable, name), _MOST_SHOWN + 1))
     return repr(plain if len(plain) <= _MOST_SHOWN else plain[:_MOST_SHOWN] + "…")
 
 

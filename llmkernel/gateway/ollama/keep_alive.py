@@ -11,6 +11,7 @@ from llmkernel.gateway.replica import Replica
 
 KeepAlive = float | str | None
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(h|ms|us|ns|m|s)")
+_MOST_CHARACTERS = 40
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -54,8 +55,9 @@ def _parse(value: str) -> float:
     text = text.removeprefix("-")
     if re.fullmatch(r"[0-9]{1,12}", text):
         return sign * float(text)
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text or len(text) > 40:
+    # what is too long is not looked at: each of a row of digits would begin a search to its end
+    parts = _PART.findall(text) if len(text) <= _MOST_CHARACTERS else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         raise InvalidRequest(
             'keep_alive must be seconds or a duration such as "5m"; -1 keeps it for ever.',
             field="keep_alive",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -240,6 +242,14 @@ def test_what_is_no_duration_is_refused(value):
     with pytest.raises(InvalidRequest) as refused:
         keep_alive.seconds(value)
     assert refused.value.data["field"] == "keep_alive"
+
+
+@pytest.mark.parametrize("text", ["9" * 50_000, "1h" * 25_000, "." * 50_000])
+def test_a_long_text_is_refused_as_no_duration_at_once(text):
+    began = time.monotonic()
+    with pytest.raises(InvalidRequest):
+        keep_alive.seconds(text)
+    assert time.monotonic() - began < 0.5
 
 
 @given(st.text(max_size=12))

@@ -1,0 +1,64 @@
+"""Requests that no client library would send: over a socket of one's own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.gateway.conftest import ENDLESS
+from tests.gateway.serving import TOKEN, Gate
+
+AUTHORIZED = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+
+
+def sent(gate: Gate, first: str, headers: str = "", body: str = "") -> socket.socket:
+    """A connection on which this request was sent."""
+    sock = socket.create_connection(("127.0.0.1", gate.port), timeout=10)
+    sock.sendall(f"{first} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n{body}".encode())
+    return sock
+
+
+def received(sock: socket.socket) -> bytes:
+    """All that comes until the other end is closed."""
+    with sock:
+        parts = b""
+        while part := sock.recv(65536):
+            parts += part
+    return parts
+
+
+@pytest.mark.parametrize("length", ["9" * 21, "9" * 5000, "0" * 5000 + "9"])
+def test_a_length_of_many_digits_is_no_fault_of_ours(scripted, length):
+    answer = received(sent(scripted, "POST /generate", f"{AUTHORIZED}Content-Length: {length}\r\n"))
+    assert answer.split(b" ", 2)[1] in (b"400", b"413")
+
+
+def test_a_method_that_is_none_is_not_repeated_in_the_log(scripted, caplog):
+    with caplog.at_level(logging.INFO, "llmkernel.gateway"):
+        assert received(sent(scripted, f"{'F' * 5000} /generate")).split(b" ", 2)[1] == b"405"
+        wait_until(lambda: caplog.records, seconds=5, what="the log")
+    assert caplog.records[-1].__dict__["facts"]["method"] == "other"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/api/chat", "/v1/messages"])
+def test_a_name_as_long_as_a_body_is_not_sent_back(scripted, path):
+    for body in ({"model": "m", "f" * 500_000: 1}, {"model": "m" * 500_000}):
+        answer = scripted.post(path, body | {"inputs": "x", "parameters": {"f" * 500_000: 1}})
+        assert answer.status_code in (400, 404, 422)
+        assert len(answer.content) < 2000
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+def test_who_closes_the_sending_half_has_left(worker, open_gate, path):
+    worker("endless", ENDLESS)
+    gate = open_gate(workers=("endless",))
+    body = '{"inputs": "go on", "parameters": {"max_new_tokens": 15000}}'
+    sock = sent(gate, f"POST {path}", f"{AUTHORIZED}Content-Length: {len(body)}\r\n", body)
+    wait_until(lambda: gate.status("endless").load.running, seconds=10, what="the request to run")
+    sock.shutdown(socket.SHUT_WR)
+    received(sock)
+    wait_until(lambda: not gate.status("endless").load.running, seconds=5, what="its end")
+    assert gate.server.gateway.recent.requests[0].outcome == "dropped"
