@@ -26,16 +26,14 @@ export class TurnView {
 
   /** @param {Turn} told */
   draw(told) {
-    const { alive, state } = this.view.store;
-    const live = state.live ?? {};
-    // after a Reconnect an answer that the kernel left behind is a stopped one
-    /** @type {Turn} */
-    const turn = alive || told.state !== 'running' ? told : { ...told, state: 'stopped', facts: live };
+    const { store } = this.view;
+    const { alive } = store;
+    const turn = alive ? told : store.left(told);
     this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
     if (this.editor) this.editor.draw();
     else this.#drawBody(turn);
     const busy = Boolean(this.view.answering);
-    const facts = turn.state === 'running' ? live : (turn.facts ?? {});
+    const facts = turn.state === 'running' ? (store.state.live ?? {}) : (turn.facts ?? {});
     const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
     const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, alive, Boolean(this.editor)]);
     if (drawn === this.drawn) return;
