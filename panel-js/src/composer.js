@@ -63,7 +63,7 @@ export class Composer {
     const drawn = JSON.stringify(state.pending ?? []);
     if (drawn !== this.drawn) this.chips.replaceChildren(...pending);
     this.drawn = drawn;
-    const busy = Boolean(state.answering);
+    const busy = this.#busy;
     const stop = state.clicks_wait ? 'Stop (Esc), when the running cell has ended' : 'Stop (Esc)';
     const label = busy ? (this.view.stopping ? 'Stopping' : stop) : this.#sendLabel();
     if (label !== this.label) {
@@ -171,7 +171,7 @@ export class Composer {
   }
 
   get #busy() {
-    return Boolean(this.view.store.state.answering);
+    return Boolean(this.view.answering);
   }
 
   #canSend() {

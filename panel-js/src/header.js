@@ -41,7 +41,7 @@ export class Header {
   }
 
   draw() {
-    const { state } = this.view.store;
+    const { alive, state } = this.view.store;
     this.name.textContent = state.name ?? '';
     const worker = state.worker ?? {};
     const starting = state.loading && !state.loading.failed ? `${state.loading.title} …` : '';
@@ -52,8 +52,9 @@ export class Header {
     this.next.title = asked && starting ? `${state.loading.model}: ${starting}` : '';
     this.workers.title = `Worker: ${this.workerName.textContent}`;
     this.chats.title = `Conversation: ${state.name ?? ''}`;
-    this.dot.className = `llmk-dot llmk-dot-${state.loading ? 'loading' : (worker.state ?? 'none')}`;
-    const told = [this.workerName.textContent, worker.state ?? 'none', this.next.textContent];
+    const seen = alive ? (worker.state ?? 'none') : 'unknown';
+    this.dot.className = `llmk-dot llmk-dot-${alive && state.loading ? 'loading' : seen}`;
+    const told = [this.workerName.textContent, seen, this.next.textContent];
     this.workers.setAttribute('aria-label', `Worker: ${told.filter(Boolean).join(', ')}`);
     this.chats.setAttribute('aria-label', `Conversation: ${state.name ?? ''}`);
     const drawn = JSON.stringify([state.conversations, state.workers, state.loading, state.name, worker.name]);
@@ -104,7 +105,7 @@ export class Header {
           type: 'button', class: 'llmk-entry', 'aria-current': one.name === state.name && 'true',
           click: send({ do: 'select', name: one.name }),
         },
-        h('span', { text: one.name }), h('span', { class: 'llmk-dim', text: `${one.turns} turns` }),
+        h('span', { text: one.name }), h('span', { class: 'llmk-dim', text: `${one.turns} ${one.turns === 1 ? 'turn' : 'turns'}` }),
       ),
     );
     const name = h('input', { class: 'llmk-field', 'aria-label': 'Name of this conversation', type: 'text' });

@@ -94,7 +94,7 @@ function turnsOf(store, prefix) {
     .filter((id) => id.startsWith(prefix))
     .sort((one, other) => number(one) - number(other));
   return ids.map((id) => {
-    const turn = /** @type {import('./store.js').Turn} */ (store.turns.get(id));
+    const turn = store.left(/** @type {import('./store.js').Turn} */ (store.turns.get(id)));
     const { role, text, state, shown, attachments, facts, problem, edited } = turn;
     return {
       role, text, state, shown, attachments: attachments ?? [], facts: facts ?? {},

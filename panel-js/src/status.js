@@ -28,7 +28,8 @@ export class Status {
   }
 
   draw() {
-    const { context, worker, workers, clicks_wait: waits } = this.view.store.state;
+    const { alive, state } = this.view.store;
+    const { context, worker, workers, clicks_wait: waits } = state;
     this.waits.hidden = !waits;
     const { used, limit } = context ?? {};
     const known = typeof used === 'number' && limit;
@@ -41,8 +42,8 @@ export class Status {
     const words = known ? `${number(used)} of ${number(limit)} tokens` : '';
     this.track.setAttribute('aria-valuetext', words || 'not known');
     put(this.words, words);
-    put(this.model, workerWords(worker ?? {}, (workers ?? []).length));
-    put(this.figures, figuresOf(worker ?? {}).map((each) => ` · ${each}`).join(''));
+    put(this.model, !alive ? '' : workerWords(worker ?? {}, (workers ?? []).length));
+    put(this.figures, figuresOf(alive && worker ? worker : {}).map((each) => ` · ${each}`).join(''));
   }
 }
 

@@ -61,6 +61,11 @@ export class Store {
     this.#tell({ kind: 'link' });
   }
 
+  /** A turn as a kernel that has gone leaves it: nobody writes on. @param {Turn} turn @returns {Turn} */
+  left(turn) {
+    return turn.state === 'running' ? { ...turn, state: 'stopped', facts: this.state.live ?? {} } : turn;
+  }
+
   /** Ask for everything. */
   sync() {
     if (this.asking) return;

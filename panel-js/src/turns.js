@@ -24,15 +24,18 @@ export class TurnView {
     this.editor = null;
   }
 
-  /** @param {Turn} turn */
-  draw(turn) {
+  /** @param {Turn} told */
+  draw(told) {
+    const { store } = this.view;
+    const { alive } = store;
+    const turn = alive ? told : store.left(told);
     this.body.classList.toggle('llmk-waiting', turn.state === 'running' && !turn.text);
     if (this.editor) this.editor.draw();
     else this.#drawBody(turn);
-    const busy = Boolean(this.view.store.state.answering);
-    const facts = turn.state === 'running' ? (this.view.store.state.live ?? {}) : (turn.facts ?? {});
+    const busy = Boolean(this.view.answering);
+    const facts = turn.state === 'running' ? (store.state.live ?? {}) : (turn.facts ?? {});
     const words = turn.state === 'running' ? this.view.waitingWords(turn) : '';
-    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, Boolean(this.editor)]);
+    const drawn = JSON.stringify([{ ...turn, text: '' }, facts, words, busy, alive, Boolean(this.editor)]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.element.className = `llmk-turn llmk-${turn.role} llmk-${turn.state}`;
@@ -87,20 +90,21 @@ export class TurnView {
   #actions(turn, busy) {
     const { view, id } = this;
     const line = h('div', { class: 'llmk-actions' });
+    const disabled = busy || !view.store.alive; // an editor may be opened without a kernel
     if (turn.state === 'running' || this.editor) return line;
     line.append(button('copy', 'Copy as Markdown', (event) => copy(event, view.textOf(id))));
     line.append(button('edit', 'Edit', () => this.edit(turn), { disabled: busy }));
     if (turn.role === 'assistant') {
       const again = () => view.send({ do: 'regenerate', turn: id });
       const on = () => view.send({ do: 'continue', turn: id });
-      line.append(button('again', 'Regenerate', again, { disabled: busy }));
-      line.append(button('on', 'Continue this answer', on, { disabled: busy }));
+      line.append(button('again', 'Regenerate', again, { disabled }));
+      line.append(button('on', 'Continue this answer', on, { disabled }));
     } else if (view.isLast(id)) {
       const answer = () => view.send({ do: 'continue', turn: id });
-      line.append(button('on', 'Answer this', answer, { disabled: busy }));
+      line.append(button('on', 'Answer this', answer, { disabled }));
     }
     const remove = () => view.remove({ do: 'delete', turn: id });
-    line.append(button('bin', 'Delete with all that follows', remove, { disabled: busy }));
+    line.append(button('bin', 'Delete with all that follows', remove, { disabled }));
     return line;
   }
 

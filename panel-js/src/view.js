@@ -18,6 +18,10 @@ import { confirm, copy, TurnView } from './turns.js';
 const SUGGESTIONS = 'Ask something. Attach a variable or a file to talk about your data.';
 /** How often the worker is asked after because somebody is here. */
 const LOOK_MS = 20_000;
+/** What is read out where an answer has ended. @type {Record<string, string>} */
+const ENDS = {
+  done: 'The answer is complete.', stopped: 'The answer was stopped.', failed: 'The answer broke off.',
+};
 let numbers = 0;
 
 /** @param {HTMLElement} el @param {Store} store @param {Host} host */
@@ -105,6 +109,11 @@ export class View {
     return loading && !loading.failed ? '' : (worker?.why ?? '');
   }
 
+  /** The turn that is being written, or nothing; without a kernel nobody writes. */
+  get answering() {
+    return this.store.alive ? this.store.state.answering : null;
+  }
+
   /** What this view is called in all pages. */
   get id() {
     return this.store.id + this.prefix;
@@ -131,7 +140,7 @@ export class View {
   }
 
   stop() {
-    if (!this.store.state.answering) return;
+    if (!this.answering) return;
     this.stopping = true;
     this.send({ do: 'stop' });
     this.#drawTurns();
@@ -201,7 +210,7 @@ export class View {
   /** @param {Set<string>} keys @param {boolean} first */
   #draw(keys, first) {
     const { state } = this.store;
-    if (keys.has('answering')) this.#answering(first);
+    if (first || keys.has('answering')) this.#followAnswer();
     const { prefix } = state.conversations?.find((/** @type {any} */ one) => one.name === state.name) ?? {};
     if (prefix !== this.talk) this.following = true; // another conversation begins at its end
     this.talk = prefix;
@@ -215,15 +224,14 @@ export class View {
     this.composer.draw();
     this.status.draw();
     this.root.classList.toggle('llmk-gone', !this.store.alive);
-    this.log.setAttribute('aria-busy', String(Boolean(state.answering)));
+    this.log.setAttribute('aria-busy', String(Boolean(this.answering)));
     if (this.following) this.scrollToEnd();
   }
 
-  /** @param {boolean} first */
-  #answering(first) {
+  #followAnswer() {
     const now = this.store.state.answering;
     if (!now) this.stopping = false;
-    if (!first && this.was && !now) this.say('The answer is complete.');
+    if (this.was && !now) this.say(ENDS[this.store.turns.get(this.was)?.state ?? ''] ?? '');
     if (now && now !== this.was) this.following = true;
     this.was = now;
   }

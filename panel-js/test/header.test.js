@@ -16,3 +16,10 @@ test('a file is handed over in the tab that asked for it alone', () => {
   expect(hand).toHaveBeenCalledTimes(1);
   expect(there).not.toHaveBeenCalled();
 });
+
+test('one turn is one turn', () => {
+  const { find, view } = opened({ conversations: [{ name: 'A', prefix: 'c1t', turns: 1 }] });
+  find('.llmk-pill').click();
+  expect(view.header.menu.textContent).toContain('1 turn');
+  expect(view.header.menu.textContent).not.toContain('1 turns');
+});

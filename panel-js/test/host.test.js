@@ -6,6 +6,18 @@ const turn = (role, text, parent, shown = true, more = {}) => ({
   role, text, state: 'done', place: 1, branches: 1, parent, shown, ...more,
 });
 
+test('an answer that the kernel left behind is remembered as stopped, with its figures', () => {
+  const store = new Store(() => {});
+  store.receive({
+    n: 0,
+    whole: { name: 'One', path: ['c1t1'], conversations: [{ name: 'One', prefix: 'c1t' }],
+      answering: 'c1t1', live: { tokens: 7, first: 0.1 } },
+    turns: { c1t1: turn('assistant', 'half', null, true, { state: 'running' }) },
+  });
+  const [{ state, facts }] = remembered(store).talks[0].turns;
+  expect({ state, facts }).toEqual({ state: 'stopped', facts: { tokens: 7, first: 0.1 } });
+});
+
 test('a page remembers every branch of every conversation', () => {
   const store = new Store(() => {});
   const chip = { name: 'df', kind: 'csv', note: '1 row', tokens: 3, text: 'a' };

@@ -397,6 +397,13 @@ def test_conversations_come_and_go_and_names_are_their_own(make):
     assert len(panel.views.state["conversations"]) == 1
 
 
+@pytest.mark.parametrize("name", ["\u200b\u200b", "\u2060 \u200d", "\x00"])
+def test_no_conversation_has_a_name_that_cannot_be_seen(make, name):
+    panel = make()
+    panel.take({"do": "rename", "name": name})
+    assert panel.views.state["name"] == "Conversation"
+
+
 def test_a_late_view_is_told_everything_with_its_number(make, scripted_worker):
     panel = make(max_tokens=5)
     panel.take({"do": "send", "text": "Hi"})

@@ -132,6 +132,18 @@ def test_files_come_back_as_they_were_and_another_coding_is_named(panel, tmp_pat
         panel.load(tmp_path / "other.md")
 
 
+@pytest.mark.parametrize("name", ["A" * 100, "A" * 59 + " B", " talk\t", "\u202egnp", "one\ntwo"])
+def test_the_same_name_is_the_same_conversation(panel, name):
+    panel.name = name
+    first = panel.name
+    panel.name = "another"
+    panel.name = name
+    assert panel.name == first
+    panel._desk.take({"do": "rename", "name": name})
+    assert panel.name == first
+    assert len(panel.conversations) == 3
+
+
 def test_the_repr_of_the_widget_is_the_same_in_every_run(panel):
     assert repr(panel.widget) == "PanelWidget()"
     assert panel.widget._repr_mimebundle_()[0]["text/plain"] == "PanelWidget()"

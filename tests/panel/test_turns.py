@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -187,6 +188,24 @@ def test_a_file_that_is_nested_without_end_is_refused():
     for text in ("[" * 200_000, '{"turns": ' * 200_000):
         with pytest.raises(InvalidRequest):
             archive.load(text, Conversation("Other"))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 200_000 + "]" * 200_000, "It is nested too deeply to be a conversation."),
+        (
+            '[{"role": "user", "content": 1%s}]' % ("0" * 6000),
+            "It has a number of too many digits.",
+        ),
+        ('{"turns": [1,]}', "This is no JSON: "),
+    ],
+)
+def test_a_file_is_refused_in_words_about_the_file(text, why):
+    with pytest.raises(InvalidRequest, match="^" + re.escape(why)) as refused:
+        archive.load(text, Conversation("Other"))
+    assert "sys." not in str(refused.value)
+    assert "recursion" not in str(refused.value)
 
 
 LINES = st.sampled_from(

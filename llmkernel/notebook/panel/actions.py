@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import archive, attachments, undoing
-from llmkernel.notebook.panel.conversation import Conversation, Turn
+from llmkernel.notebook.panel.conversation import Conversation, Turn, name_of
 
 if TYPE_CHECKING:
     from llmkernel.notebook.panel.desk import Desk
@@ -135,7 +135,7 @@ def _select(desk: Desk, message: Mapping[str, Any]) -> None:
 
 def _rename(desk: Desk, message: Mapping[str, Any]) -> None:
     name = _text(message, "name")
-    if name.strip() and name.strip() != desk.current.name:
+    if name.strip() and desk.current.name not in (name.strip(), name_of(name)):
         desk.current.name = desk.free_name(name)
 
 

@@ -135,8 +135,12 @@ def load(text: str, into: Conversation) -> None:
         return
     try:
         value = whole(json.loads(text))
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise _refused(f"This is no JSON: {error}.") from None
+    except RecursionError:
+        raise _refused("It is nested too deeply to be a conversation.") from None
+    except ValueError:  # Python reads no number of thousands of digits
+        raise _refused("It has a number of too many digits.") from None
     if isinstance(value, list):
         into.replace(value)
     else:

@@ -14,11 +14,18 @@ from typing import Any, Literal
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel.attachments import Attachment, with_attachments
-from llmkernel.notebook.untrusted import whole
+from llmkernel.notebook.untrusted import plain, whole
 
 State = Literal["done", "running", "stopped", "failed"]
 Messages = list[dict[str, str]]
 ROLES = ("user", "assistant")
+_LONGEST_NAME = 60
+
+
+def name_of(text: str) -> str:
+    """A text as the name of a conversation: one line that is not long and can be seen."""
+    name = " ".join(plain(whole(text)).split())[:_LONGEST_NAME].rstrip()
+    return name if any(each.isprintable() for each in name.replace(" ", "")) else "Conversation"
 
 
 @dataclass(slots=True)

@@ -27,11 +27,11 @@ from llmkernel.notebook.panel.attachments import Attachment
 from llmkernel.notebook.panel.attendant import Attendant
 from llmkernel.notebook.panel.broadcast import Broadcast, Message
 from llmkernel.notebook.panel.controls import Controls
-from llmkernel.notebook.panel.conversation import Conversation, Turn
+from llmkernel.notebook.panel.conversation import Conversation, Turn, name_of
 from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.undoing import Undo
 from llmkernel.notebook.panel.workers import Workers
-from llmkernel.notebook.untrusted import plain, whole
+from llmkernel.notebook.untrusted import whole
 
 if TYPE_CHECKING:
     from llmkernel.notebook.panel.revival import Memory
@@ -113,7 +113,7 @@ class Desk:
     def free_name(self, name: str) -> str:
         """The name, with a number where another conversation has it."""
         taken = {each.name for each in self.conversations}
-        name = " ".join(plain(whole(name)).split())[:60] or "Conversation"
+        name = name_of(name)
         number, free = 2, name
         while free in taken:
             free, number = f"{name} ({number})", number + 1

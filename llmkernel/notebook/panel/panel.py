@@ -14,7 +14,7 @@ from llmkernel.notebook.chats import Place
 from llmkernel.notebook.panel import archive, checks
 from llmkernel.notebook.panel.attachments import from_value
 from llmkernel.notebook.panel.controls import Controls
-from llmkernel.notebook.panel.conversation import Messages
+from llmkernel.notebook.panel.conversation import Messages, name_of
 from llmkernel.notebook.panel.desk import Desk
 from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.panel.transcript import fingerprint, transcript
@@ -101,10 +101,8 @@ class ChatPanel:
     def name(self, name: str) -> None:
         name = checks.text(name, "name")
         with self._desk.lock:
-            if name in self.conversations:
-                self._desk.current = self._desk.named(name)
-            else:
-                self._desk.begin(name)
+            known = [each for each in (name, name_of(name)) if each in self.conversations]
+            self._desk.current = self._desk.named(known[0]) if known else self._desk.begin(name)
         self._changed()
 
     @property
