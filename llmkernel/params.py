@@ -177,7 +177,8 @@ class SamplingParams(
             )
         if self.best_of is not None and self.best_of < self.n:
             raise InvalidRequest(
-                f"best_of ({self.best_of}) is below n ({self.n}).", field="best_of"
+                f"best_of ({self.best_of}) is below n ({self.n}), the number of answers.",
+                field="best_of",
             )
         if self.width > 1 and self.max_tokens == 0:
             raise InvalidRequest(
@@ -185,7 +186,7 @@ class SamplingParams(
             )
         if self.greedy and self.width > 1:
             raise InvalidRequest(
-                "n or best_of above 1 needs a temperature above 0: greedy answers are all the same.",
+                "Several answers need a temperature above 0: greedy ones are all the same.",
                 field="temperature",
             )
 

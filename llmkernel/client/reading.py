@@ -57,8 +57,11 @@ class InFlight:
     def generation(self) -> Generation:
         """The answer, or as much of it as has come."""
         outcome = self.call.outcome
+        broken = isinstance(outcome, LLMKernelError | protocol.Failed | protocol.Refused)
         return generation(
-            self._collector.outputs(getattr(outcome, "outputs", ())),
+            self._collector.outputs(
+                getattr(outcome, "outputs", ()), "error" if broken else "cancelled"
+            ),
             getattr(outcome, "usage", protocol.Usage(completion_tokens=self.call.tokens)),
             getattr(outcome, "timings", protocol.Timings()),
             getattr(outcome, "prompt_token_ids", None) or None,

@@ -163,12 +163,17 @@ def refusal(error: click.UsageError, title: str) -> InvalidRequest:
 
 def variable(name: str) -> str:
     """Check that a value can be stored under `name`. Raises InvalidRequest."""
-    if _OF_IPYTHON.fullmatch(_identifier(name)):
+    if is_ipythons(_identifier(name)):
         raise InvalidRequest(
             f"{name!r} is IPython's own; every later cell may need it. Take another name.",
             field="output",
         )
     return name
+
+
+def is_ipythons(name: str) -> bool:
+    """Whether a name is IPython's own, so that no answer can be stored under it."""
+    return _OF_IPYTHON.fullmatch(name) is not None
 
 
 def _identifier(name: str) -> str:

@@ -51,6 +51,11 @@ class Position(NamedTuple):
         return len(self.before) + 1
 
     @property
+    def remark_of_failure(self) -> str:
+        """What happened where nothing was put there: the conversation is as it was before."""
+        return f"turn {self.number} not taken"
+
+    @property
     def remark(self) -> str:
         """What happened, in words."""
         words = f"turn {self.number}"

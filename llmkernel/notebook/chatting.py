@@ -128,6 +128,10 @@ def _request(options: dict[str, Any], text: str, position: Position, said: str |
     asking = {name: value for name, value in options.items() if name != "system"}
     if system:
         asking["system"] = system
-    remark = f"{options['name']}: {position.remark}"
-    history = turns(position.before)
-    return Request(text, SamplingParams.build(**given), given, asking, history, remark)
+    params = SamplingParams.build(**given)
+    request = Request(text, params, given, asking, turns(position.before))
+    name = options["name"]
+    return request._replace(
+        remark=f"{name}: {position.remark}",
+        remark_of_failure=f"{name}: {position.remark_of_failure}",
+    )

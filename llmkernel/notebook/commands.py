@@ -115,8 +115,8 @@ def list_(session: Session) -> None:
 @click.option(
     "--watch",
     is_flag=False,
-    flag_value="0",
-    type=FiniteRange(min=0),
+    flag_value=str(watching.WITHOUT_END),
+    type=FiniteRange(min=0, min_open=True),
     metavar="[SECONDS]",
     help="Run as long as it changes: so many seconds, or until stopped; NAME goes before.",
 )

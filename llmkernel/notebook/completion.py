@@ -14,7 +14,8 @@ import click
 
 from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import LLMKernelError
-from llmkernel.notebook.arguments import GENERATE
+from llmkernel.notebook.arguments import GENERATE, is_ipythons
+from llmkernel.notebook.chats import DEFAULT
 from llmkernel.notebook.chatting import CHAT
 from llmkernel.notebook.prompt import BUILTINS
 
@@ -64,7 +65,7 @@ def candidates(
         fragment = match["line"].rpartition(" ")[2]
         if fragment.startswith("-") or _valued_option(match["line"], CHAT):
             return _option(match["line"], CHAT, namespace, workers)
-        return _starting(fragment, chats)
+        return _starting(fragment, [DEFAULT, *chats])
     return _option(match["line"], GENERATE, namespace, workers)
 
 
@@ -129,7 +130,8 @@ def _value(
     if option.name in ("worker", "workers", "name"):
         return _starting(fragment, workers())
     if option.name == "output":
-        return _starting(fragment, (name for name in namespace if not name.startswith("_")))
+        mine = (name for name in namespace if not is_ipythons(name) and not name.startswith("_"))
+        return _starting(fragment, mine)
     return None
 
 

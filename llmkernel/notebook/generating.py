@@ -57,24 +57,25 @@ class Asked:
                 for delta in self.stream:
                     self.output.add(delta.index, delta.text)
         except KeyboardInterrupt:
-            self._finish(ended="interrupted")
+            self._finish("interrupted", self.request.remark)
             raise
         except LLMKernelError as error:
             # in the background nobody sees the exception before they ask for the result
             alone = self.request.options.get("background")
-            self._finish(ended=f"{type(error).__name__}: {error}" if alone else "broken off")
+            ended = f"{type(error).__name__}: {error}" if alone else "broken off"
+            self._finish(ended, self.request.remark_of_failure)
             raise
         except BaseException:  # leave no thread behind, whatever it is
             self.output.abandon()
             raise
         try:
-            self._finish()
+            self._finish("", self.request.remark)
         except BaseException:
             self.output.abandon()
             raise
         return self.stream.generation
 
-    def _finish(self, ended: str = "") -> None:
+    def _finish(self, ended: str, remark: str) -> None:
         answer = self.stream.generation
         if ended and not self.text and not self.request.options.get("background"):
             self.output.abandon()
@@ -83,7 +84,6 @@ class Asked:
         logprobs = [sample.logprobs for sample in answer.samples]
         body = answers(texts, self.request.form, logprobs)
         facts = metadata(self.worker, self.request.given, answer)
-        remark = self.request.remark
         if self.request.form == "code" and not ended and no_code(texts):
             remark = _NO_CODE
         under = notes(answer, timed=self.timed, ended=ended, remark=remark)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import difflib
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 _SHELL = frozenset({"In", "Out", "exit", "quit", "get_ipython"})
+_FIELDS = 10
+"""Of so many fields of a row an error tells."""
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 BUILTINS: tuple[Callable[..., Any], ...] = (
     abs,
@@ -107,7 +110,16 @@ def _environment() -> SandboxedEnvironment:
                 return obj[attribute]
             return super().getattr(obj, attribute)
 
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # a prompt is no HTML
+    class Missing(StrictUndefined):
+        """What is not there; of a row it says what is."""
+
+        @property
+        def _undefined_message(self) -> str:
+            if not isinstance(self._undefined_obj, Mapping):
+                return str(super()._undefined_message)
+            return _no_such_field(self._undefined_obj, str(self._undefined_name))
+
+    environment = Environment(undefined=Missing, autoescape=False)  # a prompt is no HTML
     environment.globals.clear()
     environment.globals.update({builtin.__name__: builtin for builtin in BUILTINS})
     return environment
@@ -139,6 +151,12 @@ def _value(expression: Expression, namespace: Mapping[str, Any]) -> str:
         ) from error
 
 
+def _no_such_field(row: Mapping[Any, Any], name: str) -> str:
+    known = [str(key) for key in itertools.islice(row, _FIELDS)]
+    known += ["…"] * (len(row) > _FIELDS)
+    return f"it has no attribute {name!r}, but {', '.join(known) or 'nothing'}"
+
+
 def _of_the_shell(name: str) -> bool:
     """Whether a name is IPython's or Python's own, so that nobody can have meant it."""
     return name.startswith("_") or name in _SHELL or hasattr(builtins, name)
@@ -151,7 +169,8 @@ def _undefined(
     known = [key for key in namespace if isinstance(key, str) and not _of_the_shell(key)]
     near = difflib.get_close_matches(name[1], known, n=1) if name else []
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    todo = "Define it in a cell, or use" if name else "Use"
     return InvalidRequest(
         f"{{{{ {expression.source} }}}}: {message}.{hint} "
-        "Define it in a cell, or use --literal to send double braces as they are."
+        f"{todo} --literal to send double braces as they are."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -79,10 +80,20 @@ def quiet_line(answer: Generation, *, timed: bool, ended: str = "", remark: str 
         facts.append(f"{later / timings.decode:.1f} tokens/s")
     if timed and timings.prefill > 0:
         facts.append(f"first after {timings.time_to_first_token:.2f} s")
-    reasons = [ended] if ended else [_ENDS.get(each.finish_reason) for each in answer.samples]
-    facts += dict.fromkeys(reason for reason in [*reasons, plain(remark)] if reason)
+    facts += [ended] if ended else _endings(answer.samples)
+    facts += [plain(remark)] * bool(remark)
     line = " · ".join(facts)
     return {MARKDOWN: f"<small>{escape(line)}</small>", PLAIN: f"({line})"}
+
+
+def _endings(samples: Sequence[Generation]) -> list[str]:
+    """How answers ended that did not end by themselves, and where only some did so, how many."""
+    counts = Counter(_ENDS.get(each.finish_reason, "") for each in samples)
+    counts.pop("", None)
+    return [
+        words if number == len(samples) else f"{number} of {len(samples)} {words}"
+        for words, number in counts.items()
+    ]
 
 
 def metadata(worker: str, parameters: Mapping[str, Any], answer: Generation) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Request(NamedTuple):
     """A generation, ready to be asked for. `given` are the sampling parameters that were named.
 
     `history` are the turns before, None where there is no conversation; `remark` stands
-    under the answer.
+    under the answer, `remark_of_failure` under one that broke off.
     """
 
     text: str
@@ -32,6 +32,7 @@ class Request(NamedTuple):
     options: Mapping[str, Any]
     history: Turns | None = None
     remark: str = ""
+    remark_of_failure: str = ""
 
     @property
     def form(self) -> str:

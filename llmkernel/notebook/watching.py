@@ -21,19 +21,21 @@ from llmkernel.watcher import Watcher
 
 _EVERY = {"live": 0.3, "terminal": 1.0}
 """Seconds between two looks."""
+WITHOUT_END = 1e9
+"""Seconds that nobody watches for."""
 FOLLOWED_SECONDS = 600.0
 """How long a card is brought up to date behind its cell; then it says when it was right."""
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 
 
 def watch(shell: Any, worker: Connection, seconds: float) -> None:
-    """Show the card, for `seconds` or until the cell is interrupted where they are 0.
+    """Show the card, for `seconds` or until the cell is interrupted.
 
     Where outputs are published once it is shown once, at once. Raises WorkerDied.
     """
     mode = publisher.mode(shell)
     display = publisher.Display(shell)
-    end = time.monotonic() + seconds if seconds else None
+    end = time.monotonic() + seconds
     with Watcher(worker) as watcher:
         while True:
             began = time.monotonic()
@@ -42,9 +44,9 @@ def watch(shell: Any, worker: Connection, seconds: float) -> None:
                 publisher.write(f"{line(report)}\n")
             else:
                 display.publish(card(worker, report))
-            if mode == "once" or (end is not None and began >= end):
+            if mode == "once" or began >= end:
                 return
-            time.sleep(_EVERY[mode] if end is None else min(_EVERY[mode], end - began))
+            time.sleep(min(_EVERY[mode], end - began))
 
 
 class Following:

@@ -72,6 +72,8 @@ def test_a_killed_worker_ends_everything_in_flight_within_a_second(worker):
     assert isinstance(generated[0], WorkerDied)
     assert isinstance(streamed[0], WorkerDied)
     assert streamed[0].data["tokens_delivered"] == len(streamed[0].partial.token_ids) > 10
+    assert streamed[0].partial.finish_reason == "error", "nobody cancelled it"
+    assert streams[0].generation.finish_reason == "error"
     assert mapped[0] is None, "failures of a map stay in their places"
     for stream in streams[1:]:
         with pytest.raises(WorkerDied):

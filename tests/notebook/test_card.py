@@ -153,6 +153,12 @@ def test_watching_without_end_is_ended_by_stop(notebook, scripted_worker):
     assert "ready" in cell.text
 
 
+def test_watching_for_no_time_is_refused(notebook, scripted_worker):
+    cell = notebook.run("%llm status --watch 0")
+    assert cell.error["ename"] == "InvalidRequest"
+    assert "--watch" in cell.error["evalue"]
+
+
 def test_a_worker_that_dies_ends_the_watching(notebook, start_worker):
     worker = start_worker()
     killed = []

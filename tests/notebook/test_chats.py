@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from llmkernel.notebook.chats import Chat, Exchange, Place, turns
@@ -124,6 +127,22 @@ def test_a_turn_that_fails_leaves_its_conversation_as_it_was(notebook, start_wor
     notebook.must("%%chat -t 0 -n 3\nB", cell="B")
     assert notebook.run("%%chat -t 0 -n 3\nbad", cell="A").error["ename"] == "NumericalError"
     assert notebook.run("%%chat -t 0 -n 3\n{{ nothing }}", cell="A").error is not None
+    assert messages(notebook) == "['A', 'B']"
+
+
+def test_a_turn_that_breaks_off_says_that_it_was_not_taken(notebook, start_worker):
+    worker = start_worker("scripted:step_ms=10,eos_after=1000")
+    notebook.must("%%chat -t 0 -n 3\nA", cell="A")
+    notebook.must("%%chat -t 0 -n 3\nB", cell="B")
+
+    def kill(message):
+        if message["msg_type"] == "update_display_data":
+            os.kill(worker.pid, signal.SIGKILL)
+
+    broken = notebook.follow(notebook.send("%%chat -t 0 -o part\nA2", cell="A"), kill)
+    assert broken.error["ename"] == "WorkerDied"
+    assert broken.text.endswith("broken off · main: turn 1 not taken)")
+    assert notebook.must("part.finish_reason").value == "'error'"
     assert messages(notebook) == "['A', 'B']"
 
 

@@ -36,6 +36,19 @@ def found(before):
     return result and (result.fragment, result.names)
 
 
+def test_names_that_take_no_answer_are_not_offered_for_one():
+    names = dict.fromkeys(("In", "Out", "answer", "exit", "get_ipython", "quit"))
+    offered = candidates("%%generate -o ", names, list, LLM)
+    assert offered is not None
+    assert offered.names == ["answer"]
+
+
+def test_the_first_conversation_has_a_name_to_offer():
+    offered = candidates("%%chat ", {}, list, LLM)
+    assert offered is not None
+    assert offered.names == ["main"]
+
+
 def test_a_model_is_one_of_the_cache_or_a_path_of_ipythons(tmp_path, monkeypatch):
     (tmp_path / "models--meta-llama--Llama-3.1-8B").mkdir()
     (tmp_path / "datasets--squad").mkdir()

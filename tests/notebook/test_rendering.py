@@ -101,6 +101,15 @@ def test_the_quiet_line_says_when_an_answer_did_not_end_by_itself(reason, words)
     assert line[PLAIN] == f"(20 tokens · {words})"
 
 
+def test_the_quiet_line_says_how_many_of_several_answers_did_not_end_by_themselves():
+    reasons = ("stop", "length", "length")
+    outputs = [Output(index=n, finish_reason=reason) for n, reason in enumerate(reasons)]
+    some = quiet_line(answer(*outputs), timed=False)
+    assert some[PLAIN] == "(20 tokens · 2 of 3 stopped at max_tokens)"
+    both = quiet_line(answer(*outputs[1:]), timed=False)
+    assert both[PLAIN] == "(20 tokens · stopped at max_tokens)"
+
+
 def test_the_metadata_have_the_whole_statistics():
     facts = metadata("demo", {"stop": ("a",), "n": 1}, answer())["llmkernel"]
     assert facts["worker"] == "demo"

@@ -83,6 +83,19 @@ def test_any_value_arrives_unchanged(value):
     assert fill("<{{ value }}>", {"value": value}) == f"<{value}>"
 
 
+def test_a_field_that_a_row_does_not_have_is_refused_with_those_it_has():
+    row = {"name": "Ada", "two words": 1}
+    with pytest.raises(InvalidRequest) as refused:
+        fill("{{ row.nmae }}", {"row": row})
+    assert str(refused.value) == (
+        "{{ row.nmae }}: it has no attribute 'nmae', but name, two words. "
+        "Use --literal to send double braces as they are."
+    )
+    with pytest.raises(InvalidRequest) as refused:
+        fill("{{ row.x }}", {"row": dict.fromkeys(f"column {n}" for n in range(50))})
+    assert "column 9, …" in str(refused.value)
+
+
 @given(st.text().filter(lambda text: "{{" not in text))
 def test_any_text_without_double_braces_arrives_unchanged(text):
     assert fill(text, {}) == text
