@@ -158,7 +158,8 @@ def test_a_neighbour_does_not_notice_who_leaves(endless):
 
 
 def test_a_reader_that_does_not_read_is_cut(worker, open_gate):
-    worker("quick", "scripted:eos_after=100000,context_length=20000,blocks=20000")
+    # steps that take no time would leave texts to be made for longer than a farewell waits
+    worker("quick", "scripted:step_ms=0.5,eos_after=100000,context_length=20000,blocks=20000")
     impatient = open_gate(workers=("quick",), write_seconds=0.5)
     wide = {"top_n_tokens": 5, **LONG["parameters"]}
     sock = raw(impatient.port, "/generate_stream", LONG | {"parameters": wide}, receive=4096)
@@ -173,7 +174,7 @@ def test_a_reader_that_does_not_read_is_cut(worker, open_gate):
 
 
 def test_a_reader_that_reads_slowly_is_not_cut(worker, open_gate):
-    worker("quick", "scripted:eos_after=100000,context_length=20000,blocks=20000")
+    worker("quick", "scripted:step_ms=0.5,eos_after=100000,context_length=20000,blocks=20000")
     impatient = open_gate(workers=("quick",), write_seconds=2.0)
     body = LONG | {"parameters": {"top_n_tokens": 5, "max_new_tokens": 15_000}}
     recent = len(impatient.server.gateway.recent.requests)
