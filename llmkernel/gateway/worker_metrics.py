@@ -58,6 +58,11 @@ _STEP_TIMES = {
     "forward": "The device's part of a step, seconds",
     "decode": "Handing out the tokens of a step, seconds",
 }
+_NO_TIMES = {
+    "filter": "Cutting a batch, seconds: never done, since each step is planned anew",
+    "concat": "Joining batches, seconds: never done, since each step is planned anew",
+}
+"""Empty, so that a dashboard which asks for them shows no error."""
 _METHODS = ("prefill", "decode")
 
 
@@ -127,13 +132,13 @@ def _batches(workers: list[tuple[str, str, StepReport]]) -> Iterator[Metric]:
                 value = getattr(getattr(steps, method), place)
                 counter.add_metric([method, worker, model], value)
         yield counter
-    for name, text in _STEP_TIMES.items():
+    for name, text in (_STEP_TIMES | _NO_TIMES).items():
         times = HistogramMetricFamily(
             f"tgi_batch_{name}_duration", text, labels=["method", *labels]
         )
         for worker, model, steps in workers:
             for method in _METHODS:
-                spread = getattr(getattr(steps, method), name)
+                spread = getattr(getattr(steps, method), name, Spread())
                 buckets = _buckets(spread, STEP_SECONDS)
                 times.add_metric([method, worker, model], buckets, spread.sum)
         yield times
