@@ -50,7 +50,7 @@ __all__ = [
     "Usage",
 ]
 
-PROTOCOL_VERSION = (1, 1)
+PROTOCOL_VERSION = (1, 2)
 FIRST_VERSION = (1, 0)
 """What a hello or a welcome without `protocol` speaks: defaults are left out, and it was theirs."""
 MAX_MESSAGE_BYTES = 8 * 2**20
@@ -151,7 +151,7 @@ class Tokenize(_Message, frozen=True):
     messages: list[ChatMessage] | None = None
     add_special_tokens: bool = True
     texts: bool = True
-    """Send the text of each token as well; an older worker always does."""
+    """Send the text of each token as well; before 1.2 a worker always does."""
 
 
 class Detokenize(_Message, frozen=True):

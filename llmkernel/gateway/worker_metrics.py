@@ -138,7 +138,7 @@ def _batches(workers: list[tuple[str, str, StepReport]]) -> Iterator[Metric]:
         )
         for worker, model, steps in workers:
             for method in _METHODS:
-                spread = getattr(getattr(steps, method), name, Spread())
+                spread = Spread() if name in _NO_TIMES else getattr(getattr(steps, method), name)
                 buckets = _buckets(spread, STEP_SECONDS)
                 times.add_metric([method, worker, model], buckets, spread.sum)
         yield times

@@ -40,10 +40,6 @@ class Decoded(NamedTuple):
     logits: Tensor
     greedy: Tensor
 
-    def first(self, count: int) -> Decoded:
-        """Of so many rows, without those of padding."""
-        return Decoded(*(tensor[:count] for tensor in self))
-
 
 class StepGraphs:
     """The graphs of one runner.
@@ -66,6 +62,11 @@ class StepGraphs:
         self._memory: Any = None
         """The pool, from the first capture on."""
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
+
+    @property
+    def room(self) -> GraphRoom | None:
+        """Which steps with prompts have one; None where there was no memory for any."""
+        return ROOM._replace(tokens=self._prompt_buckets[-1]) if self._prompt_buckets else None
 
     def bucket(self, batch: StepBatch) -> int:
         """The rows of the graph that serves the batch; 0 where none does."""

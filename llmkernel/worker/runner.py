@@ -153,7 +153,7 @@ class ModelRunner:
     @property
     def graph_room(self) -> GraphRoom | None:
         """Which steps with prompts are launched at once; None where all are by hand."""
-        return ROOM if self._graphs else None
+        return self._graphs.room if self._graphs else None
 
     def launch(self, batch: StepBatch) -> Launched:
         """Enqueue a step and return without waiting for the device.
@@ -276,19 +276,15 @@ class ModelRunner:
         bucket = self._graphs.bucket(batch) if self._graphs else 0
         tensors = self._inputs.fill(batch, bucket)
         samples = tensors.sampled.shape[0]
-        if self._graphs and bucket and (decoded := self._graphs.run(bucket)):
-            hidden, logits, greedy = decoded.first(batch.tokens)
-            if not samples:
-                return _Computed(hidden, None, tensors)
-            if samples < batch.tokens:
-                logits, greedy = logits[tensors.sampled], greedy[tensors.sampled]
-            return _Computed(hidden, logits, tensors, greedy)
-        hidden = self._forward(tensors)
+        decoded = self._graphs.run(bucket) if self._graphs and bucket else None
+        hidden = decoded.hidden[: batch.tokens] if decoded else self._forward(tensors)
         if not samples:
             return _Computed(hidden, None, tensors)
-        if samples == hidden.shape[0]:  # each of them, in order
-            return _Computed(hidden, self._head(hidden), tensors)
-        return _Computed(hidden, self._head(hidden.index_select(0, tensors.sampled)), tensors)
+        # each of them, in order, or some
+        chosen = slice(samples) if samples == batch.tokens else tensors.sampled
+        if decoded:
+            return _Computed(hidden, decoded.logits[chosen], tensors, decoded.greedy[chosen])
+        return _Computed(hidden, self._head(hidden[chosen]), tensors)
 
     def _step_of_rows(self, tensors: StepTensors) -> Decoded:
         """A step in which every token is a row, as if all that are sampled were greedy."""

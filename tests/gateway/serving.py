@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,3 +102,12 @@ def gate(
         loop.call_soon_threadsafe(stop.set)
         thread.join(30)
         assert not thread.is_alive(), "the gateway does not stop"
+
+
+def rest_of(sock: socket.socket) -> bytes:
+    """All that comes until the other end is closed."""
+    with sock:
+        received = b""
+        while part := sock.recv(65536):
+            received += part
+    return received

@@ -19,7 +19,7 @@ import pytest
 from llmkernel.gateway.faults import failure_of
 from tests.conftest import wait_until
 from tests.gateway.conftest import ENDLESS
-from tests.gateway.serving import TOKEN, gate
+from tests.gateway.serving import TOKEN, gate, rest_of
 
 LONG = {"inputs": "go on", "parameters": {"max_new_tokens": 15_000}}
 
@@ -46,15 +46,6 @@ def raw(
     sock.connect(("127.0.0.1", port))
     sock.sendall(head.encode() + data + more)
     return sock
-
-
-def rest_of(sock: socket.socket) -> bytes:
-    """All that comes until the other end is closed."""
-    with sock:
-        received = b""
-        while part := sock.recv(65536):
-            received += part
-    return received
 
 
 def running(endless) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.gateway.conftest import ENDLESS
-from tests.gateway.serving import TOKEN, Gate
+from tests.gateway.serving import TOKEN, Gate, rest_of
 
 AUTHORIZED = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
 
@@ -21,24 +21,15 @@ def sent(gate: Gate, first: str, headers: str = "", body: str = "") -> socket.so
     return sock
 
 
-def received(sock: socket.socket) -> bytes:
-    """All that comes until the other end is closed."""
-    with sock:
-        parts = b""
-        while part := sock.recv(65536):
-            parts += part
-    return parts
-
-
 @pytest.mark.parametrize("length", ["9" * 21, "9" * 5000, "0" * 5000 + "9"])
 def test_a_length_of_many_digits_is_no_fault_of_ours(scripted, length):
-    answer = received(sent(scripted, "POST /generate", f"{AUTHORIZED}Content-Length: {length}\r\n"))
+    answer = rest_of(sent(scripted, "POST /generate", f"{AUTHORIZED}Content-Length: {length}\r\n"))
     assert answer.split(b" ", 2)[1] in (b"400", b"413")
 
 
 def test_a_method_that_is_none_is_not_repeated_in_the_log(scripted, caplog):
     with caplog.at_level(logging.INFO, "llmkernel.gateway"):
-        assert received(sent(scripted, f"{'F' * 5000} /generate")).split(b" ", 2)[1] == b"405"
+        assert rest_of(sent(scripted, f"{'F' * 5000} /generate")).split(b" ", 2)[1] == b"405"
         wait_until(lambda: caplog.records, seconds=5, what="the log")
     assert caplog.records[-1].__dict__["facts"]["method"] == "other"
 
@@ -59,6 +50,6 @@ def test_who_closes_the_sending_half_has_left(worker, open_gate, path):
     sock = sent(gate, f"POST {path}", f"{AUTHORIZED}Content-Length: {len(body)}\r\n", body)
     wait_until(lambda: gate.status("endless").load.running, seconds=10, what="the request to run")
     sock.shutdown(socket.SHUT_WR)
-    received(sock)
+    rest_of(sock)
     wait_until(lambda: not gate.status("endless").load.running, seconds=5, what="its end")
     assert gate.server.gateway.recent.requests[0].outcome == "dropped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, buckets
+from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, _no_collection, buckets
 from llmkernel.worker.sequence import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
@@ -163,6 +164,27 @@ def test_a_step_without_memory_for_its_graph_is_computed_once():
         driver.run()
         answers.append([list(sequence.output_ids) for sequence in sequences])
     assert answers[0] == answers[1]
+
+
+def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
+    runner = make_runner("llama")
+
+    class Full(Launched):
+        def _capture(self, tensors):
+            raise torch.OutOfMemoryError
+
+    graphs = Full(runner._step_of_rows, runner._inputs.padded, 8)
+    assert graphs.room == ROOM
+    with torch.inference_mode():
+        runner._inputs.fill(steps(runner, chunk=15)[1], 32)
+        graphs.run(32)
+    assert graphs.room is None
+
+
+def test_pythons_collector_rests_only_while_a_graph_is_captured():
+    with _no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])
