@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import stat
@@ -294,9 +295,11 @@ def test_another_major_version_names_both(runtime_dir):
 
 def test_a_newer_minor_version_is_read(runtime_dir):
     path = files.write(describe())
-    data = path.read_bytes().replace(b"[\n  1,\n  1\n ]", b"[\n  1,\n  7\n ]")
-    put(runtime_dir, data.replace(b'"model"', b'"new_field": 1, "model"'))
-    assert files.find("one").protocol == (1, 7)
+    fields = json.loads(path.read_bytes())
+    major, minor = fields["protocol"]
+    newer = fields | {"protocol": [major, minor + 5], "new_field": 1}
+    put(runtime_dir, json.dumps(newer).encode())
+    assert files.find("one").protocol == (major, minor + 5)
 
 
 @pytest.mark.parametrize("name", ["../one", "a/b", "", "ONE", ".one", "a\0b", "x" * 65])
