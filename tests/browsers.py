@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-import pytest
+from tests.needs import skip_or_fail
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 """None means the one of playwright."""
@@ -25,10 +24,3 @@ def need_a_browser() -> None:
         there = Path(playwright.chromium.executable_path).exists()
     if not there:
         skip_or_fail(f"There is no Chromium here. Install one with: {INSTALL}")
-
-
-def skip_or_fail(why: str) -> None:
-    """In continuous integration a test that cannot run is a failure."""
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(why)
-    pytest.skip(why)

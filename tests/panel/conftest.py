@@ -16,8 +16,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.browsers import CHROMIUM, need_a_browser, skip_or_fail
+from tests.browsers import CHROMIUM, need_a_browser
 from tests.conftest import kill_all_in, stop_worker
+from tests.needs import skip_or_fail
 from tools.screenshot import browser_page, jupyter_lab
 
 SLOW = "scripted:step_ms=10,eos_after=1800,context_length=4096"

@@ -176,9 +176,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #endif
         }
       }
-      asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};"
-          :: "r"(partial_at(buffer * PAIRED + pair, warp, lane * 4)), "f"(total[0]), "f"(total[1]), "f"(total[2]), "f"(total[3])
-          : "memory");
+      store_shared(partial_at(buffer * PAIRED + pair, warp, lane * 4), total);
     }
     // one barrier a turn: a buffer is written again only after the next one, which the warps that
     // read it now pass only when they have read
@@ -191,11 +189,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
       for (int pair = 0; pair < PAIRED; pair++) {
         sum[pair] = 0.f;
 #pragma unroll
-        for (int v = 0; v < WARPS; v++) {
-          float value;
-          asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(partial_at(buffer * PAIRED + pair, v, reader)) : "memory");
-          sum[pair] += value;
-        }
+        for (int v = 0; v < WARPS; v++) sum[pair] += load_shared_float(partial_at(buffer * PAIRED + pair, v, reader));
       }
 #ifdef GATED
       if (token < count) {

@@ -19,25 +19,6 @@
 #define THREADS (WARPS * 32)
 #define WIDE (TILES * ROW_WARPS * 16)
 
-// A barrier in shared memory that counts arrivals; waiting is for the end of the phase of a parity
-// (PTX ISA, "mbarrier").
-__device__ __forceinline__ void make_barrier(u32 barrier, u32 arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(barrier), "r"(arrivals) : "memory");
-}
-
-__device__ __forceinline__ void wait_at(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again:\n"
-#if __CUDA_ARCH__ >= 900
-      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-#else
-      "mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
-#endif
-      "@!done bra again;\n}"
-      :: "r"(barrier), "r"(parity) : "memory");
-}
-
 // A row's worth of outputs of a block: rows from `first` on of all tokens, each the sum over the parts
 // that `total_of(token, row)` gives.
 template <typename Total>
@@ -115,7 +96,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
     piece_turns[j] = p < PIECES ? (end - begin - k + DEPTH * K_WARPS - 1) / (DEPTH * K_WARPS) : 0;
   }
   __shared__ unsigned long long filled[STAGES], emptied[STAGES];
-  const u32 filled_at = (u32)__cvta_generic_to_shared(filled), emptied_at = (u32)__cvta_generic_to_shared(emptied);
+  const u32 filled_at = shared_address(filled), emptied_at = shared_address(emptied);
   if (threadIdx.x < STAGES) {
     make_barrier(filled_at + threadIdx.x * 8, THREADS);
     make_barrier(emptied_at + threadIdx.x * 8, WARPS);
@@ -125,12 +106,10 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
     if (turn >= STAGES) wait_at(emptied_at + place * 8, turn / STAGES - 1 & 1);
 #pragma unroll
     for (int j = 0; j < MOST_PIECES; j++) {
-      if (turn < piece_turns[j])
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-            :: "r"(at + j * WARPS * 512), "l"(piece_from[j]) : "memory");
+      if (turn < piece_turns[j]) begin_copy(at + j * WARPS * 512, piece_from[j]);
       piece_from[j] += DEPTH * K_WARPS * 64;
     }
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" :: "r"(filled_at + place * 8) : "memory");
+    arrive_with_copies(filled_at + place * 8);
   };
 
 #pragma unroll
@@ -167,9 +146,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
       for (int n = 0; n < TOKENS; n++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
-          asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-              : "=r"(input[n][4 * half]), "=r"(input[n][4 * half + 1]), "=r"(input[n][4 * half + 2]), "=r"(input[n][4 * half + 3])
-              : "r"(from + slot * (K_WARPS * TOKENS * 1024) + (n * 2 + half) * 512));
+          load_shared(&input[n][4 * half], from + slot * (K_WARPS * TOKENS * 1024) + (n * 2 + half) * 512);
 #pragma unroll
       for (int r = 0; r < TILES; r++) {
         u32 by[GROUPS][2];  // scales of rows g and g + 8, each for both weights of a pair
@@ -206,14 +183,14 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
       }
     }
     __syncwarp();
-    if (lane == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(emptied_at + place * 8) : "memory");
+    if (lane == 0) arrive(emptied_at + place * 8);
     left -= DEPTH;
     advance();
   }
 
   // The warps' sums go through the place of the table: of each of the K_WARPS [token][row of the
   // block], rows padded by 4 so that few lanes write to one bank.
-  extern __shared__ float share[];
+  float* const share = dynamic_shared();
   constexpr int PITCH = WIDE + 4;
   const int first = block_tile * 16;
   __syncthreads();

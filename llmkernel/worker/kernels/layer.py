@@ -19,9 +19,14 @@ _WIDTH_STEP = 8
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x * rsqrt(mean(x^2) + eps) * weight over the last dimension of `x` [tokens, width]."""
-    count, width = x.shape
-    if x.device.type != "cuda" or width % _WIDTH_STEP:
+    if x.device.type != "cuda" or x.shape[1] % _WIDTH_STEP:
         return _normalised(x, weight, eps)
+    return rms_norm_on_gpu(x, weight, eps)
+
+
+def rms_norm_on_gpu(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rms_norm` by its kernel, for a width that is a multiple of 8."""
+    count, width = x.shape
     output = torch.empty_like(x)
     threads = min(512, 32 * math.ceil(width / _WIDTH_STEP / 32))
     launch.kernel("rms_norm", x.dtype)((count, 1), threads, [x, weight, output, width, eps])
@@ -43,11 +48,23 @@ def rope_write(
     GPT-NeoX). `slots` [tokens] int64 belong to `pool`. `norms` are weights [head_dim] of an RMS
     norm of each query and key head, and its eps. The result is [tokens, query_heads, head_dim].
     """
+    if merged.device.type != "cuda":
+        by_head = merged.view(merged.shape[0], -1, pool.keys.shape[3])
+        return _roped(by_head, rotary, pool, slots, norms)
+    return rope_write_on_gpu(merged, rotary, pool, slots, norms)
+
+
+def rope_write_on_gpu(
+    merged: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    pool: Pool,
+    slots: Tensor,
+    norms: tuple[Tensor, Tensor, float] | None = None,
+) -> Tensor:
+    """`rope_write` by its kernel."""
     kv_heads, head_dim = pool.keys.shape[2:]
     count, heads = merged.shape[0], merged.shape[1] // head_dim
     query_heads = heads - 2 * kv_heads
-    if merged.device.type != "cuda":
-        return _roped(merged.view(count, heads, head_dim), rotary, pool, slots, norms)
     query = torch.empty(count, query_heads, head_dim, dtype=merged.dtype, device=merged.device)
     query_norm, key_norm, eps = norms or (None, None, 0.0)
     launch.kernel("rope_write", merged.dtype, dim=head_dim)(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.browsers import skip_or_fail
+from tests.needs import skip_or_fail
 
 INSTALL_SECONDS = 300
 """Much more than it takes: two such tests may run at once, on a slow network."""

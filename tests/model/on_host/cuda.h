@@ -1,0 +1,140 @@
+// CUDA sources of llmkernel/worker/kernels on a processor: a stand-in for ptx.cuh and for what a CUDA
+// compiler knows by itself. Each thread of a block is a fiber, each block a thread of the process, so
+// what is `__shared__` is thread_local. Fibers are run in a random order, copies that nobody waits for
+// arrive late, and a block that stands still ends with an error: races and missing waits show.
+
+#include "threads.h"
+
+#include <math.h>
+#include <string.h>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static __thread
+
+struct alignas(16) uint4 { u32 x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+using on_host::blockDim;
+using on_host::blockIdx;
+using on_host::gridDim;
+using on_host::threadIdx;
+
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
+
+inline void __syncthreads() { on_host::in_block(); }
+inline void __syncwarp() { on_host::in_warp(nullptr, nullptr); }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline u32 atomicAdd(u32* at, u32 value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
+template <typename T> T __ldg(const T* at) { return *at; }
+template <typename T> T __ldcg(const T* at) { return *at; }
+template <typename T> void __stcg(T* at, T value) { *at = value; }
+
+inline float __shfl_xor_sync(u32, float value, u32 by) {
+  struct Given { float mine, other; u32 by; } given{value, 0.f, by};
+  on_host::in_warp(&given, [](void** all) {
+    for (u32 lane = 0; lane < 32; lane++) {
+      Given& one = *(Given*)all[lane];
+      one.other = ((Given*)all[lane ^ one.by])->mine;
+    }
+  });
+  return given.other;
+}
+
+inline float __uint_as_float(u32 bits) { float f; memcpy(&f, &bits, 4); return f; }
+inline u32 __float_as_uint(float f) { u32 bits; memcpy(&bits, &f, 4); return bits; }
+inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline u32 __byte_perm(u32 a, u32 b, u32 selector) {
+  const unsigned long long bytes = (unsigned long long)b << 32 | a;
+  u32 result = 0;
+  for (int i = 0; i < 4; i++) result |= (u32)(bytes >> (8 * (selector >> (4 * i) & 7)) & 255) << (8 * i);
+  return result;
+}
+
+inline void wait_for_input() {}
+inline void let_next_start() {}
+
+inline u16 narrowed(float value) {
+#ifdef BF16
+  const u32 bits = __float_as_uint(value);
+  if (isnan(value)) return (u16)(bits >> 16 | 64);
+  return (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#else
+  _Float16 half = (_Float16)value;
+  u16 bits;
+  memcpy(&bits, &half, 2);
+  return bits;
+#endif
+}
+
+inline float widen(u16 value) {
+#ifdef BF16
+  return __uint_as_float((u32)value << 16);
+#else
+  _Float16 half;
+  memcpy(&half, &value, 2);
+  return (float)half;
+#endif
+}
+
+inline u32 pack(float low, float high) { return (u32)narrowed(high) << 16 | narrowed(low); }
+
+inline u32 pair_fma(u32 a, u32 b, u32 c) {
+  auto half = [&](int shift) {
+    return (float)((double)widen((u16)(a >> shift)) * widen((u16)(b >> shift)) + widen((u16)(c >> shift)));
+  };
+  return pack(half(0), half(16));
+}
+
+// The fragments of mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
+  struct Given { float* d; u32 a[4], b[2]; } given{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+  on_host::in_warp(&given, [](void** all) {
+    float weights[16][16], inputs[8][16];
+    for (int lane = 0; lane < 32; lane++) {
+      const Given& one = *(const Given*)all[lane];
+      const int g = lane >> 2, c = lane & 3;
+      for (int i = 0; i < 8; i++)
+        weights[g + 8 * (i >> 1 & 1)][2 * c + 8 * (i >> 2) + (i & 1)] = widen((u16)(one.a[i >> 1] >> 16 * (i & 1)));
+      for (int i = 0; i < 4; i++) inputs[g][2 * c + 8 * (i >> 1) + (i & 1)] = widen((u16)(one.b[i >> 1] >> 16 * (i & 1)));
+    }
+    for (int lane = 0; lane < 32; lane++)
+      for (int i = 0; i < 4; i++) {
+        const int row = (lane >> 2) + 8 * (i >> 1), column = (lane & 3) * 2 + (i & 1);
+        float& sum = ((const Given*)all[lane])->d[i];
+        for (int k = 0; k < 16; k++) sum += weights[row][k] * inputs[column][k];
+      }
+  });
+}
+
+template <typename T> T stream_in(const T* at) { return *at; }
+
+inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
+inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
+inline void store_shared(u32 at, uint4 v) { memcpy(on_host::shared(at), &v, 16); }
+inline void store_shared(u32 at, const float* v) { memcpy(on_host::shared(at), v, 16); }
+inline void load_shared(u32* to, u32 at) { memcpy(to, on_host::shared(at), 16); }
+inline float load_shared_float(u32 at) { return *(float*)on_host::shared(at); }
+template <u32 BASE> u32 look_up(u32 at) { return *(u32*)on_host::shared(at + BASE); }
+inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
+
+inline void begin_copy(u32 to, const void* from) { on_host::begin_copy(on_host::shared(to), from, 16); }
+using on_host::arrive;
+using on_host::arrive_with_copies;
+using on_host::make_barrier;
+using on_host::wait_at;
+
+// A kernel called with the addresses of its arguments.
+template <int... AT> struct Places {};
+template <typename... Types, int... AT>
+void call(void (*kernel)(Types...), void** given, Places<AT...>) { kernel(*(Types*)given[AT]...); }
+template <int LEFT, int... AT> struct UpTo : UpTo<LEFT - 1, LEFT - 1, AT...> {};
+template <int... AT> struct UpTo<0, AT...> { typedef Places<AT...> All; };
+template <typename... Types>
+void call(void (*kernel)(Types...), void** given) { call(kernel, given, typename UpTo<sizeof...(Types)>::All()); }

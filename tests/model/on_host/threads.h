@@ -1,0 +1,33 @@
+// What a kernel on a processor needs of threads.cpp.
+#pragma once
+
+typedef unsigned int u32;
+typedef unsigned short u16;
+
+namespace on_host {
+
+constexpr u32 SHARED = 256 * 1024, STATIC = 2048;
+
+struct Index { u32 x, y; };
+typedef void (*Body)(void** given);
+typedef void (*Once)(void** all);
+
+extern __thread char memory[SHARED];  // address 0 of shared memory
+extern __thread Index threadIdx, blockIdx, gridDim, blockDim;
+
+inline char* shared(u32 at) { return memory + (int)at; }
+
+// `once` is called by the last thread of a warp that comes, with what each lane has given.
+void in_warp(void* mine, Once once);
+void in_block();
+
+void begin_copy(void* to, const void* from, u32 bytes);
+void make_barrier(u32 at, u32 arrivals);
+void arrive(u32 at);
+void arrive_with_copies(u32 at);
+void wait_at(u32 at, u32 parity);
+
+// A grid, `at_once` blocks at the same time. Writes the first error, if there is one.
+void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** given, char* error);
+
+}  // namespace on_host
