@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from llmkernel.worker.kernels import launch
 from tests.needs import skip_or_fail
@@ -45,14 +44,14 @@ class Kernel:
         self,
         grid: tuple[int, int],
         threads: int,
-        arguments: Sequence[Tensor | int | float | None],
+        arguments: Sequence[launch.Argument],
         shared: int = 0,
     ) -> None:
         if shared > _MOST_SHARED:
             raise RuntimeError(f"a block has {_MOST_SHARED} bytes at most, not {shared}")
         slots = [launch._slot(argument) for argument in arguments]
         for slot, argument in zip(slots, arguments, strict=True):
-            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+            launch._fill(slot, argument)
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         error = ctypes.create_string_buffer(256)
         self._start(*grid, threads, self.at_once, self.seed, pointers, error)

@@ -11,6 +11,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static __thread
 
@@ -124,7 +125,14 @@ inline float load_shared_float(u32 at) { return *(float*)on_host::shared(at); }
 template <u32 BASE> u32 look_up(u32 at) { return *(u32*)on_host::shared(at + BASE); }
 inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
 
+inline float2 load_shared_pair(u32 at) { return *(float2*)on_host::shared(at); }
 inline void begin_copy(u32 to, const void* from) { on_host::begin_copy(on_host::shared(to), from, 16); }
+using on_host::end_group;
+template <int MOST> void wait_for_groups() { on_host::wait_for_groups(MOST); }
+inline u32 load_acquire(const u32* at) {
+  on_host::pause();
+  return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+}
 using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;

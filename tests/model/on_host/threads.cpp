@@ -189,7 +189,25 @@ void in_warp(void* mine, Once once) {
 
 void in_block() { meet(here->all, blockDim.x, here->running->index, nullptr, nullptr); }
 
-void begin_copy(void* to, const void* from, u32 bytes) { here->running->groups.back().push_back({to, from, bytes}); }
+// A copy may be done at once, or when somebody waits for it.
+void begin_copy(void* to, const void* from, u32 bytes) {
+  if (here->chance() % 2)
+    memcpy(to, from, bytes);
+  else
+    here->running->groups.back().push_back({to, from, bytes});
+}
+
+void end_group() { here->running->groups.emplace_back(); }
+
+void wait_for_groups(u32 most) {
+  auto& groups = here->running->groups;
+  for (; groups.size() > most + 1; groups.erase(groups.begin())) perform(groups.front());
+}
+
+void pause() {
+  here->running->waits = true;
+  swapcontext(&here->running->context, &here->scheduler);
+}
 
 void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0}; }
 
