@@ -7,9 +7,9 @@ import { clean, parser } from './markdown.js';
 
 /** A block of code that is still open is coloured up to here; then when it is finished. */
 const COLOURED = 4000;
-/** After a draw that took longer than this it rests for so many times as long: an open table of a
- * thousand rows is one tail, and the page is there for other things, too. */
-const QUICK_MS = 12;
+/** A tail longer than this, such as an open table of a thousand rows, rests after each draw for so
+ * many times as long as that took: the page is there for other things, too. */
+const LONG = 4000;
 const RESTS = 4;
 
 export class Growing {
@@ -53,7 +53,8 @@ export class Growing {
     } catch {
       this.#plainly(); // a text that no parser can take is still there to be read
     }
-    if (performance.now() - began < QUICK_MS) return;
+    this.due = 0;
+    if (this.text.length - this.kept < LONG) return;
     void this.root.offsetHeight; // finding places is a good part of it
     const now = performance.now();
     this.due = now + RESTS * (now - began);

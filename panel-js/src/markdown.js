@@ -14,7 +14,7 @@ const MATHML = `math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt
   munderover mtable mtr mtd mstyle mpadded mphantom menclose mprescripts mmultiscripts none
   semantics merror`.split(/\s+/);
 /** None of them is an address, and none moves anything up or down over other text. */
-const ATTRIBUTES = `class start align display displaystyle scriptlevel mathvariant stretchy
+const ATTRIBUTES = `class start align dir display displaystyle scriptlevel mathvariant stretchy
   fence form separator lspace rspace minsize maxsize symmetric largeop movablelimits accent
   accentunder linethickness columnalign rowspacing columnspacing width notation columnspan
   rowspan`.split(/\s+/);
@@ -33,8 +33,9 @@ parser.renderer.rules.image = (tokens, index) => {
   const href = String(token.attrGet('src') ?? '');
   return `<a href="${escape(href)}">🖼 ${escape(token.content || href)}</a>`;
 };
-parser.core.ruler.push('alignment', ({ tokens }) => {
+parser.core.ruler.push('sides', ({ tokens }) => {
   for (const token of tokens) {
+    if (token.type.endsWith('_list_open')) token.attrSet('dir', 'auto');
     const side = /^text-align:(\w+)$/.exec(String(token.attrGet('style')))?.[1];
     if (side) token.attrs = [['align', side]]; // styles do not get through
   }

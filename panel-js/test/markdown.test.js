@@ -214,3 +214,9 @@ test('a list goes on where it says, and mathematics is as large as it has to be'
   expect(words.querySelector('mo[fence]')).not.toBe(null);
   expect(words.querySelector('mspace')?.getAttribute('width')).toBe('1em');
 });
+
+test('a list stands on the side of its script', () => {
+  const words = document.createElement('div');
+  words.append(render('- \u05d0\n'));
+  expect(words.querySelector('ul')?.getAttribute('dir')).toBe('auto');
+});
