@@ -220,3 +220,12 @@ test('a list stands on the side of its script', () => {
   words.append(render('- \u05d0\n'));
   expect(words.querySelector('ul')?.getAttribute('dir')).toBe('auto');
 });
+
+test('mathematics has a limit to its sizes and moves nothing up or down', () => {
+  const words = document.createElement('div');
+  words.append(render('$\\rule{500em}{500em}$ $\\raise{90em}{x}$ $\\hspace{500em}$ $\\smash{x}$ $\\kern-500em x$'));
+  const said = [...words.querySelectorAll('math *')].flatMap((each) => [...each.attributes]);
+  expect(said.filter(({ name }) => /^(voffset|height|depth|style)$/.test(name))).toEqual([]);
+  const widths = said.filter(({ name }) => name === 'width').map(({ value }) => Math.abs(parseFloat(value)));
+  expect(Math.max(...widths)).toBe(20);
+});
