@@ -21,7 +21,10 @@ class _Stream:
 
     @property
     def generation(self) -> Generation:
-        """The answer as far as it has been read; complete once the loop over it has ended."""
+        """The answer as far as it has been read; complete once the loop over it has ended.
+
+        Until then its finish reason is "cancelled", as if it were ended here.
+        """
         return self._reading.request.generation
 
     @property

@@ -4,7 +4,8 @@ A dollar sign is money far more often than mathematics, so pandoc's rule holds: 
 one has no blank after it, the closing one has no blank before it and no digit after it.
 Notebook front ends take mathematics out before they parse Markdown and put it back into the
 finished page, so what is let through here is only what cannot change the text around it:
-no backtick, no dollar sign, no unbalanced brace, no command that makes links or styles.
+no backtick, no dollar sign, no unbalanced brace, no command that makes links or styles, that
+gives another meaning to commands elsewhere on the page, or that puts signs far from their place.
 """
 
 from __future__ import annotations
@@ -27,9 +28,18 @@ _MOST_LINES = 60
 _BLOCK = {"$$": "$$", "\\[": "\\]"}
 _REFUSED = re.compile(
     r"[`$]|@@|\]\s*\(|\\(?:href|url|class|style|cssId|data|require|includegraphics|html|unicode"
-    r"|def|gdef|edef|let|newcommand|renewcommand|newenvironment|csname|mmlToken|bbox)",
+    r"|def|gdef|edef|let|(?:re)?new(?!line)|declare|mathtoolsset|csname|mmlToken|bbox"
+    r"|raise|lower|m?kern|[hm]skip|moveleft|moveright|(?:math)?[lrc]lap|smash|above|genfrac"
+    r"|skew|leftroot|uproot)",
     re.IGNORECASE,
 )
+_LENGTH = (
+    r"(?:-\s*[\d.,]+\s*(?:em|ex|mu|pt|px|pc|in|cm|mm)"
+    r"|\d{2,}[\d.,]*\s*(?:em|ex|pc|in|cm)|\d{3,}[\d.,]*\s*(?:mu|pt|px|mm))"
+)
+_FAR = re.compile(rf"\\(?:[hmv]?space|rule)[^\\]*?{_LENGTH}|\[\s*{_LENGTH}\s*\]", re.IGNORECASE)
+"""A length that is negative or longer than a line: typesetters know no limit, and a box may be a
+thousand screens high."""
 
 
 def install(parser: MarkdownIt) -> None:
@@ -43,7 +53,7 @@ def install(parser: MarkdownIt) -> None:
 def source(content: str, *, in_table: bool = False) -> str | None:
     """Mathematics as it may stand between dollar signs; None where it had better be text."""
     content = " ".join(content.split())
-    if not content or _REFUSED.search(content) or not _balanced(content):
+    if not content or _REFUSED.search(content) or _FAR.search(content) or not _balanced(content):
         return None
     content = content.replace("<", r"\lt ").replace(">", r"\gt ")
     if in_table:

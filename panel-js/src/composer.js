@@ -1,5 +1,6 @@
 /** Where a question is typed, with what goes along. What is typed is never lost. */
 import { button, h } from './dom.js';
+import { keepFocus } from './focus.js';
 import { change, merged } from './merging.js';
 import { quoted } from './turns.js';
 
@@ -61,7 +62,7 @@ export class Composer {
     this.#takeDraft(state);
     const pending = (state.pending ?? []).map((/** @type {any} */ chip) => this.#chip(chip));
     const drawn = JSON.stringify(state.pending ?? []);
-    if (drawn !== this.drawn) this.chips.replaceChildren(...pending);
+    if (drawn !== this.drawn) keepFocus(this.chips, () => this.chips.replaceChildren(...pending), this.box);
     this.drawn = drawn;
     const busy = this.#busy;
     const stop = state.clicks_wait ? 'Stop (Esc), when the running cell has ended' : 'Stop (Esc)';
@@ -188,10 +189,13 @@ export class Composer {
     const { used, limit } = state.context ?? {};
     this.tooLong = Boolean(limit) && used > limit;
     const number = (/** @type {number} */ count) => count.toLocaleString('en');
+    const { elsewhere } = this.view;
+    const busy = elsewhere && `“${elsewhere}” is being answered. Stop it, or wait, to ask here.`;
     const words = this.tooLong
       ? `Too long to send: ${number(used)} tokens, and ${number(limit)} fit. ` +
         'Shorten it, take something off, or begin a new conversation.'
-      : '';
+      : busy;
+    this.fit.classList.toggle('llmk-dim', !this.tooLong);
     if (this.fit.textContent !== words) this.fit.textContent = words;
   }
 
@@ -259,7 +263,9 @@ export class Composer {
       type: 'text', class: 'llmk-field', 'aria-label': 'Name of a variable or path of a file',
       placeholder: 'variable or path/to/file', input: () => this.#filter(),
       keydown: (/** @type {KeyboardEvent} */ event) => {
-        if (event.key === 'Enter' && this.field.value.trim()) this.#attach(this.field.value);
+        if (event.key !== 'Enter' || !this.field.value.trim()) return;
+        event.preventDefault(); // or it would be a new line in the box that gets the focus
+        this.#attach(this.field.value);
       },
     });
     this.list = h('div', { class: 'llmk-names', role: 'group', 'aria-label': 'Variables' });

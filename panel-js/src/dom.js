@@ -18,6 +18,16 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
+/**
+ * The second click of a double one is not meant for what stands there by then.
+ * @param {() => void} action @returns {(event: MouseEvent) => void}
+ */
+export function single(action) {
+  return (event) => {
+    if (event.detail < 2) action();
+  };
+}
+
 const PATHS = {
   send: 'M12 19V5M6 11l6-6 6 6',
   stop: 'M7 7h10v10H7z',

@@ -85,7 +85,10 @@ export class Drawer {
       view.send({ do: 'preset', forget: true, name: this.preset.value });
       this.preset.focus();
     }, { hidden: true });
-    const keepName = h('input', { class: 'llmk-field', type: 'text', placeholder: 'name', 'aria-label': 'Name of a new preset' });
+    const keepName = h('input', {
+      class: 'llmk-field', type: 'text', placeholder: 'name', 'aria-label': 'Name of a new preset',
+      keydown: (/** @type {KeyboardEvent} */ event) => event.key === 'Enter' && keep(),
+    });
     const keep = () => {
       view.send({ do: 'preset', keep: true, name: keepName.value });
       keepName.value = '';

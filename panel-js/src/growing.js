@@ -7,6 +7,10 @@ import { clean, parser } from './markdown.js';
 
 /** A block of code that is still open is coloured up to here; then when it is finished. */
 const COLOURED = 4000;
+/** A tail longer than this, such as an open table of a thousand rows, rests after each draw for so
+ * many times as long as that took: the page is there for other things, too. */
+const LONG = 4000;
+const RESTS = 4;
 
 export class Growing {
   /** @param {HTMLElement} root @param {(part: ParentNode) => void} [decorate] */
@@ -22,6 +26,10 @@ export class Growing {
     /** @type {Record<string, any>} link definitions of what is kept */
     this.env = {};
     this.finished = false;
+    /** When it may be drawn again before it is finished. */
+    this.due = 0;
+    /** @type {any} */
+    this.timer = null;
   }
 
   /** Show this text, or what there is of it so far. @param {string} text @param {boolean} finished */
@@ -30,12 +38,26 @@ export class Growing {
     if (!text.startsWith(this.text.slice(0, this.kept))) this.#reset();
     this.text = text;
     this.finished = finished;
+    const wait = this.due - performance.now();
+    if (finished || wait <= 0) this.#draw();
+    else this.timer ??= setTimeout(() => this.#draw(), wait);
+  }
+
+  #draw() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    const began = performance.now();
     try {
-      if (finished) this.#whole();
+      if (this.finished) this.#whole();
       else this.#grow();
     } catch {
       this.#plainly(); // a text that no parser can take is still there to be read
     }
+    this.due = 0;
+    if (this.text.length - this.kept < LONG) return;
+    void this.root.offsetHeight; // finding places is a good part of it
+    const now = performance.now();
+    this.due = now + RESTS * (now - began);
   }
 
   #plainly() {

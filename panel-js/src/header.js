@@ -112,7 +112,9 @@ export class Header {
     name.value = state.name ?? '';
     const rename = () => send({ do: 'rename', name: name.value })();
     name.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === 'Enter') rename();
+      if (event.key !== 'Enter') return;
+      event.preventDefault(); // or it would press the button that gets the focus
+      rename();
     });
     const words = (/** @type {string} */ text, /** @type {(event: Event) => void} */ click, kind = '') =>
       h('button', { type: 'button', class: `llmk-entry ${kind}`, text, click });

@@ -43,6 +43,22 @@ export class Host {
     return this.manager?.context?.sessionContext?.session?.kernel ?? null;
   }
 
+  /**
+   * Tell when the kernel is shut down or another one takes its place; of a restart the model tells.
+   * @param {() => void} gone
+   */
+  whenGone(gone) {
+    const changed = this.manager?.context?.sessionContext?.kernelChanged;
+    changed?.connect?.((/** @type {any} */ _, /** @type {any} */ { oldValue, newValue }) => {
+      if (oldValue && oldValue.id !== newValue?.id) gone();
+    });
+  }
+
+  get #noKernel() {
+    const known = this.manager?.context?.sessionContext;
+    return known ? 'No kernel runs: start one, then Reconnect.' : 'Run the cell again to go on.';
+  }
+
   /** The model as the front end has it, with more than a proxy tells. */
   async model() {
     return this.manager?.get_model?.(this.key);
@@ -55,7 +71,7 @@ export class Host {
    */
   async revive(store) {
     const kernel = this.kernel;
-    if (!kernel) throw new Error('Run the cell again to go on.');
+    if (!kernel) throw new Error(this.#noKernel);
     const saved = JSON.stringify(JSON.stringify(remembered(store)));
     const code = `import llmkernel.notebook.panel.revival as _r; _r.revive(${JSON.stringify(this.key)}, ${saved}); del _r`;
     const reply = await kernel.requestExecute({ code, silent: true, store_history: false }).done;

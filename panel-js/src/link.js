@@ -9,6 +9,7 @@ export function connect(model, host) {
   model.on('msg:custom', (/** @type {any} */ message) => store.receive(message));
   const look = async () => store.link(Boolean((await host.model())?.comm_live));
   model.on('comm_live_update', look);
+  host.whenGone(() => store.link(false));
   store.receive(model.get('whole'));
   if (store.n < 0) store.sync();
   return store;

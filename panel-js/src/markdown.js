@@ -13,10 +13,11 @@ const HTML = `p br hr em strong s del code pre a span div ul ol li blockquote h1
 const MATHML = `math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot mover munder
   munderover mtable mtr mtd mstyle mpadded mphantom menclose mprescripts mmultiscripts none
   semantics merror`.split(/\s+/);
-const ATTRIBUTES = `href class start align display displaystyle scriptlevel mathvariant stretchy
+/** None of them is an address, and none moves anything up or down over other text. */
+const ATTRIBUTES = `class start align dir display displaystyle scriptlevel mathvariant stretchy
   fence form separator lspace rspace minsize maxsize symmetric largeop movablelimits accent
-  accentunder linethickness columnalign rowspacing columnspacing width height depth voffset
-  notation columnspan rowspan`.split(/\s+/);
+  accentunder linethickness columnalign rowspacing columnspacing width notation columnspan
+  rowspan`.split(/\s+/);
 
 export const parser = new MarkdownIt({
   html: false,
@@ -32,6 +33,13 @@ parser.renderer.rules.image = (tokens, index) => {
   const href = String(token.attrGet('src') ?? '');
   return `<a href="${escape(href)}">🖼 ${escape(token.content || href)}</a>`;
 };
+parser.core.ruler.push('sides', ({ tokens }) => {
+  for (const token of tokens) {
+    if (token.type.endsWith('_list_open')) token.attrSet('dir', 'auto');
+    const side = /^text-align:(\w+)$/.exec(String(token.attrGet('style')))?.[1];
+    if (side) token.attrs = [['align', side]]; // styles do not get through
+  }
+});
 mathematics(parser);
 
 // beyond its limit of nesting the parser leaves out what is there; here it is shown as it is
@@ -60,7 +68,8 @@ purify.addHook('afterSanitizeAttributes', (node) => {
 export function clean(html) {
   return purify.sanitize(html, {
     ALLOWED_TAGS: [...HTML, ...MATHML, '#text'],
-    ALLOWED_ATTR: ATTRIBUTES,
+    ALLOWED_ATTR: ['href', ...ATTRIBUTES],
+    ADD_URI_SAFE_ATTR: ATTRIBUTES, // the expression below is for all others, whatever their name
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: SCHEMES,

@@ -16,11 +16,11 @@ export function mathml(source, display) {
       displayMode: display,
       trust: false,
       maxExpand: 200,
-      maxSize: [20, 200],
-      throwOnError: false,
+      maxSize: [20, 20],
+      throwOnError: true,
       annotate: false,
     });
-  } catch { // it throws all the same where it runs out of stack
+  } catch { // what it does not know, or cannot take: as it was written, not as an error
     const sign = display ? '$$' : '$';
     return `<code>${escape(`${sign}${source}${sign}`)}</code>`;
   }

@@ -1,5 +1,5 @@
 /** The turns of a conversation on the page. */
-import { button, h, icon } from './dom.js';
+import { button, h, icon, single } from './dom.js';
 import { Editor } from './editor.js';
 import { Growing } from './growing.js';
 
@@ -82,6 +82,7 @@ export class TurnView {
       line.append(h('span', { class: 'llmk-warn', text: turn.problem || 'Broken off' }));
     } else if (turn.state === 'stopped') line.append(h('span', { text: 'stopped' }));
     else if (turn.state === 'running') line.append(h('span', { text: words }));
+    else if (!turn.text.trim()) line.append(h('span', { text: 'no text' }));
     for (const [text, title] of figures(facts)) line.append(h('span', { text, title }));
     return line;
   }
@@ -97,14 +98,14 @@ export class TurnView {
     if (turn.role === 'assistant') {
       const again = () => view.send({ do: 'regenerate', turn: id });
       const on = () => view.send({ do: 'continue', turn: id });
-      line.append(button('again', 'Regenerate', again, { disabled }));
-      line.append(button('on', 'Continue this answer', on, { disabled }));
+      line.append(button('again', 'Regenerate', single(again), { disabled }));
+      line.append(button('on', 'Continue this answer', single(on), { disabled }));
     } else if (view.isLast(id)) {
       const answer = () => view.send({ do: 'continue', turn: id });
-      line.append(button('on', 'Answer this', answer, { disabled }));
+      line.append(button('on', 'Answer this', single(answer), { disabled }));
     }
     const remove = () => view.remove({ do: 'delete', turn: id });
-    line.append(button('bin', 'Delete with all that follows', remove, { disabled }));
+    line.append(button('bin', 'Delete with all that follows', single(remove), { disabled }));
     return line;
   }
 
@@ -124,13 +125,15 @@ export class TurnView {
 
   /** The turn is shown again, instead of what edits it. */
   closeEditor() {
-    this.editor = null;
-    this.drawn = '';
-    this.body.replaceChildren();
-    this.growing = new Growing(this.body, (part) => decorate(this.view, part));
-    const now = this.view.store.turns.get(this.id);
-    if (now) this.draw(now);
-    else this.element.remove();
+    this.view.keepFocus(() => {
+      this.editor = null;
+      this.drawn = '';
+      this.body.replaceChildren();
+      this.growing = new Growing(this.body, (part) => decorate(this.view, part));
+      const now = this.view.store.turns.get(this.id);
+      if (now) this.draw(now);
+      else this.element.remove();
+    });
   }
 }
 
@@ -141,7 +144,7 @@ export function speaker(turn) {
 
 /** @param {import('./store.js').Chip} chip */
 export function quoted(chip) {
-  const cost = typeof chip.tokens === 'number' ? `${chip.tokens.toLocaleString('en')} tokens` : '';
+  const cost = typeof chip.tokens === 'number' ? counted(chip.tokens) : '';
   return h(
     'details',
     { class: 'llmk-chip' },
@@ -156,12 +159,17 @@ export function quoted(chip) {
   );
 }
 
+/** @param {number} tokens */
+function counted(tokens) {
+  return `${tokens.toLocaleString('en')} ${tokens === 1 ? 'token' : 'tokens'}`;
+}
+
 /** The figures of an answer. @param {Record<string, any>} facts @returns {[string, string][]} */
 export function figures(facts) {
   const known = (/** @type {string} */ name) => Number.isFinite(facts[name]) && facts[name] >= 0;
   /** @type {[string, string][]} */
   const found = [];
-  if (known('tokens') && facts.tokens) found.push([`${facts.tokens.toLocaleString('en')} tokens`, 'written']);
+  if (known('tokens') && facts.tokens) found.push([counted(facts.tokens), 'written']);
   if (known('rate') && facts.rate) found.push([`${facts.rate} tok/s`, 'while it was written']);
   if (known('first')) {
     const { first } = facts;

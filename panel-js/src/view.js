@@ -3,6 +3,7 @@ import css from './panel.css';
 import { Composer } from './composer.js';
 import { button, h } from './dom.js';
 import { Drawer } from './drawer.js';
+import { keepFocus } from './focus.js';
 import { Header } from './header.js';
 import { followTheme, hideTranscript } from './host.js';
 import { reconnect } from './link.js';
@@ -114,6 +115,14 @@ export class View {
     return this.store.alive ? this.store.state.answering : null;
   }
 
+  /** The conversation that is being answered, where another one is shown. */
+  get elsewhere() {
+    const { answering } = this;
+    const { path, conversations } = this.store.state;
+    if (!answering || (path ?? []).includes(answering)) return '';
+    return (conversations ?? []).find((/** @type {any} */ one) => answering.startsWith(one.prefix))?.name ?? '';
+  }
+
   /** What this view is called in all pages. */
   get id() {
     return this.store.id + this.prefix;
@@ -143,7 +152,7 @@ export class View {
     if (!this.answering) return;
     this.stopping = true;
     this.send({ do: 'stop' });
-    this.#drawTurns();
+    this.keepFocus(() => this.#drawTurns());
     this.composer.draw();
   }
 
@@ -188,9 +197,16 @@ export class View {
 
   /** @param {Change} change */
   #take(change) {
-    if (change.kind === 'text') this.#grow(change.turn);
-    else if (change.kind === 'told') this.#told(change.message);
-    else this.#draw(change.kind === 'state' ? change.keys : new Set(['turns']), false);
+    this.keepFocus(() => {
+      if (change.kind === 'text') this.#grow(change.turn);
+      else if (change.kind === 'told') this.#told(change.message);
+      else this.#draw(change.kind === 'state' ? change.keys : new Set(['turns']), false);
+    });
+  }
+
+  /** @param {() => void} draw something of the conversation */
+  keepFocus(draw) {
+    keepFocus(this.log, draw, this.log);
   }
 
   /** @param {string} id */

@@ -62,3 +62,21 @@ test('of one that was deleted nothing is told', () => {
   vi.advanceTimersByTime(1000);
   expect(told('draft')).toEqual([]);
 });
+
+test('Enter attaches, and is no new line in the box', () => {
+  const { button, find, told } = opened();
+  button('Attach a variable or a file').click();
+  const enter = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true });
+  const field = find('.llmk-attach input');
+  field.value = 'df';
+  field.dispatchEvent(enter);
+  expect(told('attach')).toEqual([{ do: 'attach', name: 'df' }]);
+  expect(enter.defaultPrevented).toBe(true);
+});
+
+test('where another conversation is answered, it says which one and why nothing can be sent', () => {
+  const { say, find } = opened({ answering: 'c2t1' });
+  expect(find('.llmk-fit').textContent).toBe('“B” is being answered. Stop it, or wait, to ask here.');
+  say({ answering: null });
+  expect(find('.llmk-fit').textContent).toBe('');
+});

@@ -44,3 +44,12 @@ test('an empty field takes the limit away', () => {
   change(field);
   expect(told('set')).toEqual([{ do: 'set', values: { max_tokens: null } }]);
 });
+
+test('Enter keeps a preset under the name that was typed', () => {
+  const { find, told } = controls();
+  const name = find('[aria-label="Name of a new preset"]');
+  type(name, 'mine');
+  name.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }));
+  expect(told('preset')).toEqual([{ do: 'preset', keep: true, name: 'mine' }]);
+  expect(name.value).toBe('');
+});

@@ -23,3 +23,14 @@ test('one turn is one turn', () => {
   expect(view.header.menu.textContent).toContain('1 turn');
   expect(view.header.menu.textContent).not.toContain('1 turns');
 });
+
+test('Enter renames, and presses nothing else', () => {
+  const { button, find, told } = opened();
+  button('Conversation: A').click();
+  const enter = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true });
+  const field = find('[aria-label="Name of this conversation"]');
+  field.value = 'New';
+  field.dispatchEvent(enter);
+  expect(told('rename')).toEqual([{ do: 'rename', name: 'New' }]);
+  expect(enter.defaultPrevented).toBe(true);
+});

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { remembered } from '../src/host.js';
+import { Host, remembered } from '../src/host.js';
+import { connect } from '../src/link.js';
 import { Store } from '../src/store.js';
 
 const turn = (role, text, parent, shown = true, more = {}) => ({
@@ -54,4 +55,38 @@ test('a page remembers every branch of every conversation', () => {
     { role: 'user', text: 'here', state: 'stopped', parent: null, shown: true,
       attachments: [], facts: {}, problem: '', edited: false },
   ]);
+});
+
+/** A notebook with a kernel, as JupyterLab's manager of widgets has it. */
+function notebook() {
+  const listeners = [];
+  const sessionContext = {
+    session: { kernel: { id: 'k1' } },
+    kernelChanged: { connect: (listener) => listeners.push(listener) },
+    /** @param {string | null} id */
+    change(id) {
+      const oldValue = this.session?.kernel ?? null;
+      const newValue = id && { id };
+      this.session = newValue && { kernel: newValue };
+      listeners.forEach((listener) => listener(this, { name: 'kernel', oldValue, newValue }));
+    },
+  };
+  const model = { get: () => undefined, on() {}, send() {}, widget_manager: { context: { sessionContext } } };
+  const host = new Host(model);
+  return { sessionContext, host, store: connect(model, host) };
+}
+
+test('a kernel that is shut down has gone, and Reconnect says that one has to be started', async () => {
+  const { sessionContext, host, store } = notebook();
+  sessionContext.change('k1'); // a new connection to the same one
+  expect(store.alive).toBe(true);
+  sessionContext.change(null);
+  expect(store.alive).toBe(false);
+  await expect(host.revive(store)).rejects.toThrow('No kernel runs: start one, then Reconnect.');
+});
+
+test('a panel goes with its kernel when another one is chosen', () => {
+  const { sessionContext, store } = notebook();
+  sessionContext.change('k2');
+  expect(store.alive).toBe(false);
 });

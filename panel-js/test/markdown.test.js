@@ -186,3 +186,46 @@ describe('a text that is too much for a parser', () => {
     expect(root.textContent).toContain('more');
   });
 });
+
+test('mathematics that no typesetter knows is shown as it was written', () => {
+  const shown = render('so $\\frac{1}{$ and $\\foo{x}$ and $x^2$');
+  const words = document.createElement('div');
+  words.append(shown);
+  expect([...words.querySelectorAll('code')].map((each) => each.textContent)).toEqual([
+    '$\\frac{1}{$', '$\\foo{x}$',
+  ]);
+  expect(words.querySelectorAll('math').length).toBe(1);
+  expect(words.textContent).not.toContain('Error');
+});
+
+test('the columns of a table are aligned as their heads say', () => {
+  const words = document.createElement('div');
+  words.append(render('| a | b | c |\n|---|--:|:-:|\n| 1 | 2 | 3 |\n'));
+  expect([...words.querySelectorAll('td')].map((each) => each.getAttribute('align'))).toEqual([
+    null, 'right', 'center',
+  ]);
+});
+
+test('a list goes on where it says, and mathematics is as large as it has to be', () => {
+  const words = document.createElement('div');
+  words.append(render('3. three\n4. four\n\n$$\\begin{pmatrix} a \\\\ b \\end{pmatrix} \\quad x$$\n'));
+  expect(words.querySelector('ol')?.getAttribute('start')).toBe('3');
+  expect(words.querySelector('math')?.getAttribute('display')).toBe('block');
+  expect(words.querySelector('mo[fence]')).not.toBe(null);
+  expect(words.querySelector('mspace')?.getAttribute('width')).toBe('1em');
+});
+
+test('a list stands on the side of its script', () => {
+  const words = document.createElement('div');
+  words.append(render('- \u05d0\n'));
+  expect(words.querySelector('ul')?.getAttribute('dir')).toBe('auto');
+});
+
+test('mathematics has a limit to its sizes and moves nothing up or down', () => {
+  const words = document.createElement('div');
+  words.append(render('$\\rule{500em}{500em}$ $\\raise{90em}{x}$ $\\hspace{500em}$ $\\smash{x}$ $\\kern-500em x$'));
+  const said = [...words.querySelectorAll('math *')].flatMap((each) => [...each.attributes]);
+  expect(said.filter(({ name }) => /^(voffset|height|depth|style)$/.test(name))).toEqual([]);
+  const widths = said.filter(({ name }) => name === 'width').map(({ value }) => Math.abs(parseFloat(value)));
+  expect(Math.max(...widths)).toBe(20);
+});

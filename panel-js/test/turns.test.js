@@ -30,3 +30,16 @@ test('a turn that cannot be drawn is shown as it is, and those after it are draw
   expect(view.log.textContent).toContain('odd');
   expect(view.log.textContent).toContain('after it');
 });
+
+test('the second click of a double one does nothing more', () => {
+  const { button, told } = opened({}, { q: turn('user', 'q'), a: turn('assistant', 'one', { parent: 'q' }) });
+  for (const [words, kind] of [['Regenerate', 'regenerate'], ['Delete with all that follows', 'delete']]) {
+    for (const detail of [1, 2]) button(words).dispatchEvent(new MouseEvent('click', { detail, bubbles: true }));
+    expect(told(kind).length).toBe(1);
+  }
+});
+
+test('an answer without a word says so, and one token is one', () => {
+  const { find } = opened({}, { a: turn('assistant', '', { facts: { tokens: 1 } }) });
+  expect(find('.llmk-facts').textContent).toBe('no text1 token');
+});

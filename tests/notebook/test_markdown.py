@@ -166,6 +166,46 @@ def test_mathematics_reaches_the_typesetter(text, markdown):
     assert " ".join(safe(text).split()) == " ".join(markdown.split())
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"\rule{500em}{500em}",
+        r"\rule{1em}{999,9em}",
+        r"\raise 9em {x}",
+        r"\mathllap{over what stands before}",
+        r"\smash{\begin{matrix}a\\b\\c\end{matrix}}",
+        r"\hspace{-50em}x",
+        r"\hspace-50em x",
+        r"a \above 9em b",
+        r"\kern-50em x",
+        r"\begin{matrix}a\\[900pt]b\end{matrix}",
+        r"\overbracket[90em][90em]{x}",
+        r"\root \uproot{900} 3 \of x",
+        r"\DeclareMathOperator{\alpha}{x}",
+        r"\renewenvironment{matrix}{a}{b}",
+    ],
+)
+def test_mathematics_stays_in_its_place_and_leaves_that_of_others_alone(source):
+    assert safe(f"${source}$").count("<span>&#36;</span>") == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"\rule{1cm}{0.15mm}",
+        r"a \hspace{1em} b",
+        r"\begin{matrix}a\\[10pt]b\end{matrix}",
+        r"x = -5",
+        r"e^{-2in} + \frac{-2xy}{3}",
+        r"\text{120 cm}",
+        r"\left( \frac{12}{3} \right) \text{ cm}",
+        r"\lambda \neq \nu",
+    ],
+)
+def test_ordinary_lengths_are_left_to_the_typesetter(source):
+    assert safe(f"${source}$") == f"${source}$"
+
+
 @pytest.mark.parametrize("text", ["costs $5 and $10", "$HOME and $PATH", "a $ b $ c", "$a{b$"])
 def test_money_and_shell_variables_are_no_mathematics(text):
     shown = safe(text)
