@@ -34,6 +34,8 @@ QUIET = {
     "@jupyterlab/notebook-extension:tracker": {"autoStartDefaultKernel": True},
 }
 """Settings without which a dialogue would stand in the picture."""
+OTHERS_OFF = {"ServerApp": {"jpserver_extensions": {"jupyter_ai_litellm": False}}}
+"""An extension that comes with a package of the tests, and asks the network before a server is up."""
 
 
 @contextlib.contextmanager
@@ -54,12 +56,15 @@ def jupyter_lab(
         target = home / "settings" / package / f"{name}.jupyterlab-settings"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(values))
+    config = home / "config" / "jupyter_server_config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(OTHERS_OFF))
     kind = {"jupyterlab": "LabApp", "notebook": "JupyterNotebookApp"}[app]
     command = [sys.executable, "-m", app, "--no-browser", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--expose-app-in-browser"]
     command += [f"--ServerApp.root_dir={folder}", f"--{kind}.user_settings_dir={home / 'settings'}"]
     command += [f"--{kind}.workspaces_dir={home / 'workspaces'}"]
-    environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_CONFIG_DIR": str(home / "config")}
+    environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_CONFIG_DIR": str(config.parent)}
     with (home / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
