@@ -70,6 +70,17 @@ class Loader:
             if on_progress is not None:
                 loading.listeners.remove(on_progress)
 
+    def is_loading(self, name: str, model: str) -> bool:
+        """Whether a worker of this name is on its way up here, with this model."""
+        loading = self.loads.get(name)
+        return loading is not None and loading.config.model == model
+
+    async def settled(self, name: str) -> None:
+        """Wait until no worker of this name is on its way up any more, however that ended."""
+        loading = self.loads.get(name)
+        if loading is not None:
+            await asyncio.wait({loading.done})
+
     async def close(self) -> None:
         """Give up what loads."""
         for loading in self.loads.values():
