@@ -56,9 +56,11 @@ class Serving(RequestHandler):
             method=method if method in self.SUPPORTED_METHODS else "other",
             route=next(iter(routes.values())).path if routes else "",
             dialect=self.dialect.name,
-            generates=self.route is not None and self.route.permit,
+            generates=self.route is not None and self.route.generates,
         )
         self.set_header("X-Request-Id", self.record.id)
+        # of others tornado would say something before anybody has looked at Host and token
+        self.SUPPORTED_METHODS = (*self.SUPPORTED_METHODS, str(self.request.method))
 
     @property
     def dialect(self) -> Dialect:
@@ -67,7 +69,12 @@ class Serving(RequestHandler):
             return self.route.dialect
         if self.routes:
             return next(iter(self.routes.values())).dialect
-        return dialect_of(self.request.path)
+        return dialect_of(self.place)
+
+    @property
+    def place(self) -> str:
+        """The path of the request as the table of routes has it."""
+        return str(self.request.path)
 
     async def admit(self) -> str:
         """The principal of this request. Raises Refusal for one that may not go on."""
@@ -81,6 +88,11 @@ class Serving(RequestHandler):
         self.set_header("Cache-Control", "no-store")
         if hasattr(self, "record"):  # not yet when tornado makes the handler
             self.set_header("X-Request-Id", self.record.id)
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """A part of the address as text; what is no UTF-8 in it names nothing that there is."""
+        del name
+        return value.decode(errors="replace")
 
     def compute_etag(self) -> None:
         """None: nothing here is worth asking for twice."""
@@ -131,7 +143,7 @@ class Serving(RequestHandler):
 
     def _no_route(self) -> Refusal:
         if not self.routes:
-            return Refusal("not_found", no_route(self.request.path))
+            return Refusal("not_found", no_route(self.place))
         allowed = ", ".join(sorted(self.routes))
         return Refusal("method", f"Use {allowed} here.", headers={"Allow": allowed})
 
