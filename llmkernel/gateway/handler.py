@@ -18,6 +18,7 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unread import read_or_cut
 from llmkernel.gateway.unsupported import dialect_of, no_route
 
 if TYPE_CHECKING:
@@ -158,13 +159,14 @@ class Serving(RequestHandler):
         assert self.route is not None, "prepare has found it"
         body = b"".join(self._chunks)
         self._chunks.clear()
+        stream = self._stream()
         exchange = Exchange(self, self.gateway, self.route, self.record, path, body)
         self._exchange = exchange
         # a task of its own, so that a client that goes away cancels it and nothing else
         self._work = asyncio.create_task(self._run(exchange))
         self.gateway.running.add(self._work)
         try:
-            with self.gateway.leavers.watch(self._stream()):
+            with self.gateway.leavers.watch(stream):
                 await self._work
         except asyncio.CancelledError:
             if not self._gone and not self._work.cancelled():
@@ -174,6 +176,7 @@ class Serving(RequestHandler):
         finally:
             self.gateway.running.discard(self._work)
             self._report()
+        await read_or_cut(stream, self.gateway.settings.write_seconds)
 
     def _stream(self) -> IOStream | None:
         """The connection of the request; None where it is none of tornado's."""

@@ -238,7 +238,8 @@ class Models:
         for replica in found:
             if self.loader.is_loading(replica.name, replica.model):
                 return await self.load(replica.model)
-        raise NotReady(f"The worker {found[0].name!r} does not take requests yet.")
+        why = "does not answer" if found[0].silent else "does not take requests yet"
+        raise NotReady(f"The worker {found[0].name!r} {why}.")
 
     async def _load_allowed(self, model: str) -> Replica:
         first = next(iter(self.loadable), None) if model in ANY_MODEL else None

@@ -198,7 +198,7 @@ def test_what_is_no_route_is_told_in_the_words_of_its_client(jupyter):
     assert jupyter.http.get("/llmkernel/nope").json()["error_type"] == "not_found"
     for headers in ({}, {"Authorization": f"token {TOKEN}x"}):
         assert jupyter.stranger("GET", "/llmkernel/nope", headers=headers).status_code == 401
-    assert jupyter.http.get("/llmkernel").headers["Location"] == "/llmkernel/"
+    assert jupyter.http.get("/llmkernel").headers["Location"] == f"{BASE}/llmkernel/"
 
 
 def test_a_method_that_is_none_is_looked_at_as_any_other(jupyter):

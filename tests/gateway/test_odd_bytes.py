@@ -70,6 +70,14 @@ def test_a_name_as_long_as_a_body_is_not_sent_back(scripted, path):
         assert len(answer.content) < 2000
 
 
+@pytest.mark.parametrize("body", ["", " \n"])
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/api/chat", "/v1/messages"])
+def test_an_empty_body_is_told_as_that(scripted, path, body):
+    answer = scripted.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "The body is empty." in answer.text
+
+
 @pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
 def test_who_closes_the_sending_half_has_left(worker, open_gate, path):
     worker("endless", ENDLESS)
