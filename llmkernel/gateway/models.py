@@ -261,10 +261,13 @@ class Models:
     ) -> Replica:
         """Start a worker with a model, or find the one that runs. Raises StartFailed and below."""
         config = self.loader.config(model, **settings)
-        await self._gone(config.name)
-        replica = self._see(await self.loader.load(config, on_progress))
-        await replica.ask()
-        return replica
+        while True:
+            await self._gone(config.name)
+            replica = self._see(await self.loader.load(config, on_progress))
+            if not replica.leaving:  # as one is that somebody else unloads at once
+                with replica.hold():  # an unload from here on waits for whoever loads
+                    await replica.ask()
+                return replica
 
     async def load_named(self, model: str) -> Replica:
         """The worker that runs under this name or with this model, else a fresh one."""
@@ -291,15 +294,15 @@ class Models:
         return found
 
     async def unload(self, model: str) -> None:
-        """Stop the workers of a model once their work is done. Raises WorkerNotFound.
+        """Stop the workers of a model once their work is done; no error where it does not run.
 
         They are stopped even if the caller does not wait for it; whoever asks again waits
-        for the same end.
+        for the same end. Raises WorkerNotFound for a model that nobody knows here.
         """
         for each in self._named(model):
             await self.loader.settled(each.name)  # whose it is shows once it has come up
         found = self._named(model)
-        if not found:
+        if not found and self.loadable.find(model) is None:
             raise unknown_model(model, self.names(), self.replicas)
         if not all(self._own_or_allowed(replica) for replica in found):
             raise InvalidRequest(
@@ -349,7 +352,8 @@ class Models:
     async def _end(self, replica: Replica) -> None:
         """What others have in the worker is finished first."""
         try:
-            await replica.quiet.wait()
+            while replica.in_flight:  # who had it loaded may begin after who was there
+                await replica.quiet.wait()
             await replica.client.stop()
         except BaseException:
             replica.leaving = False  # it is still there: serve it, and try again later

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -44,12 +45,26 @@ def test_who_comes_while_a_model_loads_waits_for_the_same_load(runtime_dir, aske
         own.post(UNLOAD)
 
 
-def test_an_unload_while_a_model_loads_ends_it_afterwards(runtime_dir):
+def test_an_unload_while_a_model_loads_ends_it_once_who_waits_is_served(runtime_dir):
+    body = {"inputs": "x", "parameters": {"max_new_tokens": 20}}
     with gate((SLOW,)) as own:
         own.post(UNLOAD)
-        with loading(own):
-            assert own.post(UNLOAD).status_code == 200
+        with loading(own) as first, ThreadPoolExecutor(9) as pool:
+            asked = [pool.submit(own.post, "/generate", body) for _ in range(8)]
+            unload = pool.submit(own.post, UNLOAD)
+            assert [each.result().status_code for each in asked] == [200] * 8
+            assert unload.result().status_code == 200
+        assert first == [200]
+        own.post(UNLOAD)
         assert own.server.gateway.models.unloaded() == {SLOW: ""}
+
+
+def test_an_unload_of_what_does_not_run_is_no_error(runtime_dir):
+    with gate((SLOW,)) as own:
+        assert own.post(UNLOAD).status_code == 200
+        assert own.post(UNLOAD).status_code == 200
+        said = own.get(f"/v2/models/{SLOW}").json()["error"]
+        assert said == f"The model {SLOW!r} does not run here. There are: {SLOW}."
 
 
 def test_the_time_that_a_model_took_to_load_is_not_time_without_work(runtime_dir):
