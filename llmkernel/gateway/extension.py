@@ -17,7 +17,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
-from tornado.web import RedirectHandler
+from tornado.web import HTTPError, RedirectHandler
 
 from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import InvalidRequest
@@ -31,6 +31,10 @@ from llmkernel.gateway.settings import Settings
 
 FOLDER = "/llmkernel"
 RESOURCE = "llmkernel"
+_FORBIDDEN = (
+    "Jupyter does not let this request in. It wants its token, as `Authorization: Bearer TOKEN`, or from "
+    "a page that is logged in the header X-XSRFToken, and a Host name that it knows."
+)
 
 
 class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prepare is called by admit
@@ -45,7 +49,12 @@ class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prep
 
     async def admit(self) -> str:
         """The user, if Jupyter knows one and its Authorizer lets them."""
-        await JupyterHandler.prepare(self)
+        try:
+            await JupyterHandler.prepare(self)
+        except HTTPError as error:
+            raise (
+                Refusal("forbidden", _FORBIDDEN) if error.status_code == 403 else error
+            ) from None
         if self._finished:  # sent to the login page
             return ""
         user = self.current_user

@@ -201,6 +201,12 @@ def test_what_is_no_route_is_told_in_the_words_of_its_client(jupyter):
     assert jupyter.http.get("/llmkernel").headers["Location"] == f"{BASE}/llmkernel/"
 
 
+def test_who_forgets_the_token_is_told_what_is_missing(jupyter):
+    answer = jupyter.stranger("POST", "/llmkernel/generate", json={"inputs": "x"})
+    assert answer.status_code == 403
+    assert "It wants its token, as `Authorization: Bearer TOKEN`" in answer.json()["error"]
+
+
 def test_a_method_that_is_none_is_looked_at_as_any_other(jupyter):
     assert jupyter.stranger("BREW", "/llmkernel/generate").status_code in (401, 403)
     answer = jupyter.http.request("BREW", "/llmkernel/generate")
