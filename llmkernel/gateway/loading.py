@@ -75,11 +75,14 @@ class Loader:
         loading = self.loads.get(name)
         return loading is not None and loading.config.model == model
 
-    async def settled(self, name: str) -> None:
-        """Wait until no worker of this name is on its way up any more, however that ended."""
-        loading = self.loads.get(name)
-        if loading is not None:
-            await asyncio.wait({loading.done})
+    async def settled(self, model: str) -> bool:
+        """Wait for the loads of a model, or of a worker's name, however they end; were there any?"""
+        loads = [
+            each for each in self.loads.values() if model in (each.config.name, each.config.model)
+        ]
+        if loads:
+            await asyncio.wait({each.done for each in loads})
+        return bool(loads)
 
     async def close(self) -> None:
         """Give up what loads."""

@@ -299,9 +299,9 @@ class Models:
         They are stopped even if the caller does not wait for it; whoever asks again waits
         for the same end. Raises WorkerNotFound for a model that nobody knows here.
         """
-        for each in self._named(model):
-            await self.loader.settled(each.name)  # whose it is shows once it has come up
-        found = self._named(model)
+        if await self.loader.settled(model):  # whose it is shows once it has come up
+            await self._look()
+        found = [each for each in self.replicas.values() if model in (each.name, each.model)]
         if not found and self.loadable.find(model) is None:
             raise unknown_model(model, self.names(), self.replicas)
         if not all(self._own_or_allowed(replica) for replica in found):
@@ -311,9 +311,6 @@ class Models:
                 field="model",
             )
         await asyncio.gather(*(asyncio.shield(self._stop(replica)) for replica in found))
-
-    def _named(self, model: str) -> list[Replica]:
-        return [each for each in self.replicas.values() if model in (each.name, each.model)]
 
     def keep(self, model: str, seconds: float | None) -> None:
         """Let the workers of a model go after so many seconds without work; None is never.

@@ -59,6 +59,20 @@ def test_an_unload_while_a_model_loads_ends_it_once_who_waits_is_served(runtime_
         assert own.server.gateway.models.unloaded() == {SLOW: ""}
 
 
+def test_an_unload_as_soon_as_a_load_begins_ends_it_too(runtime_dir):
+    with gate((SLOW,)) as own:
+        models = own.server.gateway.models
+        own.post(UNLOAD)
+        load = asyncio.run_coroutine_threadsafe(
+            models.loader.load(models.loader.config(SLOW)), own.loop
+        )
+        wait_until(lambda: models.loader.loads, seconds=5, what="the load")
+        assert not models.replicas
+        assert own.post(UNLOAD).status_code == 200
+        assert load.done()
+        assert models.unloaded() == {SLOW: ""}
+
+
 def test_an_unload_of_what_does_not_run_is_no_error(runtime_dir):
     with gate((SLOW,)) as own:
         assert own.post(UNLOAD).status_code == 200
