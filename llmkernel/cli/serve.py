@@ -150,6 +150,7 @@ def serve_command(models: tuple[str, ...], json_log: bool, **values: Any) -> Non
     one does not. The workers stay.
     """
     settings = _settings(values)
+    _check_models(models)
     try:
         from llmkernel.gateway.logs import quiet_tornado, write_to
         from llmkernel.gateway.server import Server
@@ -176,6 +177,18 @@ def _settings(values: dict[str, Any]) -> Settings:
     if rest["workers"] and rest.get("unload_after") and not rest["allow_models"]:
         raise InvalidRequest("--unload-after is for models that the gateway starts: name some.")
     return Settings(**rest, limits=limits, load_settings=load)
+
+
+def _check_models(models: tuple[str, ...]) -> None:
+    """Raise InvalidRequest for a worker's name where a model is meant to be."""
+    from llmkernel.connection import list_workers
+
+    for worker in list_workers() if models else ():
+        if worker.name in models and worker.model != worker.name:
+            raise InvalidRequest(
+                f"{worker.name!r} is the name of a worker that runs, and MODEL is a model. "
+                f"Serve the worker with: llmkernel serve --worker {worker.name}"
+            )
 
 
 async def _serve(make: type[Server], settings: Settings, models: tuple[str, ...]) -> None:

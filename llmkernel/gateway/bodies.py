@@ -18,6 +18,8 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 def decode(body: bytes, kind: type[T]) -> T:
     """The value in a body of JSON. Raises Refusal naming the place of what does not fit."""
+    if not body.strip():
+        raise Refusal("syntax", "The body is empty.")
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))

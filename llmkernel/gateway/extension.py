@@ -17,6 +17,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
+from tornado.web import HTTPError, RedirectHandler
 
 from llmkernel.config import DEMO_MODEL
 from llmkernel.errors import InvalidRequest
@@ -30,6 +31,10 @@ from llmkernel.gateway.settings import Settings
 
 FOLDER = "/llmkernel"
 RESOURCE = "llmkernel"
+_FORBIDDEN = (
+    "Jupyter does not let this request in. It wants its token, as `Authorization: Bearer TOKEN`, or from "
+    "a page that is logged in the header X-XSRFToken, and a Host name that it knows."
+)
 
 
 class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prepare is called by admit
@@ -37,9 +42,19 @@ class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prep
 
     auth_resource = RESOURCE
 
+    @property
+    def place(self) -> str:
+        """The path below the folder."""
+        return str(self.request.path).removeprefix(self.base_url.rstrip("/") + FOLDER)
+
     async def admit(self) -> str:
         """The user, if Jupyter knows one and its Authorizer lets them."""
-        await JupyterHandler.prepare(self)
+        try:
+            await JupyterHandler.prepare(self)
+        except HTTPError as error:
+            raise (
+                Refusal("forbidden", _FORBIDDEN) if error.status_code == 403 else error
+            ) from None
         if self._finished:  # sent to the login page
             return ""
         user = self.current_user
@@ -48,7 +63,7 @@ class JupyterServing(Serving, JupyterHandler):  # type: ignore[misc]  # its prep
             return ""
         if not self._origin_allowed():
             raise Refusal("forbidden", "Pages of that Origin may not use this server.")
-        action = HTTP_METHOD_TO_AUTH_ACTION[str(self.request.method)]
+        action = HTTP_METHOD_TO_AUTH_ACTION.get(str(self.request.method), "write")
         if not await ensure_async(self.authorizer.is_authorized(self, user, action, RESOURCE)):
             raise Refusal("forbidden", f"You may not {action} {RESOURCE} on this server.")
         await self.gateway.awake()
@@ -96,7 +111,11 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
     """Put the routes into a server. Nothing is looked for or loaded before the first request."""
     write_to(as_json=False, level="WARNING")  # each request has a line of Jupyter's own
     gateway = Gateway(settings_of(server.config.get("LLMKernelGateway", {})))
-    base = re.escape(server.web_app.settings["base_url"].rstrip("/") + FOLDER)
-    added = rules(gateway, JupyterServing, base)
+    folder = server.web_app.settings["base_url"].rstrip("/") + FOLDER
+    base = re.escape(folder)
+    # what is no route is told so in the words of its dialect, and not by a page of Jupyter's
+    rest = (f"{base}/.*", JupyterServing, {"gateway": gateway, "routes": {}})
+    bare = (f"{base}$", RedirectHandler, {"url": f"{folder}/"})
+    added = [*rules(gateway, JupyterServing, base), rest, bare]
     server.web_app.add_handlers(".*$", added)  # type: ignore[no-untyped-call]
     server.log.info("llmkernel serves its workers under %s/", FOLDER)

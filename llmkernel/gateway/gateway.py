@@ -56,6 +56,11 @@ class Gateway:
         assert self._guard is not None, "Jupyter Server guards its own routes"
         return self._guard
 
+    @property
+    def up(self) -> bool:
+        """Whether a request would be taken: the gateway is not stopping, and some model is up."""
+        return self.models.up and not self.permits.closed
+
     async def start(self, models: tuple[str, ...] = ()) -> None:
         """Find the workers to serve; start `models`, or the embedded one where none runs."""
         await self.models.start(models, fallback=DEMO_MODEL)

@@ -18,6 +18,7 @@ from llmkernel.gateway.exchange import Exchange
 from llmkernel.gateway.faults import Refusal, failure_of
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.routes import Route
+from llmkernel.gateway.unread import read_or_cut
 from llmkernel.gateway.unsupported import dialect_of, no_route
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ class Serving(RequestHandler):
             method=method if method in self.SUPPORTED_METHODS else "other",
             route=next(iter(routes.values())).path if routes else "",
             dialect=self.dialect.name,
-            generates=self.route is not None and self.route.permit,
+            generates=self.route is not None and self.route.generates,
         )
         self.set_header("X-Request-Id", self.record.id)
+        # of others tornado would say something before anybody has looked at Host and token
+        self.SUPPORTED_METHODS = (*self.SUPPORTED_METHODS, str(self.request.method))
 
     @property
     def dialect(self) -> Dialect:
@@ -67,7 +70,12 @@ class Serving(RequestHandler):
             return self.route.dialect
         if self.routes:
             return next(iter(self.routes.values())).dialect
-        return dialect_of(self.request.path)
+        return dialect_of(self.place)
+
+    @property
+    def place(self) -> str:
+        """The path of the request as the table of routes has it."""
+        return str(self.request.path)
 
     async def admit(self) -> str:
         """The principal of this request. Raises Refusal for one that may not go on."""
@@ -81,6 +89,11 @@ class Serving(RequestHandler):
         self.set_header("Cache-Control", "no-store")
         if hasattr(self, "record"):  # not yet when tornado makes the handler
             self.set_header("X-Request-Id", self.record.id)
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """A part of the address as text; what is no UTF-8 in it names nothing that there is."""
+        del name
+        return value.decode(errors="replace")
 
     def compute_etag(self) -> None:
         """None: nothing here is worth asking for twice."""
@@ -131,7 +144,7 @@ class Serving(RequestHandler):
 
     def _no_route(self) -> Refusal:
         if not self.routes:
-            return Refusal("not_found", no_route(self.request.path))
+            return Refusal("not_found", no_route(self.place))
         allowed = ", ".join(sorted(self.routes))
         return Refusal("method", f"Use {allowed} here.", headers={"Allow": allowed})
 
@@ -146,13 +159,14 @@ class Serving(RequestHandler):
         assert self.route is not None, "prepare has found it"
         body = b"".join(self._chunks)
         self._chunks.clear()
+        stream = self._stream()
         exchange = Exchange(self, self.gateway, self.route, self.record, path, body)
         self._exchange = exchange
         # a task of its own, so that a client that goes away cancels it and nothing else
         self._work = asyncio.create_task(self._run(exchange))
         self.gateway.running.add(self._work)
         try:
-            with self.gateway.leavers.watch(self._stream()):
+            with self.gateway.leavers.watch(stream):
                 await self._work
         except asyncio.CancelledError:
             if not self._gone and not self._work.cancelled():
@@ -162,6 +176,7 @@ class Serving(RequestHandler):
         finally:
             self.gateway.running.discard(self._work)
             self._report()
+        await read_or_cut(stream, self.gateway.settings.write_seconds)
 
     def _stream(self) -> IOStream | None:
         """The connection of the request; None where it is none of tornado's."""

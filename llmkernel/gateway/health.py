@@ -9,7 +9,7 @@ from llmkernel.gateway.routes import Route
 
 async def health(exchange: Exchange) -> None:
     """200 with no body while some model takes requests or would be loaded for one, else 503."""
-    if exchange.gateway.models.up:
+    if exchange.gateway.up:
         exchange.reply(Reply(200, b"", "text/plain; charset=utf-8"))
     else:
         exchange.answer({"error": "unhealthy", "error_type": "healthcheck"}, 503)

@@ -70,6 +70,20 @@ class Loader:
             if on_progress is not None:
                 loading.listeners.remove(on_progress)
 
+    def is_loading(self, name: str, model: str) -> bool:
+        """Whether a worker of this name is on its way up here, with this model."""
+        loading = self.loads.get(name)
+        return loading is not None and loading.config.model == model
+
+    async def settled(self, model: str) -> bool:
+        """Wait for the loads of a model, or of a worker's name, however they end; were there any?"""
+        loads = [
+            each for each in self.loads.values() if model in (each.config.name, each.config.model)
+        ]
+        if loads:
+            await asyncio.wait({each.done for each in loads})
+        return bool(loads)
+
     async def close(self) -> None:
         """Give up what loads."""
         for loading in self.loads.values():

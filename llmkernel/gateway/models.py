@@ -21,11 +21,12 @@ from llmkernel.errors import (
     NotReady,
     WorkerNotFound,
 )
+from llmkernel.gateway.asking import ask, until_ready
 from llmkernel.gateway.loadable import Loadable
 from llmkernel.gateway.loading import Loader, OnProgress
 from llmkernel.gateway.lost import Lost, left_behind
 from llmkernel.gateway.record import Record
-from llmkernel.gateway.replica import AGAIN_SECONDS, REPORT_SECONDS, Replica
+from llmkernel.gateway.replica import Replica
 from llmkernel.gateway.settings import Settings
 from llmkernel.gateway.unknown import did_you_mean, shown, unknown_model, unknown_worker
 
@@ -89,7 +90,7 @@ class Models:
     async def refresh(self) -> None:
         """See which workers run now, and ask each how it is."""
         await self._look()
-        await asyncio.gather(*(_ask(replica) for replica in self.replicas.values()))
+        await asyncio.gather(*(ask(replica) for replica in self.replicas.values()))
 
     async def _look(self) -> None:
         """See which workers run now, by their files."""
@@ -131,7 +132,7 @@ class Models:
         if self.replicas.get(replica.name) is replica:
             del self.replicas[replica.name]
         self._own.discard(replica.instance)
-        replica.close()
+        replica.end()
 
     def _see(self, connection: Connection) -> Replica:
         known = self.replicas.get(connection.name)
@@ -159,7 +160,7 @@ class Models:
         """Ask how they are, without waiting: one that is silent holds up no other's report."""
         for replica in self.replicas.values():
             if replica not in self._asking:
-                task = self._asking[replica] = asyncio.create_task(_ask(replica))
+                task = self._asking[replica] = asyncio.create_task(ask(replica))
                 task.add_done_callback(partial(self._asked, replica))
 
     def _asked(self, replica: Replica, task: asyncio.Task[None]) -> None:
@@ -181,9 +182,10 @@ class Models:
 
     @property
     def up(self) -> bool:
-        """Whether some model takes requests, or would be loaded for one."""
+        """Whether some model takes requests, or is or would be loaded for one."""
         ready = any(replica.ready for replica in self.replicas.values())
-        return ready or any(model not in self.loader.failed for model in self.loadable)
+        loads = bool(self.loader.loads)
+        return ready or loads or any(model not in self.loader.failed for model in self.loadable)
 
     def names(self) -> list[str]:
         """Models that a request may name, those that would be loaded for it included."""
@@ -222,16 +224,22 @@ class Models:
         for attempt in range(2):
             found = [replica for replica in self.serving(model) if replica.alive]
             if found and not found[0].ready:
-                await _until_ready([each for each in found if each not in asked])
+                await until_ready([each for each in found if each not in asked])
                 asked.update(found)
                 found.sort(key=_by_readiness)
             if found and found[0].ready:
                 return found[0]
             if not attempt:
                 await self._look()
-        if found:
-            raise NotReady(f"The worker {found[0].name!r} does not take requests yet.")
-        return await self._load_allowed(model or "")
+        return await (self._loaded(found) if found else self._load_allowed(model or ""))
+
+    async def _loaded(self, found: list[Replica]) -> Replica:
+        """One of these, none of which is ready: it is waited for where the gateway loads it."""
+        for replica in found:
+            if self.loader.is_loading(replica.name, replica.model):
+                return await self.load(replica.model)
+        why = "does not answer" if found[0].silent else "does not take requests yet"
+        raise NotReady(f"The worker {found[0].name!r} {why}.")
 
     async def _load_allowed(self, model: str) -> Replica:
         first = next(iter(self.loadable), None) if model in ANY_MODEL else None
@@ -253,10 +261,13 @@ class Models:
     ) -> Replica:
         """Start a worker with a model, or find the one that runs. Raises StartFailed and below."""
         config = self.loader.config(model, **settings)
-        await self._gone(config.name)
-        replica = self._see(await self.loader.load(config, on_progress))
-        await replica.ask()
-        return replica
+        while True:
+            await self._gone(config.name)
+            replica = self._see(await self.loader.load(config, on_progress))
+            if not replica.leaving:  # as one is that somebody else unloads at once
+                with replica.hold():  # an unload from here on waits for whoever loads
+                    await replica.ask()
+                return replica
 
     async def load_named(self, model: str) -> Replica:
         """The worker that runs under this name or with this model, else a fresh one."""
@@ -283,13 +294,15 @@ class Models:
         return found
 
     async def unload(self, model: str) -> None:
-        """Stop the workers of a model once their work is done. Raises WorkerNotFound.
+        """Stop the workers of a model once their work is done; no error where it does not run.
 
         They are stopped even if the caller does not wait for it; whoever asks again waits
-        for the same end.
+        for the same end. Raises WorkerNotFound for a model that nobody knows here.
         """
+        if await self.loader.settled(model):  # whose it is shows once it has come up
+            await self._look()
         found = [each for each in self.replicas.values() if model in (each.name, each.model)]
-        if not found:
+        if not found and self.loadable.find(model) is None:
             raise unknown_model(model, self.names(), self.replicas)
         if not all(self._own_or_allowed(replica) for replica in found):
             raise InvalidRequest(
@@ -336,7 +349,8 @@ class Models:
     async def _end(self, replica: Replica) -> None:
         """What others have in the worker is finished first."""
         try:
-            await replica.quiet.wait()
+            while replica.in_flight:  # who had it loaded may begin after who was there
+                await replica.quiet.wait()
             await replica.client.stop()
         except BaseException:
             replica.leaving = False  # it is still there: serve it, and try again later
@@ -357,33 +371,6 @@ def _there(known: list[Connection]) -> tuple[dict[str, Connection], set[str]]:
     """The workers that run, by name, and which of the `known` ones have their files still."""
     running = {worker.name: worker for worker in files.list_workers()}
     return running, left_behind(known)  # after it: one that leaves removes its file first
-
-
-async def _ask(replica: Replica, seconds: float = REPORT_SECONDS) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await replica.ask()
-    except (LLMKernelError, TimeoutError):
-        replica.silent = True
-
-
-async def _until_ready(replicas: list[Replica]) -> None:
-    """Ask them how they are, until one takes requests or all have been asked.
-
-    One that did not answer in time before gets less of it now, since a request waits.
-    """
-    asking = [
-        asyncio.create_task(_ask(each, AGAIN_SECONDS if each.silent else REPORT_SECONDS))
-        for each in replicas
-    ]
-    try:
-        for answered in asyncio.as_completed(asking):
-            await answered
-            if any(replica.ready for replica in replicas):
-                return
-    finally:
-        for task in asking:
-            task.cancel()
 
 
 def _by_readiness(replica: Replica) -> tuple[bool, tuple[float, int]]:

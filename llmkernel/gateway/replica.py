@@ -45,6 +45,8 @@ class Replica:
         self.quiet = asyncio.Event()
         """Set while the gateway has nothing in flight there."""
         self.quiet.set()
+        self._ended = False
+        """Whether it does not run any more."""
         self.gone = asyncio.Event()
         """Set once it has been stopped, or stays after all."""
         self._connection = connection
@@ -131,17 +133,33 @@ class Replica:
             self.used = time.monotonic()
             if not self.in_flight:
                 self.quiet.set()
+            self._close_if_over()
 
     async def ask(self) -> StatusReport:
         """Ask it how it is, and keep the answer."""
+        loaded = self.report is not None and self.report.state == "ready"
         self.report = await self.client.status(steps=True)
         self.silent = False
+        if not loaded:
+            self.used = time.monotonic()  # what it took to load is not time without work
         return self.report
 
     async def spell(self, text: str | Messages) -> tuple[list[int], list[str]]:
         """The tokens of a text or a conversation: their ids, and the text of each."""
         tokens = await self._core.tokens(text, add_special_tokens=True)
         return tokens.token_ids, tokens.texts
+
+    def end(self) -> None:
+        """It does not run any more: end the connection once nobody waits for an answer there.
+
+        Until then, since it is the connection that knows how a worker ended.
+        """
+        self._ended = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._ended and not self.in_flight:
+            self.close()
 
     def close(self) -> None:
         """End the connection, not the worker."""

@@ -109,7 +109,7 @@ async def live(exchange: Exchange) -> None:
 
 async def ready(exchange: Exchange) -> None:
     """200 while some model takes requests or would be loaded for one, 503 also in a stop."""
-    up = exchange.gateway.models.up and not exchange.gateway.permits.closed
+    up = exchange.gateway.up
     exchange.answer(Live(up), 200 if up else 503)
 
 

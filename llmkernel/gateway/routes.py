@@ -40,8 +40,10 @@ class Route:
     """The msgspec type of what a stream consists of."""
     open: bool = False
     """Answers without a token. For liveness alone: say nothing but up or down."""
-    permit: bool = False
-    """Counts against max_concurrent_requests; refused while the gateway stops."""
+    generates: bool = False
+    """Has a model write: counted by TGI's metrics, shown on the status page."""
+    asks: bool = False
+    """Asks a worker about text alone: for tokens, or what a template makes of it."""
     any_content_type: bool = False
     """Takes a body that does not say it is JSON, for clients that send no content type."""
     hidden: bool = False
@@ -51,6 +53,11 @@ class Route:
     def pattern(self) -> str:
         """The path as a regular expression with named groups."""
         return _PLACE.sub(_group, re.escape(self.path)) + "$"
+
+    @property
+    def permit(self) -> bool:
+        """Whether it counts against max_concurrent_requests; then refused while the gateway stops."""
+        return self.generates or self.asks
 
     @property
     def openapi_path(self) -> str:

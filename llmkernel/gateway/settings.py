@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idle_seconds: float = 60.0
     """How long a connection may be silent between requests, or take over its headers."""
     write_seconds: float = 30.0
-    """How long a reader may take nothing of a stream before it is cut off."""
+    """How long a reader may take nothing of an answer before it is cut off."""
     keep_alive_seconds: float = 15.0
     """A stream that has nothing to say sends a comment this often."""
     otlp_endpoint: str | None = None

@@ -40,10 +40,10 @@ def unknown_worker(name: str) -> WorkerNotFound:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known name, after a space; nothing where none is near."""
+    """A sentence with the nearest other name, after a space; nothing where none is near."""
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name[:_MOST_SHOWN].lower(), by_lower, n=1)
-    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+    return f" Did you mean {by_lower[near[0]]!r}?" if near and by_lower[near[0]] != name else ""
 
 
 def shown(name: str) -> str:

@@ -189,6 +189,30 @@ def test_every_route_refuses_a_foreign_host_and_origin(jupyter, method, path):
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+def test_what_is_no_route_is_told_in_the_words_of_its_client(jupyter):
+    said = jupyter.http.get("/llmkernel/models").json()["error"]["message"]
+    assert said.endswith(
+        "OpenAI's routes are under /v1, which belongs to the base URL of their clients."
+    )
+    assert jupyter.http.get("/llmkernel/v1/messages/nope").json()["type"] == "error"
+    assert jupyter.http.get("/llmkernel/nope").json()["error_type"] == "not_found"
+    for headers in ({}, {"Authorization": f"token {TOKEN}x"}):
+        assert jupyter.stranger("GET", "/llmkernel/nope", headers=headers).status_code == 401
+    assert jupyter.http.get("/llmkernel").headers["Location"] == f"{BASE}/llmkernel/"
+
+
+def test_who_forgets_the_token_is_told_what_is_missing(jupyter):
+    answer = jupyter.stranger("POST", "/llmkernel/generate", json={"inputs": "x"})
+    assert answer.status_code == 403
+    assert "It wants its token, as `Authorization: Bearer TOKEN`" in answer.json()["error"]
+
+
+def test_a_method_that_is_none_is_looked_at_as_any_other(jupyter):
+    assert jupyter.stranger("BREW", "/llmkernel/generate").status_code in (401, 403)
+    answer = jupyter.http.request("BREW", "/llmkernel/generate")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
 def test_a_page_with_a_cookie_needs_xsrf(jupyter):
     page = httpx.Client(base_url=jupyter.url, timeout=30)
     page.get("/login", params={"token": TOKEN}, follow_redirects=True)

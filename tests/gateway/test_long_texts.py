@@ -82,6 +82,22 @@ def test_a_long_conversation_is_read_apart(scripted):
     assert of_long is not own
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/chat_tokenize", "/apply-template", "/v1/messages/count_tokens", "/v1/chat/completions"],
+)
+def test_every_route_reads_a_conversation_where_long_ones_are_read_apart(
+    scripted, monkeypatch, path
+):
+    read, seen = Exchange.apart, []
+    monkeypatch.setattr(Exchange, "apart", lambda *given: seen.append(given[1]) or read(*given))
+    body = {"model": "scripted", **CONVERSATION, "max_tokens": 1}
+    if path != "/v1/chat/completions":
+        del body["max_tokens"]
+    assert scripted.post(path, body).status_code == 200
+    assert seen
+
+
 def test_a_conversation_too_long_for_the_model_is_told_so(scripted):
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}] * 15_000
     body = {"model": "scripted", "messages": turns, "max_tokens": 2}

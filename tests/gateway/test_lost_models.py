@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 
 import pytest
 
 from llmkernel import launcher
 from llmkernel.connection import Connection
 from tests.conftest import wait_until
+from tests.gateway.conftest import ENDLESS
 from tests.gateway.serving import Gate, gate
 
 TURNS = [{"role": "user", "content": "Hello"}]
 CHAT = {"messages": TURNS, "max_tokens": 2}
+LONG = {"model": "mortal", "messages": TURNS, "max_tokens": 5000, "stream": True}
 ASKING = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": {"prompt": "Hello", "max_tokens": 2},
@@ -157,3 +161,34 @@ def test_a_model_of_the_list_is_loaded_again(other):
         kill(replica.connection)
         assert ask(lazy, model="scripted:eos_after=3").status_code == 200
         assert lazy.post("/v2/repository/models/scripted:eos_after=3/unload").status_code == 200
+
+
+def test_an_answer_on_its_way_ends_as_its_worker_does(start_worker, other):
+    """Also where the file of the worker goes first, as it does with `llmkernel stop --kill`."""
+    mortal = start_worker(ENDLESS, name="mortal")
+    with gate() as both:
+        replicas = both.server.gateway.models.replicas
+        with both.http.stream("POST", "/v1/messages", json=LONG) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            mortal.path.unlink()
+            wait_until(lambda: "mortal" not in replicas, seconds=10, what="it to be missed")
+            for _ in range(30):
+                assert "error" not in next(lines)
+            kill(mortal)
+            assert f"The worker 'mortal' (process {mortal.pid}) died." in list(lines)[-2]
+
+
+def test_a_stream_of_a_worker_that_is_stopped_comes_to_its_end(start_worker, other):
+    mortal = start_worker("scripted:step_ms=20,eos_after=60", name="mortal")
+    body = {"inputs": "Hello", "parameters": {"max_new_tokens": 100, "details": True}}
+    with gate(workers=("mortal",)) as alone:
+        with alone.http.stream("POST", "/generate_stream", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            stop = threading.Thread(target=lambda: launcher.stop(mortal))
+            stop.start()
+            last = json.loads([line for line in lines if line][-1].removeprefix("data:"))
+        stop.join(30)
+    assert last.get("error") is None
+    assert last["details"]["finish_reason"] == "eos_token"

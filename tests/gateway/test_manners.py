@@ -355,7 +355,8 @@ def test_while_it_stops_new_requests_are_refused(endless):
     try:
         answer = endless.post("/generate", {"inputs": "x"})
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert endless.get("/v2/health/ready").status_code == 503
+        for path in ("/health", "/ping", "/v2/health/ready"):
+            assert endless.get(path).status_code == 503
     finally:
         endless.server.gateway.permits.closed = False
 

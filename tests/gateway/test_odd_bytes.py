@@ -29,9 +29,37 @@ def test_a_length_of_many_digits_is_no_fault_of_ours(scripted, length):
 
 def test_a_method_that_is_none_is_not_repeated_in_the_log(scripted, caplog):
     with caplog.at_level(logging.INFO, "llmkernel.gateway"):
-        assert rest_of(sent(scripted, f"{'F' * 5000} /generate")).split(b" ", 2)[1] == b"405"
+        answer = rest_of(sent(scripted, f"{'F' * 5000} /generate", AUTHORIZED))
+        assert answer.split(b" ", 2)[1] == b"405"
         wait_until(lambda: caplog.records, seconds=5, what="the log")
     assert caplog.records[-1].__dict__["facts"]["method"] == "other"
+
+
+def test_a_method_that_is_none_is_looked_at_as_any_other(scripted):
+    for headers, status in (
+        ("", b"401"),
+        (f"{AUTHORIZED}Origin: https://evil.example\r\n", b"403"),
+        (AUTHORIZED, b"405"),
+    ):
+        answer = rest_of(sent(scripted, "BREW /generate", headers))
+        assert answer.split(b" ", 2)[1] == status
+    assert b"Allow: POST" in answer
+    assert b"Use POST here." in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/models/%ff", b"does not run here"),
+        ("/v2/models/a%c3%28/ready", b"does not run here"),
+        ("/v1/responses/%ff", b"There is no such response"),
+    ],
+)
+def test_a_name_in_a_path_that_is_no_text_is_an_unknown_one(scripted, path, says):
+    assert rest_of(sent(scripted, f"GET {path}")).split(b" ", 2)[1] == b"401"
+    answer = rest_of(sent(scripted, f"GET {path}", f"{AUTHORIZED}Connection: close\r\n"))
+    assert answer.split(b" ", 2)[1] == b"404"
+    assert says in answer
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/api/chat", "/v1/messages"])
@@ -40,6 +68,14 @@ def test_a_name_as_long_as_a_body_is_not_sent_back(scripted, path):
         answer = scripted.post(path, body | {"inputs": "x", "parameters": {"f" * 500_000: 1}})
         assert answer.status_code in (400, 404, 422)
         assert len(answer.content) < 2000
+
+
+@pytest.mark.parametrize("body", ["", " \n"])
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/api/chat", "/v1/messages"])
+def test_an_empty_body_is_told_as_that(scripted, path, body):
+    answer = scripted.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "The body is empty." in answer.text
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate_stream"])

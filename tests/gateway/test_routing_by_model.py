@@ -102,7 +102,8 @@ def test_a_worker_that_does_not_answer_holds_up_only_who_names_it(one_worker, st
             assert time.monotonic() - began < 2
             wait_until(lambda: models.replicas["mute"].silent, seconds=10, what="its silence")
         began = time.monotonic()
-        assert both.get("/info?model=mute").status_code == 503
+        answer = both.get("/info?model=mute")
+        assert (answer.status_code, "does not answer" in answer.json()["error"]) == (503, True)
         assert time.monotonic() - began < 3
         reports = {models.replicas["first"].report.uptime for _ in range(30) if not time.sleep(0.1)}
         assert len(reports) >= 2, "others are asked once a second as ever"

@@ -223,6 +223,13 @@ def test_a_mistyped_worker_is_answered_with_the_near_one_and_all_that_run(
     assert done.stderr.count("llmkernel list") == 1
 
 
+def test_a_worker_that_is_given_as_a_model_is_answered_with_the_option(runtime_dir, start_worker):
+    start_worker("scripted", name="mine")
+    done = terminal.run("serve", "--port", "0", "mine")
+    assert done.returncode == 2
+    assert "llmkernel serve --worker mine" in done.stderr
+
+
 @pytest.mark.parametrize(
     "given",
     [

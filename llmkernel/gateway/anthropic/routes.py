@@ -26,7 +26,7 @@ ROUTES = [
         answer=Message,
         streams=EVENT_STREAM,
         event=MessageEvent,
-        permit=True,
+        generates=True,
     ),
     _route(
         method="POST",
@@ -36,5 +36,6 @@ ROUTES = [
         body=Conversation,
         example={"model": "tgi", "messages": _TURNS},
         answer=TokenCount,
+        asks=True,
     ),
 ]

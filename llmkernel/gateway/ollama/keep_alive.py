@@ -40,7 +40,7 @@ def unloads(replica: Replica, value: KeepAlive) -> bool:
     """
     if value is None or seconds(value) != 0:
         return False
-    if replica.keep != 0:
+    if replica.keep != 0 and not replica.leaving:
         raise InvalidRequest(
             "keep_alive 0 would end a worker that this gateway did not start. End it with "
             "`llmkernel stop`.",

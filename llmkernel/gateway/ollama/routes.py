@@ -52,7 +52,7 @@ ROUTES = [
         answer=Line,
         streams=NDJSON,
         event=Line,
-        permit=True,
+        generates=True,
     ),
     _post(
         path="/api/generate",
@@ -63,7 +63,7 @@ ROUTES = [
         answer=Line,
         streams=NDJSON,
         event=Line,
-        permit=True,
+        generates=True,
     ),
     _get(path="/api/tags", act=tags, summary="The models that a request may name", answer=Tags),
     _get(path="/api/ps", act=running, summary="The models in memory", answer=RunningList),

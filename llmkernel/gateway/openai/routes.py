@@ -58,7 +58,7 @@ ROUTES = [
         answer=ChatCompletion,
         streams=EVENT_STREAM,
         event=ChatChunk,
-        permit=True,
+        generates=True,
     ),
     _route(
         method="POST",
@@ -70,7 +70,7 @@ ROUTES = [
         answer=Completion,
         streams=EVENT_STREAM,
         event=Completion,
-        permit=True,
+        generates=True,
     ),
     _route(
         method="GET",
@@ -96,7 +96,7 @@ ROUTES = [
         answer=Response,
         streams=EVENT_STREAM,
         event=ResponseEvent,
-        permit=True,
+        generates=True,
     ),
     # before the route of any response, whose id these names would be
     _route(
@@ -106,6 +106,7 @@ ROUTES = [
         summary="The tokens that a response would read",
         body=ResponseRequest,
         answer=InputTokens,
+        asks=True,
     ),
     *[
         _route(
@@ -152,6 +153,7 @@ ROUTES = [
         summary="The text of token ids",
         body=DetokenizeRequest,
         answer=Detokenized,
+        asks=True,
     ),
     _route(
         method="POST",
@@ -160,5 +162,6 @@ ROUTES = [
         summary="The prompt that a conversation becomes",
         body=TemplateRequest,
         answer=Templated,
+        asks=True,
     ),
 ]

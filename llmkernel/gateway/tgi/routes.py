@@ -22,7 +22,8 @@ from llmkernel.gateway.tgi.schemas import (
 )
 
 _post = partial(Route, method="POST", dialect=TGI)
-_generating = partial(_post, permit=True)
+_generating = partial(_post, generates=True)
+_asking = partial(_post, asks=True)
 _streaming = partial(_generating, streams=EVENT_STREAM, event=StreamEvent)
 _EXAMPLE = {"inputs": "How do I stop a cell?", "parameters": {"max_new_tokens": 60}}
 
@@ -50,7 +51,7 @@ ROUTES = [
         body=GenerateRequest,
         example=_EXAMPLE,
     ),
-    _post(
+    _asking(
         path="/tokenize",
         act=texts.tokenize,
         summary="The tokens of a prompt",
@@ -58,7 +59,7 @@ ROUTES = [
         example={"inputs": "How do I stop a cell?"},
         answer=list[SimpleToken],
     ),
-    _post(
+    _asking(
         path="/chat_tokenize",
         act=texts.chat_tokenize,
         summary="The tokens of a conversation",

@@ -13,6 +13,7 @@ from llmkernel.gateway.tgi.schemas import (
     Turn,
 )
 from llmkernel.gateway.tgi.tokens import places
+from llmkernel.protocol import ChatMessage
 
 
 async def tokenize(exchange: Exchange) -> None:
@@ -28,7 +29,7 @@ async def tokenize(exchange: Exchange) -> None:
 async def chat_tokenize(exchange: Exchange) -> None:
     """The tokens of a conversation, and the text that its template made."""
     request = exchange.read(ChatTokenizeRequest)
-    turns = conversation(request.messages)
+    turns = await exchange.apart(conversation, request.messages)
     async with exchange.lease(request.model) as replica:
         try:
             ids, texts = await replica.spell(turns)
@@ -43,10 +44,11 @@ async def chat_tokenize(exchange: Exchange) -> None:
     )
 
 
-def conversation(turns: list[Turn]) -> list[dict[str, str]]:
-    """Turns as the client takes them. Raises InvalidRequest for parts that are no text."""
+def conversation(turns: list[Turn]) -> list[ChatMessage]:
+    """Turns as the worker takes them. Raises InvalidRequest for parts that are no text."""
     return [
-        {"role": turn.role, "content": _text(turn, number)} for number, turn in enumerate(turns)
+        ChatMessage(role=turn.role, content=_text(turn, number))
+        for number, turn in enumerate(turns)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmkernel.client import AsyncClient
+from llmkernel.errors import LLMKernelError
 from llmkernel.gateway.tgi.schemas import SimpleToken, Token
 from llmkernel.protocol import TokenLogprob
 
@@ -21,15 +22,25 @@ class Specials:
         self._known: dict[int, bool] = {}
 
     async def holds(self, token_id: int) -> bool:
-        """Ask the worker, once for each token."""
+        """Ask the worker, once for each token. Of one that cannot answer it is plain.
+
+        A worker that stops takes no questions, or has left when its last tokens are here; the
+        answer that it has given is no worse for it.
+        """
         known = self._known.get(token_id)
         if known is None:
-            shown = await self._client.detokenize([token_id], skip_special_tokens=True)
-            whole = await self._client.detokenize([token_id], skip_special_tokens=False)
-            known = not shown and bool(whole)
+            try:
+                known = await self._ask(token_id)
+            except LLMKernelError:
+                return False
             if len(self._known) < _MOST_KNOWN:
                 self._known[token_id] = known
         return known
+
+    async def _ask(self, token_id: int) -> bool:
+        shown = await self._client.detokenize([token_id], skip_special_tokens=True)
+        whole = await self._client.detokenize([token_id], skip_special_tokens=False)
+        return not shown and bool(whole)
 
 
 async def spread(text: str, entries: Sequence[TokenLogprob], specials: Specials) -> list[Token]:

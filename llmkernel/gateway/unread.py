@@ -1,0 +1,25 @@
+"""Whole answers that nobody reads: they are kept for a while, and not for good."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tornado.iostream import IOStream
+
+_LOOK_SECONDS = 0.25
+
+
+async def read_or_cut(stream: IOStream | None, seconds: float) -> None:
+    """Wait until the system has taken what was written; cut who reads nothing for `seconds`.
+
+    tornado has no end to its patience: each such answer, which may have megabytes, would stay
+    in memory for as long as its connection.
+    """
+    loop = asyncio.get_running_loop()
+    taken, since = -1, loop.time()
+    while stream is not None and stream.writing():
+        if stream._total_write_done_index != taken:
+            taken, since = stream._total_write_done_index, loop.time()
+        elif loop.time() - since >= seconds:
+            stream.close()
+        await asyncio.sleep(min(_LOOK_SECONDS, seconds / 4))
