@@ -16,6 +16,7 @@ from llmkernel.errors import SlowConsumer
 from llmkernel.gateway.dialects import line, sse
 from llmkernel.gateway.record import Record
 from llmkernel.gateway.turns import Turns
+from llmkernel.gateway.unread import taken
 
 if TYPE_CHECKING:
     from tornado.web import RequestHandler
@@ -146,12 +147,12 @@ class Outflow:
 
     async def _patiently(self) -> None:
         """Wait for room. What counts as reading is that bytes were taken, however few."""
-        taken, since = self._taken, self._loop.time()
+        before, since = self._taken, self._loop.time()
         while self._busy and self._waiting > MOST_UNSENT:
             assert self._flushing is not None, "it is busy"
             await asyncio.wait({self._flushing}, timeout=min(_PROGRESS, self._write_seconds / 4))
-            if self._taken != taken:
-                taken, since = self._taken, self._loop.time()
+            if self._taken != before:
+                before, since = self._taken, self._loop.time()
             elif self._busy and self._loop.time() - since >= self._write_seconds:
                 raise SlowConsumer(
                     f"Nothing was read for {self._write_seconds:g} s, so the stream was cut."
@@ -166,8 +167,7 @@ class Outflow:
 
     @property
     def _taken(self) -> int:
-        """Bytes that the system has taken from here, which it does as they are read."""
-        return int(self._stream._total_write_done_index) if self._stream is not None else 0
+        return taken(self._stream)
 
     def _look_later(self) -> None:
         if self._idle:

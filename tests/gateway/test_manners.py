@@ -169,7 +169,8 @@ def test_a_reader_that_reads_slowly_is_not_cut(worker, open_gate):
     impatient = open_gate(workers=("quick",), write_seconds=2.0)
     body = LONG | {"parameters": {"top_n_tokens": 5, "max_new_tokens": 15_000}}
     recent = len(impatient.server.gateway.recent.requests)
-    sock = raw(impatient.port, "/generate_stream", body, receive=32768)
+    # a small window, so that the system takes some of it every 0.2 s and not every 0.8
+    sock = raw(impatient.port, "/generate_stream", body, receive=8192)
     began, received = time.monotonic(), 0
     while time.monotonic() - began < 8:
         received += len(sock.recv(8192))
