@@ -226,14 +226,21 @@ _KINDS = {
 
 
 def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
-    """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`"."""
+    """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`".
+
+    Inside a dict it says "at `key` in `$.logit_bias`" and "at `$.logit_bias[...]`".
+    """
     what, _, place = str(error).partition(" - at ")
     wanted, _, got = what.removeprefix("Expected ").replace("`", "").partition(", got ")
     kinds = [_KINDS.get(kind, kind) for kind in wanted.split(" | ") if kind != "null"]
     given = "a fraction" if got == "float" and "int" in wanted else _KINDS.get(got, got)
     what = f"must be {' or '.join(kinds)}, not {given}" if got else what
-    name = place.strip("`").removeprefix("$.") or "A parameter"
-    return InvalidRequest(f"{name} {what}.", **({"field": name} if place else {}))
+    inside, _, path = place.replace("`", "").rpartition(" in ")
+    name = path.removeprefix("$.")
+    if inside or name.endswith("[...]"):
+        field = name.removesuffix("[...]")
+        return InvalidRequest(f"Each {inside or 'value'} of {field} {what}.", field=field)
+    return InvalidRequest(f"{name or 'A parameter'} {what}.", **({"field": name} if name else {}))
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -224,3 +224,18 @@ def test_a_value_of_the_wrong_kind_is_named_in_plain_words():
         SamplingParams.build(max_tokens=1.5)
     with pytest.raises(InvalidRequest, match=r"^stop must be a list, not a whole number\.$"):
         SamplingParams.build(stop=5)
+
+
+@pytest.mark.parametrize(
+    ("biases", "said"),
+    [
+        ({"Paris": 5}, "Each key of logit_bias must be a whole number, not text."),
+        ({1.5: 5}, "Each key of logit_bias must be a whole number, not a fraction."),
+        ({5: "Paris"}, "Each value of logit_bias must be a number, not text."),
+    ],
+)
+def test_what_is_no_bias_of_a_token_is_told_apart(biases, said):
+    with pytest.raises(InvalidRequest) as caught:
+        SamplingParams.build(logit_bias=biases)
+    assert caught.value.message == said
+    assert caught.value.data == {"field": "logit_bias"}
