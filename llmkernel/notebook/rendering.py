@@ -18,6 +18,7 @@ from llmkernel.notebook.markdown import code_blocks, fence, safe
 from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle, Marked, stack, table
 from llmkernel.notebook.untrusted import plain, whole
 from llmkernel.protocol import TokenLogprob
+from llmkernel.units import count
 
 MAX_LOGPROB_ROWS = 200
 _ENDS = {"length": "stopped at max_tokens", "cancelled": "interrupted", "error": "broken off"}
@@ -206,11 +207,6 @@ def _chance(logprob: float | None) -> tuple[str, str]:
 def _token(text: str) -> Marked:
     # as JSON: blanks show, and control characters cannot do anything
     return Marked.code(plain(json.dumps(text, ensure_ascii=False)))
-
-
-def count(number: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _all_fields(part: msgspec.Struct) -> dict[str, Any]:
