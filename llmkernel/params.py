@@ -209,8 +209,23 @@ class SamplingParams(
 def unknown_name(name: str, known: tuple[str, ...] | list[str]) -> InvalidRequest:
     """The refusal of an unknown keyword, with the nearest known one where there is one."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
-    return InvalidRequest(f"There is no parameter {name!r}.{hint}", field=name)
+    if name in _ELSEWHERE:
+        hint = f"Here {_ELSEWHERE[name]}."
+    else:
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    return InvalidRequest(f"There is no parameter {name!r}. {hint}", field=name)
+
+
+_ELSEWHERE = {
+    "do_sample": "temperature=0 always takes the likeliest token, and anything above draws",
+    "num_predict": "it is 'max_tokens'",
+    "num_return_sequences": "it is 'n'",
+    "stop_sequences": "it is 'stop'",
+    "stop_strings": "it is 'stop'",
+    "stream": "stream and stream_chat give an answer piece by piece",
+    "system": 'it is the first turn of a conversation: {"role": "system", "content": ...}',
+}
+"""What libraries of others call it, where the nearest name would not be it."""
 
 
 _KINDS = {

@@ -172,6 +172,25 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, near):
     assert error.data["field"] == name
 
 
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("do_sample", "temperature=0"),
+        ("num_predict", "max_tokens"),
+        ("num_return_sequences", "n"),
+        ("stop_sequences", "stop"),
+        ("stop_strings", "stop"),
+        ("stream", "stream_chat"),
+        ("system", '"role": "system"'),
+    ],
+)
+def test_what_others_call_it_is_refused_with_what_it_is_here(name, here):
+    said = str(refusal(**{name: 1}))
+    assert said.startswith(f"There is no parameter {name!r}. Here ")
+    assert here in said
+    assert "Known" not in said
+
+
 def test_a_name_like_no_other_is_refused_with_all_of_them():
     assert "max_tokens, min_tokens" in str(refusal(zzzzzz=1))
 
