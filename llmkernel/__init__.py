@@ -10,6 +10,7 @@ Names are loaded when they are first used, so that importing the package costs n
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from llmkernel._version import __version__
@@ -52,9 +53,7 @@ _HOMES = {
 
 def load_ipython_extension(shell: Any) -> None:
     """`%load_ext llmkernel`: the magics `%llm`, `%generate`, `%%generate` and `%%chat`."""
-    from llmkernel.notebook.magics import load
-
-    load(shell)
+    _of_notebooks("notebook.magics").load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -69,9 +68,29 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("llmkernel.errors")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"llmkernel.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    load = _of_notebooks if home.startswith("notebook.") else _module
+    value = getattr(load(home), name)
     globals()[name] = value
     return value
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"llmkernel.{name}")
+
+
+def _of_notebooks(name: str) -> ModuleType:
+    """A module that needs the extra `notebook`. Raises MissingDependency where that is absent."""
+    try:
+        return _module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("llmkernel"):
+            raise
+        from llmkernel.errors import missing
+        from llmkernel.notebook import failures
+
+        failures.install()  # whoever loads the magics reads it as any other error of theirs
+        raise missing(error.name.partition(".")[0], "notebook") from None
 
 
 def __dir__() -> list[str]:

@@ -257,7 +257,7 @@ class Outcome(NamedTuple):
     hint: str
 
 
-_LOGS = "`llmkernel logs` shows what the worker wrote."
+_LOGS = "`%llm logs NAME` shows what the worker wrote."
 
 TABLE: dict[str, Outcome] = {
     outcome.exception.code: outcome
@@ -283,10 +283,10 @@ TABLE: dict[str, Outcome] = {
             NumericalError, 424, "Try another dtype; the weights or the prompt overflow this one."
         ),
         Outcome(StepFailed, 500, _LOGS),
-        Outcome(EngineDied, 503, "Start the worker again with `%llm start`. " + _LOGS),
+        Outcome(EngineDied, 503, "Start the worker again with `%llm start MODEL`. " + _LOGS),
         Outcome(Unavailable, 503, "Try again in a moment."),
         Outcome(Overloaded, 429, "Try again in a moment, or start with a longer queue."),
-        Outcome(Draining, 503, "Start the worker again with `%llm start`."),
+        Outcome(Draining, 503, "Start the worker again with `%llm start MODEL`."),
         Outcome(
             NotReady, 503, "Wait until the model is loaded; `%llm status` shows how far it is."
         ),
@@ -296,7 +296,7 @@ TABLE: dict[str, Outcome] = {
             404,
             "`%llm list` shows what runs; `%llm start` starts one; say which by its name.",
         ),
-        Outcome(WorkerDied, 502, "Start it again with `%llm start`. " + _LOGS),
+        Outcome(WorkerDied, 502, "Start it again with `%llm start MODEL`. " + _LOGS),
         Outcome(WorkerUnresponsive, 504, _LOGS),
         Outcome(NotAuthorized, 403, "Connect with the connection file of this worker."),
         Outcome(

@@ -127,8 +127,8 @@ class _Wait:
         """Raise StartFailed once the time is up."""
         if self._timeout is not None and time.monotonic() - self._started > self._timeout:
             raise StartFailed(
-                f"The worker was not ready within {self._timeout:g} s. Give more time, "
-                "or see how far it came with: llmkernel logs"
+                f"The worker was not ready within {self._timeout:g} s. Give more time, or see "
+                "in its log how far it came."
             )
 
     def for_the_lock(self, name: str) -> None:

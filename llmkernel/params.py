@@ -209,8 +209,23 @@ class SamplingParams(
 def unknown_name(name: str, known: tuple[str, ...] | list[str]) -> InvalidRequest:
     """The refusal of an unknown keyword, with the nearest known one where there is one."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
-    return InvalidRequest(f"There is no parameter {name!r}.{hint}", field=name)
+    if name in _ELSEWHERE:
+        hint = f"Here {_ELSEWHERE[name]}."
+    else:
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    return InvalidRequest(f"There is no parameter {name!r}. {hint}", field=name)
+
+
+_ELSEWHERE = {
+    "do_sample": "temperature=0 always takes the likeliest token, and anything above draws",
+    "num_predict": "it is 'max_tokens'",
+    "num_return_sequences": "it is 'n'",
+    "stop_sequences": "it is 'stop'",
+    "stop_strings": "it is 'stop'",
+    "stream": "stream and stream_chat give an answer piece by piece",
+    "system": 'it is the first turn of a conversation: {"role": "system", "content": ...}',
+}
+"""What libraries of others call it, where the nearest name would not be it."""
 
 
 _KINDS = {
@@ -226,14 +241,21 @@ _KINDS = {
 
 
 def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
-    """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`"."""
+    """In words what msgspec says as "Expected `float`, got `str` - at `$.temperature`".
+
+    Inside a dict it says "at `key` in `$.logit_bias`" and "at `$.logit_bias[...]`".
+    """
     what, _, place = str(error).partition(" - at ")
     wanted, _, got = what.removeprefix("Expected ").replace("`", "").partition(", got ")
     kinds = [_KINDS.get(kind, kind) for kind in wanted.split(" | ") if kind != "null"]
     given = "a fraction" if got == "float" and "int" in wanted else _KINDS.get(got, got)
     what = f"must be {' or '.join(kinds)}, not {given}" if got else what
-    name = place.strip("`").removeprefix("$.") or "A parameter"
-    return InvalidRequest(f"{name} {what}.", **({"field": name} if place else {}))
+    inside, _, path = place.replace("`", "").rpartition(" in ")
+    name = path.removeprefix("$.")
+    if inside or name.endswith("[...]"):
+        field = name.removesuffix("[...]")
+        return InvalidRequest(f"Each {inside or 'value'} of {field} {what}.", field=field)
+    return InvalidRequest(f"{name or 'A parameter'} {what}.", **({"field": name} if name else {}))
 
 
 def has_lone_surrogate(text: str) -> bool:

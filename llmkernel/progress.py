@@ -23,6 +23,8 @@ TITLES = {
     "warm_up": "warming up",
     "answer": "waiting for its answer",
 }
+_WORDS = "{desc}{postfix} …"
+"""What tqdm shows of a stage where nothing is counted; it would say "0 steps [00:00, ? steps/s]"."""
 
 
 class ProgressBar:
@@ -42,6 +44,7 @@ class ProgressBar:
             self._begin(progress)
         assert self._bar is not None, "a stage has a bar"
         self._bar.total = progress.total or None
+        self._bar.bar_format = None if progress.total or progress.done else _WORDS
         if progress.detail:
             self._bar.set_postfix_str(progress.detail, refresh=False)
         self._bar.n = progress.done
@@ -56,6 +59,7 @@ class ProgressBar:
             unit="B" if size else f" {progress.unit or 'steps'}",
             unit_scale=size,
             leave=False,
+            bar_format=_WORDS,
         )
         self._stage = progress.stage
 

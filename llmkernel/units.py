@@ -26,6 +26,11 @@ def number(count: int) -> str:
     return str(count)
 
 
+def count(number: int, what: str) -> str:
+    """So many things: "1 token", "2 tokens"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: "4 s", "3 min", "5 h 12 min", "2 d 3 h"."""
     whole = int(seconds)

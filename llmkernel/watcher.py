@@ -59,7 +59,11 @@ class Watcher:
             message = self.receive(left)
             if isinstance(message, protocol.StatusReport):
                 return message
-        raise WorkerUnresponsive(f"The worker {self.connection.name!r} does not answer.")
+        name = self.connection.name
+        raise WorkerUnresponsive(
+            f"The worker {name!r} does not answer. "
+            f"If it stays so, end it with: llmkernel stop --kill {name}"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -172,6 +172,25 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, near):
     assert error.data["field"] == name
 
 
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("do_sample", "temperature=0"),
+        ("num_predict", "max_tokens"),
+        ("num_return_sequences", "n"),
+        ("stop_sequences", "stop"),
+        ("stop_strings", "stop"),
+        ("stream", "stream_chat"),
+        ("system", '"role": "system"'),
+    ],
+)
+def test_what_others_call_it_is_refused_with_what_it_is_here(name, here):
+    said = str(refusal(**{name: 1}))
+    assert said.startswith(f"There is no parameter {name!r}. Here ")
+    assert here in said
+    assert "Known" not in said
+
+
 def test_a_name_like_no_other_is_refused_with_all_of_them():
     assert "max_tokens, min_tokens" in str(refusal(zzzzzz=1))
 
@@ -224,3 +243,18 @@ def test_a_value_of_the_wrong_kind_is_named_in_plain_words():
         SamplingParams.build(max_tokens=1.5)
     with pytest.raises(InvalidRequest, match=r"^stop must be a list, not a whole number\.$"):
         SamplingParams.build(stop=5)
+
+
+@pytest.mark.parametrize(
+    ("biases", "said"),
+    [
+        ({"Paris": 5}, "Each key of logit_bias must be a whole number, not text."),
+        ({1.5: 5}, "Each key of logit_bias must be a whole number, not a fraction."),
+        ({5: "Paris"}, "Each value of logit_bias must be a number, not text."),
+    ],
+)
+def test_what_is_no_bias_of_a_token_is_told_apart(biases, said):
+    with pytest.raises(InvalidRequest) as caught:
+        SamplingParams.build(logit_bias=biases)
+    assert caught.value.message == said
+    assert caught.value.data == {"field": "logit_bias"}

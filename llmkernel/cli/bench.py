@@ -18,6 +18,7 @@ from llmkernel.cli.failure import Command
 from llmkernel.cli.names import worker_option
 from llmkernel.errors import InvalidRequest, NotReady
 from llmkernel.params import SamplingParams
+from llmkernel.units import count
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
@@ -205,7 +206,7 @@ def _quantile(values: list[float], share: float) -> float:
 def _what(load: Load) -> str:
     return (
         f"{load.prompt_tokens} tokens of prompt, {load.new_tokens} of answer, "
-        f"{load.rounds} requests a stream"
+        f"{count(load.rounds, 'request')} a stream"
     )
 
 

@@ -16,6 +16,7 @@ from llmkernel.errors import (
     Unavailable,
     WorkerNotFound,
 )
+from llmkernel.options.once import Once
 
 if TYPE_CHECKING:
     from llmkernel.client.generation import Generation
@@ -34,7 +35,7 @@ EXIT_CODES: tuple[tuple[type[LLMKernelError], int, str], ...] = (
 """First match wins. 0 is success, 130 an interrupt, 141 a reader of the output that has gone."""
 
 
-class Command(click.Command):
+class Command(Once):
     """A command whose errors of this project become a message, a hint and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:

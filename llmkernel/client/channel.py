@@ -145,10 +145,7 @@ class Channel:
         """The worker did not take us in. A busy one may yet; one that said why not will not."""
         late = self._loop.time() > self._deadline
         if error is None and late:
-            error = WorkerUnresponsive(
-                f"The worker {self.connection.name!r} (process {self.connection.pid}) runs but "
-                f"has not said hello for {CONNECT_SECONDS:g} s."
-            )
+            error = self._unresponsive(f"has not said hello for {CONNECT_SECONDS:g} s")
         if error is not None:
             self._fail(list(self._calls.values()), error)
         elif self._calls:
@@ -192,11 +189,15 @@ class Channel:
     def _give_up(self, session: Session) -> None:
         session.close()
         self._session = None
-        message = (
-            f"The worker {self.connection.name!r} (process {self.connection.pid}) runs but has "
-            f"said nothing for {self._silence:g} s."
+        error = self._unresponsive(f"has said nothing for {self._silence:g} s")
+        self._fail(list(self._calls.values()), error)
+
+    def _unresponsive(self, what: str) -> WorkerUnresponsive:
+        name = self.connection.name
+        return WorkerUnresponsive(
+            f"The worker {name!r} (process {self.connection.pid}) runs but {what}. "
+            f"If it stays so, end it with: llmkernel stop --kill {name}"
         )
-        self._fail(list(self._calls.values()), WorkerUnresponsive(message))
 
     def _on_message(self, message: protocol.WorkerMessage) -> None:
         if isinstance(message, protocol.Deltas):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from typing import NoReturn
 
 from llmkernel.client.background import Home, background
 from llmkernel.client.calls import Call
@@ -51,6 +52,12 @@ class Link:
                 "This client was made before the process was forked. "
                 "Make a new one here: llmkernel.connect()"
             )
+
+    def __reduce__(self) -> NoReturn:
+        raise ConnectionProblem(
+            "A client stays in its process and cannot be pickled. In another one "
+            f"connect there: llmkernel.connect({self.connection.name!r})"
+        )
 
     def cancel(self, call: Call) -> None:
         """The caller does not want the answer any more; its last message still comes."""

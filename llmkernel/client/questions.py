@@ -23,6 +23,7 @@ _TokenIds = list[Annotated[int, msgspec.Meta(ge=0, le=INT32_MAX)]]
 _LONGEST_SECONDS = 1e8
 """Three years: what the system's own clocks hold."""
 _TURNS = (Mapping, protocol.ChatMessage)
+_SEVERAL = " Many prompts go through map; of a batch of token ids give one, such as input_ids[0]."
 
 
 def sampling(params: SamplingParams | None, changes: Mapping[str, Any]) -> SamplingParams:
@@ -99,7 +100,7 @@ def seconds(timeout: float | None) -> float | None:
 
 def token_ids(values: Iterable[int], field: str = "token_ids") -> list[int]:
     """Plain token ids from a list, tuple or array. Raises InvalidRequest for anything else."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidRequest(
             f"Expected text or a list of token ids, and got {type(values).__name__}."
         )
@@ -137,11 +138,14 @@ def _no_text(what: str) -> InvalidRequest:
 
 
 def _token_id(value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidRequest(
-            f"A prompt is text or a list of token ids, and held a {type(value).__name__}."
-        )
-    return int(value.__index__())
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        with contextlib.suppress(TypeError):  # arrays have the method, and most have no number
+            return int(value.__index__())
+    several = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0
+    raise InvalidRequest(
+        f"A prompt is text or a list of token ids, and held a {type(value).__name__}."
+        + (_SEVERAL if several else "")
+    )
 
 
 def _turn(number: int, message: Any) -> protocol.ChatMessage:

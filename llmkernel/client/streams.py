@@ -42,7 +42,10 @@ class _Stream:
         self._reading.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.generation!r})"
+        request = self._reading.request
+        ended = request.over or request.call.cancelled
+        said = repr(self.generation) if ended else f"{self.generation.text!r}, being written"
+        return f"{type(self).__name__}({said})"
 
 
 class Stream(_Stream):

@@ -16,6 +16,7 @@ import click
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.words import split
+from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_options, sampling_values
 
 FORMATS = ("markdown", "text", "code", "json")
@@ -94,7 +95,7 @@ def trim(command: click.Command) -> click.Command:
     return command
 
 
-@click.command("generate", add_help_option=False)
+@click.command("generate", cls=Once, add_help_option=False)
 @worker_option
 @shared_options
 @output_option

@@ -11,9 +11,10 @@ from llmkernel.notebook import rows
 from llmkernel.notebook.counting import Counter
 from llmkernel.notebook.generating import is_chat, value
 from llmkernel.notebook.prompt import Template
-from llmkernel.notebook.rendering import NotJson, count
+from llmkernel.notebook.rendering import NotJson
 from llmkernel.notebook.request import Request
 from llmkernel.notebook.tables import PLAIN, Bundle, shorten, stack, table
+from llmkernel.units import count
 
 if TYPE_CHECKING:
     from llmkernel.client import Client

@@ -12,9 +12,10 @@ from llmkernel.notebook.markdown import safe
 from llmkernel.notebook.session import Session, with_session
 from llmkernel.notebook.tables import MARKDOWN, PLAIN, Bundle, sentence, shorten, stack, table
 from llmkernel.notebook.untrusted import plain
+from llmkernel.options.once import Once
 
 
-@click.command("chats", add_help_option=False)
+@click.command("chats", cls=Once, add_help_option=False)
 @click.argument("name", required=False)
 @click.option("--reset", is_flag=True, help="Forget this conversation, or all of them.")
 @click.option("--undo", is_flag=True, help="Take its last turn back.")

@@ -24,6 +24,7 @@ from llmkernel.notebook.prompt import fill
 from llmkernel.notebook.request import Request, check_together
 from llmkernel.notebook.session import Session
 from llmkernel.notebook.words import words
+from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
 
@@ -32,7 +33,7 @@ _SEVERAL = frozenset({"n", "best_of"})
 _NOT_FOR_A_TURN = _SEVERAL | {"raw", "logprobs"}
 
 
-@click.command("chat", add_help_option=False)
+@click.command("chat", cls=Once, add_help_option=False)
 @click.argument("name", required=False)
 @worker_option
 @sampling_options()

@@ -37,6 +37,7 @@ from llmkernel.notebook.tables import PLAIN, sentence, table
 from llmkernel.notebook.untrusted import plain
 from llmkernel.notebook.words import words
 from llmkernel.options.numbers import FiniteRange
+from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_values
 from llmkernel.options.worker import build_config, worker_options
 from llmkernel.params import SamplingParams
@@ -67,7 +68,11 @@ CELLS = {"generate": GENERATE, "chat": CHAT}
 """The magics of cells, by what `%llm help` calls them."""
 
 
-@click.group("llm", add_help_option=False, no_args_is_help=False)
+class _Commands(click.Group):
+    command_class = Once
+
+
+@click.group("llm", cls=_Commands, add_help_option=False, no_args_is_help=False)
 def LLM() -> None:  # noqa: N802 - it is what the magic is called
     """The workers of this machine, seen from a notebook."""
 
@@ -212,7 +217,7 @@ def config(session: Session, /, worker: str | None, reset: bool, **values: Any) 
 
 
 trim(LLM.commands["config"])
-_DEFAULTS = click.Command(
+_DEFAULTS = Once(
     "config",
     params=[p for p in LLM.commands["config"].params if p.name not in ("worker", "reset")],
     add_help_option=False,

@@ -27,6 +27,7 @@ from llmkernel.notebook.rendering import answers, metadata, quiet_line
 from llmkernel.notebook.request import Request, check_together, over, prompt_text
 from llmkernel.notebook.session import Session
 from llmkernel.notebook.tables import Bundle, sentence
+from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
 
@@ -41,7 +42,7 @@ _LOOK_SECONDS = 0.1
 _FAREWELL_SECONDS = 2.0
 
 
-@click.command("compare", add_help_option=False)
+@click.command("compare", cls=Once, add_help_option=False)
 @click.option(
     "-m",
     "--worker",

@@ -22,6 +22,7 @@ from llmkernel.notebook.prompt import BUILTINS
 _MAGIC = re.compile(
     r"^\s*(?:[\w, ]+=\s*)?(?P<magic>%%?(?:generate|chat|llm))\s+(?P<line>.*)$", re.DOTALL
 )
+_EQUALS = re.compile(r"(?<!\S)(--[\w-]+)=(\S*)$")
 _LOOP = re.compile(r"--for\s+([A-Za-z_]\w*)\s")
 _CELLS = ("%%generate", "%%chat", "%%llm")
 _PATH = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:[A-Za-z_]\w*)?$")
@@ -59,14 +60,15 @@ def candidates(
         return _names(before, namespace)
     if not match or (in_cell and "\n" in before):
         return None
+    words = _EQUALS.sub(r"\1 \2", match["line"])
     if match["magic"].endswith("llm"):
-        return _llm(match["line"], namespace, workers, llm, chats)
+        return _llm(words, namespace, workers, llm, chats)
     if match["magic"] == "%%chat":
-        fragment = match["line"].rpartition(" ")[2]
-        if fragment.startswith("-") or _valued_option(match["line"], CHAT):
-            return _option(match["line"], CHAT, namespace, workers)
+        fragment = words.rpartition(" ")[2]
+        if fragment.startswith("-") or _valued_option(words, CHAT):
+            return _option(words, CHAT, namespace, workers)
         return _starting(fragment, [DEFAULT, *chats])
-    return _option(match["line"], GENERATE, namespace, workers)
+    return _option(words, GENERATE, namespace, workers)
 
 
 def _llm(

@@ -82,7 +82,8 @@ class Asked:
             return
         texts = [sample.text for sample in answer.samples]
         logprobs = [sample.logprobs for sample in answer.samples]
-        body = answers(texts, self.request.form, logprobs)
+        stopped = [isinstance(sample.stop_reason, str) for sample in answer.samples]
+        body = answers(texts, self.request.form, logprobs, stopped)
         facts = metadata(self.worker, self.request.given, answer)
         if self.request.form == "code" and not ended and no_code(texts):
             remark = _NO_CODE

@@ -10,6 +10,7 @@ the pointer still finds titles, and a table that unfolds has the same for the ke
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -58,36 +59,57 @@ font-style:normal;font-size:.9em;line-height:1.9;white-space:normal}
 </style>"""
 
 
-def heat_map(tokens: Sequence[TokenLogprob], table: Bundle, text: str | None = None) -> str:
+def heat_map(
+    tokens: Sequence[TokenLogprob], table: Bundle, text: str | None = None, *, stopped: bool = False
+) -> str:
     """The HTML of tokens; `table` is what unfolds under them.
 
-    `text` is the answer: a last token that is no part of it is the model's sign for the end.
+    `text` is the answer: a last token that is no part of it is the model's sign for the end,
+    or with `stopped` what a stop text has left out.
     """
     group = _name(tokens)
-    end = len(tokens) - 1 if _has_end(tokens, text) else -1
+    texts = [token.text for token in tokens]
+    ended = not stopped and _has_end(texts, text)
+    if stopped and text is not None:
+        texts = _cut(texts, text)
+    seen = [_visible(part) for part in texts]
+    if ended:
+        seen[-1] = _END
     shown = "".join(
-        _token(token, group, end=number == end) for number, token in enumerate(tokens[:MAX_TOKENS])
+        _token(token, group, part) for token, part in zip(tokens[:MAX_TOKENS], seen, strict=False)
     )
-    rest = "".join(token.text for token in tokens[MAX_TOKENS:])
+    rest = "".join(texts[MAX_TOKENS:])
     colours = element("div", shown + (literal(rest) if rest else ""), style=_TEXT)
     return "\n".join((_STYLE, _area(colours), _legend(), _unfolding(table)))
 
 
-def _has_end(tokens: Sequence[TokenLogprob], text: str | None) -> bool:
-    *before, last = [token.text for token in tokens]
+def _has_end(texts: Sequence[str], text: str | None) -> bool:
+    *before, last = texts
     return bool(last) and text is not None and "".join(before) == text
+
+
+def _cut(texts: Sequence[str], text: str) -> list[str]:
+    """What `text` has of them; all of it where they are not what it is made of."""
+    if not "".join(texts).startswith(text):
+        return list(texts)
+    starts = itertools.accumulate(map(len, texts), initial=0)
+    return [
+        part[: len(text) - start]
+        for part, start in zip(texts, starts, strict=False)
+        if start < len(text)
+    ]
 
 
 def _area(text: str) -> str:
     return element("div", text, classes="llmk-heat tex2jax_ignore mathjax_ignore")
 
 
-def _token(token: TokenLogprob, group: str, *, end: bool) -> str:
+def _token(token: TokenLogprob, group: str, seen: str) -> str:
     facts = _facts(token)
-    style, shown = _ONE + _colour(token.logprob), _END if end else _visible(token.text)
+    style = _ONE + _colour(token.logprob)
     button = f'<input type="radio" name="{group}" {_ARROW_KEYS} style="{_OUT_OF_SIGHT}">'
     more = element("i", hypertext.text(" · ".join(facts)), style="display:none")
-    inside = f"{button}{hypertext.text(shown).replace('&#10;', '<br>')}{more}"
+    inside = f"{button}{hypertext.text(seen).replace('&#10;', '<br>')}{more}"
     return element("label", inside, style=style, title="\n".join(facts))
 
 

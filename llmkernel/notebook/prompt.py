@@ -132,7 +132,7 @@ def _compile(source: str) -> Expression:
         compiled = _environment().compile_expression(source, undefined_to_none=False)
     except TemplateSyntaxError as error:
         raise InvalidRequest(
-            f"{{{{ {source} }}}} cannot be read: {error.message}. "
+            f"{{{{ {source} }}}} cannot be read: {str(error.message).removesuffix('.')}. "
             "Use --literal to send double braces as they are."
         ) from None
     return Expression(source, compiled)

@@ -18,6 +18,7 @@ from llmkernel.notebook.markdown import code_blocks, fence, safe
 from llmkernel.notebook.tables import HTML, MARKDOWN, PLAIN, Bundle, Marked, stack, table
 from llmkernel.notebook.untrusted import plain, whole
 from llmkernel.protocol import TokenLogprob
+from llmkernel.units import count
 
 MAX_LOGPROB_ROWS = 200
 _ENDS = {"length": "stopped at max_tokens", "cancelled": "interrupted", "error": "broken off"}
@@ -31,14 +32,21 @@ class NotJson(ValueError):
 
 
 def answers(
-    texts: Sequence[str], form: str, logprobs: Sequence[Sequence[TokenLogprob] | None] = ()
+    texts: Sequence[str],
+    form: str,
+    logprobs: Sequence[Sequence[TokenLogprob] | None] = (),
+    stopped: Sequence[bool] = (),
 ) -> Bundle:
     """The answers in their format, side by side where there are several. Any text will do.
 
-    With `logprobs`, one entry for each text, the tokens are shown by their probability.
+    With `logprobs`, one entry for each text, the tokens are shown by their probability;
+    `stopped` says of each text whether a stop text ended it.
     """
     tokens = logprobs or [None] * len(texts)
-    bodies = [_body(text, form, its) for text, its in zip(texts, tokens, strict=True)]
+    stops = stopped or [False] * len(texts)
+    bodies = [
+        _body(text, form, its, stop) for text, its, stop in zip(texts, tokens, stops, strict=True)
+    ]
     if len(bodies) == 1:
         return bodies[0]
     return columns(Column(str(number), body) for number, body in enumerate(bodies, 1))
@@ -154,11 +162,11 @@ def _numbered(bundles: Iterable[Bundle]) -> list[Bundle]:
     return numbered
 
 
-def _body(text: str, form: str, tokens: Sequence[TokenLogprob] | None) -> Bundle:
+def _body(text: str, form: str, tokens: Sequence[TokenLogprob] | None, stopped: bool) -> Bundle:
     body = _answer(text, form)
     if not tokens:
         return body
-    colours = heat_map(tokens, logprob_table(tokens), text)
+    colours = heat_map(tokens, logprob_table(tokens), text, stopped=stopped)
     # the tokens are the text; code and JSON are made of it, so they stand above
     above = f"{hypertext.of(body)}\n" if form in ("code", "json") else ""
     return body | {HTML: above + colours}
@@ -206,11 +214,6 @@ def _chance(logprob: float | None) -> tuple[str, str]:
 def _token(text: str) -> Marked:
     # as JSON: blanks show, and control characters cannot do anything
     return Marked.code(plain(json.dumps(text, ensure_ascii=False)))
-
-
-def count(number: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _all_fields(part: msgspec.Struct) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from llmkernel.errors import (
     SlowConsumer,
     StepFailed,
 )
+from llmkernel.units import count
 from llmkernel.worker import admission
 from llmkernel.worker.peers import Peer
 from llmkernel.worker.sequence import EngineEvent, Request
@@ -143,7 +144,9 @@ class Desk:
             self._waiting = {k: s for k, s in self._waiting.items() if not s.request.admitted}
             waiting = len(self._waiting) + len(self._preparing)
             if waiting >= self._queue + self._free_rows():
-                raise Overloaded(f"The queue is full: {waiting} requests wait.", waiting=waiting)
+                raise Overloaded(
+                    f"The queue is full, with {count(waiting, 'request')} in it.", waiting=waiting
+                )
         if self._preparing_bytes + size > MAX_PREPARING_BYTES:
             raise Overloaded("Too many long prompts wait to be tokenised.", waiting=waiting)
 

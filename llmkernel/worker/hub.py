@@ -70,8 +70,12 @@ def local_folder(model: str, revision: str | None) -> Path | None:
         return path
     if path.is_file():
         raise ModelNotFound(f"{model} is a file. Give the folder that holds config.json.")
-    if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or "\\" in model:
+    if model.startswith(("/", "./", "../", "~")) or "\\" in model:
         raise ModelNotFound(f"There is no folder {model}.")
+    if model.count("/") > 1:  # a page of the hub, too
+        raise ModelNotFound(
+            f"There is no folder {model}, and on the hub a model is named ORG/NAME."
+        )
     return None
 
 

@@ -140,7 +140,8 @@ async def guard_file(connection: Connection, lock: NameLock, departure: Departur
     """
     while not departure.decided:
         if not _is_ours(connection):
-            departure.decide("the connection file is not ours", drain=VANISHED_DRAIN_SECONDS)
+            why = "its connection file or socket is gone, or is not its own any more"
+            departure.decide(why, drain=VANISHED_DRAIN_SECONDS)
         elif not paths.reachable(connection.endpoint):
             departure.decide("the socket is gone", drain=VANISHED_DRAIN_SECONDS)
         elif not lock.in_place and not lock.retake():

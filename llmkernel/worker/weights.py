@@ -15,6 +15,7 @@ from torch import nn
 
 from llmkernel.errors import BrokenCheckpoint, NotEnoughMemory
 from llmkernel.protocol import Progress
+from llmkernel.units import count
 from llmkernel.worker import formats, memory, models, quantization
 from llmkernel.worker.checkpoint import Tensor
 from llmkernel.worker.formats import StoredLayers
@@ -164,7 +165,7 @@ def _check_complete(outcome: dict[str, Any]) -> None:
     """transformers fills what is missing with random numbers and warns; here it is an error."""
     if missing := sorted(outcome["missing_keys"]):
         raise BrokenCheckpoint(
-            f"{len(missing)} tensors of the model are not in its files, {missing[0]} first."
+            f"The files lack {count(len(missing), 'tensor')} of the model, {missing[0]} first."
         )
     if wrong := sorted(outcome["mismatched_keys"]):
         raise _other_shape(len(wrong), *wrong[0])
@@ -173,11 +174,11 @@ def _check_complete(outcome: dict[str, Any]) -> None:
 
 
 def _other_shape(
-    count: int, name: str, stored: Sequence[int], wanted: Sequence[int]
+    number: int, name: str, stored: Sequence[int], wanted: Sequence[int]
 ) -> BrokenCheckpoint:
     return BrokenCheckpoint(
-        f"{count} tensors do not fit the configuration: {name} is {list(stored)} in the "
-        f"files, and {list(wanted)} by config.json."
+        f"The shape of {count(number, 'tensor')} is not that of config.json: {name} is "
+        f"{list(stored)} in the files, and {list(wanted)} by config.json."
     )
 
 

@@ -36,6 +36,12 @@ def test_the_table_has_a_row_for_each_width(scripted_worker):
     rows = run("bench", "-c", "1,2", "--prompt-tokens", "8", "-n", "4").stdout.splitlines()
     assert rows[1].split()[:3] == ["streams", "tokens/s", "each"]
     assert [row.split()[0] for row in rows[2:]] == ["1", "2"]
+    assert rows[0].endswith("2 requests a stream")
+
+
+def test_one_request_is_one_request(scripted_worker):
+    arguments = ["-c", "1", "--prompt-tokens", "8", "-n", "4", "--rounds", "1"]
+    assert run("bench", *arguments).stdout.splitlines()[0].endswith("1 request a stream")
 
 
 @pytest.mark.parametrize(

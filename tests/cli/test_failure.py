@@ -39,6 +39,13 @@ def test_hints_speak_of_the_program_and_not_of_magics():
     assert "`llmkernel start`" in failure.hint(errors.WorkerNotFound(""))
 
 
+def test_hints_say_whose_log_and_which_model():
+    # "logs" alone is the log of the one that runs, and "start" alone starts the embedded model
+    assert "`llmkernel logs NAME`" in failure.hint(errors.StartFailed(""))
+    for gone in (errors.WorkerDied(""), errors.EngineDied(""), errors.Draining("")):
+        assert "`llmkernel start MODEL`" in failure.hint(gone)
+
+
 def test_a_script_finds_the_error_as_an_object_on_standard_output():
     error = errors.PromptTooLong("Too long.", needed=30, limit=20)
     result = CliRunner().invoke(command_that_raises(error), ["--json"])

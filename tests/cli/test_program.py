@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from llmkernel._version import __version__
-from llmkernel.cli import COMMANDS
+from llmkernel.cli import COMMANDS, program
 from tests.cli.terminal import PROGRAM, run
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,21 @@ def test_every_command_explains_itself(name):
     done = run(name, "--help")
     assert done.returncode == 0
     assert f"llmkernel {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_of_one_value_cannot_be_given_twice(name):
+    command = program.get_command(click.Context(program), name)
+    for param in command.params:
+        if isinstance(param, click.Option) and not (param.multiple or param.is_flag):
+            word = param.opts[-1]
+            with pytest.raises(click.UsageError, match=f"{word}' takes one value, and was given 2"):
+                command.make_context(name, [word, "1", word, "1"])
+
+
+def test_a_line_that_is_being_completed_may_hold_an_option_twice():
+    command = program.get_command(click.Context(program), "generate")
+    command.make_context("generate", ["-t", "0", "-t", "1"], resilient_parsing=True)
 
 
 def test_help_loads_nothing_heavy():

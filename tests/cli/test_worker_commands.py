@@ -216,6 +216,9 @@ def test_stop_now_does_not_wait_for_what_runs(start_worker):
 def test_kill_ends_a_worker_that_hangs(start_worker):
     worker = start_worker(name="one")
     os.kill(worker.pid, signal.SIGSTOP)
+    done = run("status", "one")
+    assert done.returncode == 4
+    assert "llmkernel stop --kill one" in done.stderr
     done = run("stop", "one", "--kill")
     assert done.returncode == 0, done.stderr
     assert not worker.alive

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import llmkernel
 from llmkernel.client import questions
@@ -120,7 +121,14 @@ def test_text_to_tokens_and_back(llm):
         (lambda llm: llm.generate("x", {"temperature": 1}), "SamplingParams"),
         (lambda llm: llm.generate(""), "empty"),
         (lambda llm: llm.generate(7), "int"),
-        (lambda llm: llm.generate(["a", "b"]), "str"),
+        (lambda llm: llm.generate(["a", "b"]), "held a str. Many prompts go through map"),
+        (lambda llm: llm.generate([[1, 2]]), "held a list. Many prompts go through map"),
+        (lambda llm: llm.generate(np.array([[1, 2]])), "held a ndarray. Many prompts"),
+        (lambda llm: llm.generate(torch.tensor([[1, 2]])), "such as input_ids[0]"),
+        (lambda llm: llm.generate(torch.tensor([1.5])), "held a Tensor."),
+        (lambda llm: llm.generate({"input_ids": [1, 2]}), "and got dict"),
+        (lambda llm: llm.score(torch.tensor([[1, 2]])), "such as input_ids[0]"),
+        (lambda llm: llm.detokenize(np.array([[1, 2]])), "such as input_ids[0]"),
         (lambda llm: llm.generate([1.5]), "float"),
         (lambda llm: llm.generate([True]), "bool"),
         (lambda llm: llm.generate([-1]), "negative"),
@@ -189,6 +197,13 @@ def test_leaving_a_stream_cancels_it(endless):
     assert stream.generation.text == first.text
     assert stream.generation.finish_reason == "cancelled"
     wait_until(lambda: endless.status().load.running == 0, seconds=2, what="the second to end")
+
+
+def test_a_stream_is_cancelled_in_its_repr_when_it_is(endless):
+    with endless.stream("x") as stream:
+        next(stream)
+        assert repr(stream) == f"Stream({stream.generation.text!r}, being written)"
+    assert "finish_reason='cancelled'" in repr(stream)
 
 
 def test_many_threads_may_call_at_once(llm):

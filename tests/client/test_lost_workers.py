@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -182,6 +183,15 @@ def test_a_forked_child_is_told_to_connect_anew_and_can(worker):
     assert "forked" in results.get()
     assert results.get() == text
     assert llm.generate("x", max_tokens=2, temperature=0).text == text
+
+
+def test_a_client_cannot_be_pickled_and_says_what_another_process_does(worker):
+    with llmkernel.Client(worker) as llm, llm.stream("x", max_tokens=2) as stream:
+        for held in (llm, llm.chat, llm.aio, stream):
+            with pytest.raises(
+                ConnectionProblem, match=r"connect there: llmkernel\.connect\('victim'\)"
+            ):
+                pickle.dumps(held)
 
 
 def _read_in_child(stream, results):

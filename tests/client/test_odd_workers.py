@@ -140,8 +140,10 @@ def test_a_worker_that_does_not_even_say_hello_is_unresponsive(runtime_dir, monk
     with serving() as served:
         served.loop.call_soon_threadsafe(time.sleep, 4)
         began = time.monotonic()
-        with Client(served.connection) as llm, pytest.raises(WorkerUnresponsive):
+        with Client(served.connection) as llm, pytest.raises(WorkerUnresponsive) as caught:
             llm.generate("x")
+        name = served.connection.name
+        assert f"end it with: llmkernel stop --kill {name}" in caught.value.message
         assert time.monotonic() - began < 3.5
 
 
@@ -190,6 +192,7 @@ def test_a_worker_that_falls_silent_is_unresponsive(runtime_dir):
             run(reading.all())
         assert 0.5 < time.monotonic() - began < 3.0
     assert caught.value.partial.text == "01"
+    assert f"end it with: llmkernel stop --kill {fake.connection.name}" in caught.value.message
 
 
 def test_a_worker_that_pings_is_waited_for(runtime_dir):

@@ -51,6 +51,35 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("package", "use"),
+    [
+        ("IPython", "load_ipython_extension(None)"),
+        ("markdown_it", "load_ipython_extension(None)"),
+        ("markdown_it", "ChatPanel"),
+    ],
+)
+def test_a_package_of_notebooks_that_is_absent_is_told_with_what_brings_it(package, use):
+    code = f"import sys; sys.modules['{package}'] = None; import llmkernel; llmkernel.{use}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        f"llmkernel.errors.MissingDependency: {package} is not installed. "
+        "Install it with: pip install 'llmkernel[notebook]'"
+    )
+
+
+def test_a_notebook_says_in_two_lines_that_a_package_is_absent():
+    code = (
+        "import sys; sys.modules['markdown_it'] = None\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "InteractiveShell.instance(colors='nocolor').run_cell('%load_ext llmkernel')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    what, hint = done.stdout.splitlines()
+    assert what.startswith("MissingDependency: markdown_it is not installed.")
+    assert hint == "Install the extra that the message names."
+
+
 def surface(cls):
     return {name: value for name, value in inspect.getmembers(cls) if not name.startswith("_")}
 

@@ -182,6 +182,12 @@ def test_tensors_of_another_shape_are_an_error(folder: Path) -> None:
         load_quietly(folder)
 
 
+def test_a_single_tensor_is_one_tensor(folder: Path) -> None:
+    edit(folder / "config.json", hidden_size=96)
+    with pytest.raises(BrokenCheckpoint, match=r"of 1 tensor .*embed_tokens.*\[404, 64\]"):
+        load_quietly(folder)
+
+
 def test_a_torn_file_is_an_error(folder: Path) -> None:
     data = (folder / SINGLE).read_bytes()
     (folder / SINGLE).write_bytes(data[: len(data) // 2])

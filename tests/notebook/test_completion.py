@@ -43,6 +43,20 @@ def test_names_that_take_no_answer_are_not_offered_for_one():
     assert offered.names == ["answer"]
 
 
+@pytest.mark.parametrize(
+    ("before", "offered"),
+    [
+        ("%%generate --format=j", ("j", ["json"])),
+        ("%%generate -t 0 --worker=", ("", ["big", "demo"])),
+        ("%llm start --quantization=n", ("n", ["nf4", "none"])),
+        ("%%chat --output=ci", ("ci", ["cities", "city"])),
+        ("%%generate --system a=--format=", None),
+    ],
+)
+def test_a_value_may_stand_behind_an_equals_sign(before, offered):
+    assert found(before) == offered
+
+
 def test_the_first_conversation_has_a_name_to_offer():
     offered = candidates("%%chat ", {}, list, LLM)
     assert offered is not None

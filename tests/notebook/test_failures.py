@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from llmkernel import errors
@@ -20,6 +22,12 @@ def raised(error: BaseException) -> BaseException:
         raise error
     except type(error) as caught:
         return caught
+
+
+def test_hints_speak_of_magics_and_not_of_the_program():
+    for code in errors.TABLE:
+        hint = failures.hint(errors.from_code(code, ""))
+        assert not re.search("`llmkernel (?!doctor)", hint), hint
 
 
 def test_it_is_a_message_and_what_to_do(installed):

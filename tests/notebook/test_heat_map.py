@@ -105,6 +105,23 @@ def test_the_end_is_a_sign_and_its_name_is_where_one_points():
     assert "∎" not in shown_whole
 
 
+@pytest.mark.parametrize(
+    ("parts", "said", "last"),
+    [
+        (("12", " am", " so"), "12 ", '" am" 50.0%'),  # a stop text within a token
+        (("12", "."), "12", '"12" 50.0%'),  # one that is a token: no sign of the model's
+        (("12", "."), "", None),
+    ],
+)
+def test_a_stop_text_and_what_is_after_it_is_left_out(parts, said, last):
+    tokens = [token(part) for part in parts]
+    html = heat_map(tokens, logprob_table(tokens), said, stopped=True)
+    page = OwnPage(html.split("probability:")[0])
+    assert "∎" not in html
+    assert page.titles[-1:] == ([last] if last else [])
+    assert "".join(re.findall(r"<input[^>]*>([^<]*)<", html)) == said
+
+
 def test_of_a_long_answer_the_rest_is_plain_text():
     html = shown(*[token("x")] * MAX_TOKENS, token("the rest"))
     assert html.count('type="radio"') == MAX_TOKENS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from llmkernel.errors import InvalidRequest
-from llmkernel.notebook.arguments import GENERATE, parse
+from llmkernel.notebook.arguments import GENERATE, parse, values_of
+from llmkernel.notebook.commands import LLM
 
 NAMES = {"T": 0.25, "persona": "a pirate", "d": {"k": "v"}}
 
@@ -49,6 +51,31 @@ def test_options_have_their_values(line, values):
     parsed = read(line)
     assert parsed.values == values
     assert parsed.rest == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("-m one -m other", "'-m' / '--worker'"),
+        ("-t 0.1 --temperature=0.9", "'-t' / '--temperature'"),
+        ("--for x in xs --for y in ys", "'--for'"),
+        ("--logprobs --logprobs 2", "'--logprobs'"),
+    ],
+)
+def test_an_option_of_one_value_cannot_be_given_twice(line, named):
+    with pytest.raises(InvalidRequest) as refused:
+        read(line)
+    assert f"Option {named} takes one value, and was given 2 times." in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(LLM.commands))
+def test_commands_take_each_option_of_one_value_once(name):
+    command = LLM.commands[name]
+    for param in command.params:
+        if isinstance(param, click.Option) and not (param.multiple or param.is_flag):
+            word = param.opts[-1]
+            with pytest.raises(InvalidRequest, match=f"{word}' takes one value"):
+                values_of(command, f"%llm {name}", [word, "1", word, "1"])
 
 
 @pytest.mark.parametrize(

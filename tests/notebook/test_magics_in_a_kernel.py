@@ -98,6 +98,15 @@ def test_without_a_number_there_are_alternatives_too(notebook, scripted_worker):
     assert "likeliest" not in none.markdown
 
 
+def test_a_stop_text_that_is_a_token_is_no_sign_of_the_models(notebook, scripted_worker):
+    notebook.must("%%generate --logprobs 1 -t 0 -n 6 -o out\nHi")
+    notebook.must("last = out.logprobs[5].text")
+    cell = notebook.must("%%generate --logprobs 1 -t 0 --stop {{ last }} -o out\nHi")
+    assert notebook.must("out.stop_reason == last").value == "True"
+    assert "Table of the tokens" in cell.displays[-1]["data"]["text/html"]
+    assert "∎" not in cell.displays[-1]["data"]["text/html"]
+
+
 def test_a_list_is_answered_in_one_batch(notebook, scripted_worker):
     notebook.must("cities = ['Bern', 'Oslo', 'Lima']")
     cell = notebook.must("%%generate --for city in cities -t 0 -o answers\nTell me of {{ city }}.")

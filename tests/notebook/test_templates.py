@@ -112,6 +112,7 @@ def test_any_text_without_double_braces_arrives_unchanged(text):
         ("{{ items[7] }}", "has no element 7"),
         ("{{ name + }}", "{{ name + }} cannot be read"),
         ("{{ it's }}", "cannot be read"),
+        ("{{ name | nope }}", "cannot be read: No filter named 'nope'. Use --literal"),
         ("{{ n / 0 }}", "{{ n / 0 }} raised ZeroDivisionError"),
         ("{{ name.__class__ }}", "__class__"),
         ("{{ [x for x in items] }}", "cannot be read"),

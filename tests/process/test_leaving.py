@@ -216,6 +216,7 @@ def test_a_worker_leaves_when_its_file_vanishes(runtime_dir):
     with foreground() as (process, connection):
         connection.path.unlink()
         assert ended(process, runtime_dir, seconds=5) == 0
+    assert "leaving: its connection file or socket is gone" in paths.log_path("one").read_text()
 
 
 def test_a_worker_leaves_when_its_socket_vanishes(runtime_dir):

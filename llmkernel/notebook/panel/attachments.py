@@ -18,8 +18,8 @@ from typing import Any
 
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.markdown import fence
-from llmkernel.notebook.rendering import count
 from llmkernel.notebook.untrusted import plain, whole
+from llmkernel.units import count
 
 MAX_CHARS = 20_000
 """Of one attachment; what is cut off is said in its note."""

@@ -8,12 +8,13 @@ import click
 
 from llmkernel.notebook.arguments import variable, worker_option
 from llmkernel.notebook.session import Session, with_session
+from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_options, sampling_values
 
 _NOT_HERE = {"n", "best_of", "logprobs", "prompt_logprobs", "min_tokens", "logit_bias"}
 
 
-@click.command("panel", add_help_option=False)
+@click.command("panel", cls=Once, add_help_option=False)
 @click.argument("name", required=False)
 @worker_option
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
