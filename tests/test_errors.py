@@ -107,5 +107,6 @@ def test_whatever_a_message_repeats_it_survives_the_wire():
 
 def test_of_an_endless_message_both_ends_are_kept():
     error = LLMKernelError("Begin " + "x" * 20_000_000 + " end.")
-    assert error.message.startswith("Begin x") and error.message.endswith("x end.")
+    assert error.message.startswith("Begin x")
+    assert error.message.endswith("x end.")
     assert len(error.message) < errors.MAX_MESSAGE_CHARS + 10
