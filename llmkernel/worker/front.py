@@ -328,7 +328,7 @@ class Front:
             if isinstance(message, protocol.Submit):
                 self._desk.submit(peer, message, size)
             else:
-                self._texts.ask(peer, message)
+                self._texts.ask(peer, message, size)
             self._last_work = time.monotonic()
         except LLMKernelError as error:
             self._refuse(peer, message.id, error)

@@ -16,6 +16,8 @@ from llmkernel.worker.text_threads import TextThreads
 from llmkernel.worker.traces import where
 
 MAX_WAITING = 256
+MAX_WAITING_BYTES = 64 * 2**20
+"""Of questions that wait, in all; a list of token ids takes many times that as Python's numbers."""
 _log = logging.getLogger(__name__)
 
 Question = protocol.Tokenize | protocol.Detokenize
@@ -24,7 +26,7 @@ Send = Callable[[Peer, protocol.WorkerMessage], None]
 
 
 class TextDesk:
-    """Answers questions about text; at most MAX_WAITING at a time."""
+    """Answers questions about text; at most MAX_WAITING at a time, of MAX_WAITING_BYTES."""
 
     def __init__(
         self, tokenizer: Tokenizer, info: protocol.ModelInfo, *, threads: TextThreads, send: Send
@@ -34,20 +36,22 @@ class TextDesk:
         self._threads = threads
         self._send = send
         self._waiting = 0
+        self._waiting_bytes = 0
 
     @property
     def busy(self) -> bool:
         """Whether any question is open."""
         return self._waiting > 0
 
-    def ask(self, peer: Peer, question: Question) -> None:
-        """Start on a question, or raise why not."""
-        if self._waiting >= MAX_WAITING:
+    def ask(self, peer: Peer, question: Question, size: int) -> None:
+        """Start on a question of `size` bytes, or raise why not."""
+        if self._waiting >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise Overloaded(f"{self._waiting} texts wait already.", waiting=self._waiting)
         self._check(question)
         self._waiting += 1
+        self._waiting_bytes += size
         work = self._threads.run(peer, partial(self._answer, question))
-        work.add_done_callback(partial(self._done, peer, question.id))
+        work.add_done_callback(partial(self._done, peer, question.id, size))
 
     def _check(self, question: Question) -> None:
         if isinstance(question, protocol.Detokenize):
@@ -68,8 +72,9 @@ class TextDesk:
         texts = [tokenizer.token_text(token_id) for token_id in ids] if question.texts else []
         return protocol.Tokens(id=question.id, token_ids=ids, texts=texts)
 
-    def _done(self, peer: Peer, request_id: int, work: asyncio.Future[Reply]) -> None:
+    def _done(self, peer: Peer, request_id: int, size: int, work: asyncio.Future[Reply]) -> None:
         self._waiting -= 1
+        self._waiting_bytes -= size
         if work.cancelled():
             return
         try:

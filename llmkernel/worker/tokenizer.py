@@ -17,6 +17,9 @@ from llmkernel.errors import BrokenCheckpoint, InvalidRequest, UnsupportedModel
 from llmkernel.worker.chat import ChatTemplate
 from llmkernel.worker.pieces import BYTE_TOKEN, pieces_of
 
+_LONG = 1000
+"""Tokens from which on the work is worth a turn of the library's own threads."""
+
 
 class HubTokenizer:
     """A tokenizer off the hub or out of a folder; implements `text.Tokenizer`.
@@ -90,6 +93,9 @@ class HubTokenizer:
         try:
             if self._bytes and not self._bytes.keys().isdisjoint(token_ids):
                 return self._decode_bytes(token_ids, skip_special_tokens)
+            if len(token_ids) > _LONG:  # `decode` holds the interpreter lock, as `encode` does
+                [text] = self._backend.decode_batch([token_ids], skip_special_tokens)
+                return text  # type: ignore[no-any-return]
             return self._backend.decode(token_ids, skip_special_tokens)  # type: ignore[no-any-return]
         except OverflowError:
             raise InvalidRequest("A token id is negative or far too large.") from None

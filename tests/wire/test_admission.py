@@ -220,6 +220,27 @@ def test_tokenize_and_detokenize(client):
     assert isinstance(client.receive(), protocol.Refused)
 
 
+def test_token_ids_that_wait_for_a_thread_do_not_fill_the_memory(served, client):
+    go_on = threading.Event()
+
+    class Slow(type(served.parts.tokenizer)):
+        def decode(self, token_ids, skip_special_tokens=False):
+            go_on.wait(10)
+            return "text"
+
+    served.serve(Slow())
+    many = [97] * 4_000_000  # a byte each on the wire, eight in a list
+    for key in range(32):
+        client.send(protocol.Detokenize(id=key, token_ids=many))
+    refused = [client.receive() for _ in range(16)]
+    assert {one.code for one in refused} == {"overloaded"}
+    go_on.set()
+    answers = [client.receive() for _ in range(16)]
+    assert all(isinstance(one, protocol.Text) for one in answers)
+    client.send(protocol.Detokenize(id=99, token_ids=many))
+    assert isinstance(client.receive(), protocol.Text)
+
+
 def test_a_text_and_a_conversation_are_not_both_tokenised(client):
     turns = [ChatMessage(role="user", content="x")]
     client.send(protocol.Tokenize(id=1, text="y", messages=turns))
