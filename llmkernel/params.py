@@ -232,8 +232,10 @@ def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
     kinds = [_KINDS.get(kind, kind) for kind in wanted.split(" | ") if kind != "null"]
     given = "a fraction" if got == "float" and "int" in wanted else _KINDS.get(got, got)
     what = f"must be {' or '.join(kinds)}, not {given}" if got else what
-    name = place.strip("`").removeprefix("$.") or "A parameter"
-    return InvalidRequest(f"{name} {what}.", **({"field": name} if place else {}))
+    key, _, field = place.strip("`").rpartition("`$.")  # "key` in `$.logit_bias": of a key in there
+    name = field or place.strip("`").removeprefix("$.")
+    subject = f"Each key of {name}" if key else name or "A parameter"
+    return InvalidRequest(f"{subject} {what}.", **({"field": name} if name else {}))
 
 
 def has_lone_surrogate(text: str) -> bool:

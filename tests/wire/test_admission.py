@@ -9,6 +9,7 @@ import pytest
 
 from llmkernel import protocol
 from llmkernel.protocol import ChatMessage
+from llmkernel.worker import text_desk
 from tests.conftest import wait_until
 from tests.wire.raw import RawClient
 from tests.wire.serving import serving
@@ -220,16 +221,17 @@ def test_tokenize_and_detokenize(client):
     assert isinstance(client.receive(), protocol.Refused)
 
 
-def test_token_ids_that_wait_for_a_thread_do_not_fill_the_memory(served, client):
+def test_token_ids_that_wait_for_a_thread_do_not_fill_the_memory(served, client, monkeypatch):
+    monkeypatch.setattr(text_desk, "MAX_WAITING_BYTES", 2**20)
     go_on = threading.Event()
 
     class Slow(type(served.parts.tokenizer)):
         def decode(self, token_ids, skip_special_tokens=False):
-            go_on.wait(10)
+            go_on.wait(30)
             return "text"
 
     served.serve(Slow())
-    many = [97] * 4_000_000  # a byte each on the wire, eight in a list
+    many = [97] * 65_000  # a byte each on the wire, eight in a list
     for key in range(32):
         client.send(protocol.Detokenize(id=key, token_ids=many))
     refused = [client.receive() for _ in range(16)]
