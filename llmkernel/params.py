@@ -232,8 +232,8 @@ def _wrong_kind(error: msgspec.ValidationError) -> InvalidRequest:
     kinds = [_KINDS.get(kind, kind) for kind in wanted.split(" | ") if kind != "null"]
     given = "a fraction" if got == "float" and "int" in wanted else _KINDS.get(got, got)
     what = f"must be {' or '.join(kinds)}, not {given}" if got else what
-    key, _, field = place.strip("`").rpartition("`$.")  # "key` in `$.logit_bias": of a key in there
-    name = field or place.strip("`").removeprefix("$.")
+    place, key = place.removeprefix("`key` in "), place.startswith("`key` in ")
+    name = place.strip("`").removeprefix("$.")
     subject = f"Each key of {name}" if key else name or "A parameter"
     return InvalidRequest(f"{subject} {what}.", **({"field": name} if name else {}))
 

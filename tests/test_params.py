@@ -224,3 +224,8 @@ def test_a_value_of_the_wrong_kind_is_named_in_plain_words():
         SamplingParams.build(max_tokens=1.5)
     with pytest.raises(InvalidRequest, match=r"^stop must be a list, not a whole number\.$"):
         SamplingParams.build(stop=5)
+    with pytest.raises(
+        InvalidRequest, match=r"^Each key of logit_bias must be a whole number, not text\.$"
+    ) as caught:
+        SamplingParams.build(logit_bias={"a": 1})
+    assert caught.value.data == {"field": "logit_bias"}
