@@ -8,6 +8,7 @@ with every call.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -148,9 +149,10 @@ class HubTokenizer:
     def _plain_tokens(self) -> list[int]:
         # a left neighbour makes the decoder keep a token's leading space
         for text in ("a", "x", "0", "."):
-            ids = self.encode(text, add_special_tokens=False)
-            if self.decode(ids) == text:
-                return ids
+            with contextlib.suppress(InvalidRequest):  # a model may have fewer embeddings
+                ids = self.encode(text, add_special_tokens=False)
+                if self.decode(ids) == text:
+                    return ids
         return []
 
     def _turn_end(self) -> frozenset[int]:
@@ -161,9 +163,9 @@ class HubTokenizer:
         turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
         try:
             after = self._chat.render([*turns, {"role": "user", "content": "hello"}])
+            ids = self.encode(after.partition(answer)[2].lstrip(), add_special_tokens=False)
         except InvalidRequest:
-            return frozenset()  # a template for something else than plain turns
-        ids = self.encode(after.partition(answer)[2].lstrip(), add_special_tokens=False)
+            return frozenset()  # a template, or a model, for something else than plain turns
         return frozenset(ids[:1]) & self._added
 
 
