@@ -350,6 +350,8 @@ class Front:
             del self._peers[peer.routing_id]
         if self._desk is not None:
             self._desk.drop(peer)
+        if self._texts is not None:
+            self._texts.drop(peer)
 
     def _status(self, question: protocol.GetStatus) -> protocol.StatusReport:
         return protocol.StatusReport(

@@ -37,6 +37,7 @@ class TextDesk:
         self._send = send
         self._waiting = 0
         self._waiting_bytes = 0
+        self._works: dict[Peer, set[asyncio.Future[Reply]]] = {}
 
     @property
     def busy(self) -> bool:
@@ -51,7 +52,13 @@ class TextDesk:
         self._waiting += 1
         self._waiting_bytes += size
         work = self._threads.run(peer, partial(self._answer, question))
+        self._works.setdefault(peer, set()).add(work)
         work.add_done_callback(partial(self._done, peer, question.id, size))
+
+    def drop(self, peer: Peer) -> None:
+        """Its client is gone: what has not begun of its questions is not worked on."""
+        for work in list(self._works.get(peer, ())):
+            work.cancel()
 
     def _check(self, question: Question) -> None:
         if isinstance(question, protocol.Detokenize):
@@ -76,6 +83,9 @@ class TextDesk:
     def _done(self, peer: Peer, request_id: int, size: int, work: asyncio.Future[Reply]) -> None:
         self._waiting -= 1
         self._waiting_bytes -= size
+        self._works[peer].discard(work)
+        if not self._works[peer]:
+            del self._works[peer]
         if work.cancelled():
             return
         try:

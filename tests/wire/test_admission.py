@@ -243,6 +243,27 @@ def test_token_ids_that_wait_for_a_thread_do_not_fill_the_memory(served, client,
     assert isinstance(client.receive(), protocol.Text)
 
 
+def test_nobody_works_on_the_texts_of_a_client_that_is_gone(served, client):
+    go_on, read = threading.Event(), []
+
+    class Slow(type(served.parts.tokenizer)):
+        def decode(self, token_ids, skip_special_tokens=False):
+            read.append(list(token_ids))
+            go_on.wait(30)
+            return "text"
+
+    served.serve(Slow())
+    with RawClient(served.connection) as gone:
+        for key in range(20):
+            gone.send(protocol.Detokenize(id=key, token_ids=[key]))
+        wait_until(lambda: len(read) > 0, seconds=5, what="the first to begin")
+    wait_until(lambda: not served.front.busy, seconds=10, what="the others to be given up")
+    go_on.set()
+    client.send(protocol.Detokenize(id=1, token_ids=[99]))
+    assert isinstance(client.receive(), protocol.Text)
+    assert len(read) < 5
+
+
 def test_a_text_and_a_conversation_are_not_both_tokenised(client):
     turns = [ChatMessage(role="user", content="x")]
     client.send(protocol.Tokenize(id=1, text="y", messages=turns))
