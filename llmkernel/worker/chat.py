@@ -101,7 +101,7 @@ class ChatTemplate:
 
     def _explain(self, reply: Mapping[str, Any]) -> str:
         start = "The model's chat template"
-        message = _readable(str(reply.get("message", "")))
+        message = str(reply.get("message", ""))
         texts = {
             "refused": f"{start} refuses this conversation: {message}",
             "broken": f"{start} cannot render this conversation: {message}",
@@ -110,11 +110,6 @@ class ChatTemplate:
             "time": f"{start} takes more than {self._seconds:g} s for this conversation.",
         }
         return texts.get(reply["failure"], f"{start} failed on this conversation.")
-
-
-def _readable(text: str) -> str:
-    """What a template raised, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 class _Process:
