@@ -41,14 +41,12 @@ print under the message; a test keeps it complete.
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar, NamedTuple
+
+from llmkernel.printable import printable
 
 MAX_MESSAGE_CHARS = 20_000
 """Of a longer message both ends are kept: what it says may come out of a file of any size."""
-
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but newline and tab, and marks of direction."""
 
 
 class LLMKernelError(Exception):
@@ -56,7 +54,7 @@ class LLMKernelError(Exception):
 
     `data` holds the numbers behind the message (bytes, tokens, limits), never text
     of a prompt. Whatever names a message repeats, it can be logged, sent and shown: halves of
-    surrogate pairs are written as escapes, and what a terminal would obey is U+FFFD.
+    surrogate pairs are written as escapes, and what a terminal would obey as its picture.
     """
 
     code: ClassVar[str] = "internal"
@@ -73,7 +71,7 @@ def _text(text: str) -> str:
     if len(text) > MAX_MESSAGE_CHARS:
         half = MAX_MESSAGE_CHARS // 2
         text = f"{text[:half]} … {text[-half:]}"
-    return _OBEYED.sub("\ufffd", text).encode(errors="backslashreplace").decode()
+    return printable(text).encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(LLMKernelError, ValueError):

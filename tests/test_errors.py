@@ -108,7 +108,7 @@ def test_whatever_a_message_repeats_it_survives_the_wire():
 def test_whatever_a_message_repeats_no_terminal_obeys_it():
     """Exceptions are printed by IPython and by Python itself, as they are."""
     error = LLMKernelError("Two\n\tlines: \x1b[2J\x1b]0;title\x07\r\x9b1m\u202e é 日本 👩\u200d🔬.")
-    assert str(error) == "Two\n\tlines: �[2J�]0;title���1m� é 日本 👩\u200d🔬."
+    assert str(error) == "Two\n\tlines: ␛[2J␛]0;title␇�1m� é 日本 👩\u200d🔬."
 
 
 def test_of_an_endless_message_both_ends_are_kept():
