@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from llmkernel.printable import printable as printable
+from llmkernel.printable import printable
 
 
 class PipeClosed(Exception):
