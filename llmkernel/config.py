@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from llmkernel.errors import InvalidRequest
+from llmkernel.params import has_lone_surrogate
 
 DEMO_MODEL = "demo"
 """Stands for the model inside the package, where a model is left out."""
@@ -81,6 +82,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if "gpu_memory" in plain:
             plain["gpu_memory"] = parse_share(plain["gpu_memory"])
         plain["model"] = str(plain.get("model", DEMO_MODEL))
+        _check_text(plain)
         plain["name"] = plain.get("name") or default_name(plain["model"])
         try:
             config = msgspec.convert(plain, cls)
@@ -118,6 +120,17 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise InvalidRequest(
                     f"{name} must be from {low} to below 2^50, and was {value}.", field=name
                 )
+
+
+def _check_text(values: dict[str, Any]) -> None:
+    """Refuse names that cannot be handed on, and no model: that is how an unset variable arrives."""
+    for name, value in values.items():
+        if isinstance(value, str) and has_lone_surrogate(value):
+            raise InvalidRequest(f"{name} must be text in UTF-8, and was {value!r}.", field=name)
+    if not values["model"].strip():
+        raise InvalidRequest(
+            "model is empty. Name one, or leave it out for the embedded model.", field="model"
+        )
 
 
 def _bad_setting(error: msgspec.ValidationError) -> InvalidRequest:

@@ -43,20 +43,35 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
+from llmkernel.printable import printable
+
+MAX_MESSAGE_CHARS = 20_000
+"""Of a longer message both ends are kept: what it says may come out of a file of any size."""
+
 
 class LLMKernelError(Exception):
     """Root of the tree.
 
     `data` holds the numbers behind the message (bytes, tokens, limits), never text
-    of a prompt.
+    of a prompt. Whatever names a message repeats, it can be logged, sent and shown: halves of
+    surrogate pairs are written as escapes, and what a terminal would obey as its picture.
     """
 
     code: ClassVar[str] = "internal"
 
     def __init__(self, message: str, /, **data: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.data = data
+        self.message = _text(message)
+        self.data = {
+            name: _text(value) if isinstance(value, str) else value for name, value in data.items()
+        }
+        super().__init__(self.message)
+
+
+def _text(text: str) -> str:
+    if len(text) > MAX_MESSAGE_CHARS:
+        half = MAX_MESSAGE_CHARS // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return printable(text).encode(errors="backslashreplace").decode()
 
 
 class InvalidRequest(LLMKernelError, ValueError):

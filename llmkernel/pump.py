@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-_BATCH = 64
+_BATCH = 512
 """Messages taken in a row before the loop may do something else,"""
 _BATCH_SECONDS = 0.005
 """and for how long."""
@@ -32,14 +32,21 @@ class Pump:
         self._loop = loop
         self._socket = socket
         self._handle = handle
+        self._due = self._held = False
         self._descriptor = int(socket.getsockopt(zmq.FD))
         loop.add_reader(self._descriptor, self._receive)
-        loop.call_soon(self._receive)
+        self._soon()
 
     def poke(self) -> None:
         """Look for messages soon if there are any."""
         if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE:
-            self._loop.call_soon(self._receive)
+            self._soon()
+
+    def hold(self, held: bool) -> None:
+        """Leave what arrives at the socket, or take it again."""
+        self._held = held
+        if not held:
+            self._soon()
 
     def drain(self) -> None:
         """Handle everything that has arrived, now."""
@@ -52,14 +59,24 @@ class Pump:
             self._loop.remove_reader(self._descriptor)
             self._socket.close()
 
+    def _soon(self) -> None:
+        """In the loop's next turn, and once: batches that each ask for another would be ever more."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        self._receive()
+
     def _receive(self) -> None:
         end = time.monotonic() + _BATCH_SECONDS
         for _ in range(_BATCH):
-            if not self._receive_one():
+            if self._held or not self._receive_one():
                 return
             if time.monotonic() > end:
                 break
-        self._loop.call_soon(self._receive)
+        self._soon()
 
     def _receive_one(self) -> bool:
         if self._socket.closed:
@@ -72,6 +89,6 @@ class Pump:
             self._handle(frames)
         except BaseException:
             # the edge was taken: without this the rest would wait for the next message
-            self._loop.call_soon(self._receive)
+            self._soon()
             raise
         return True

@@ -109,6 +109,10 @@ def test_gpu_memory_is_a_size_or_a_share(given_, meant):
     ("setting", "value"),
     [
         *(("gpu_memory", value) for value in ("0", "150%", "1.5", -1, 0.0, math.nan, True)),
+        ("model", ""),
+        ("model", " "),
+        ("model", "/models/\udcff"),
+        ("revision", "\udcff"),
         ("name", "No Such Name"),
         ("name", "../x"),
         ("quantization", "nf5"),

@@ -94,3 +94,25 @@ def test_a_missing_package_is_told_with_its_extra():
 def test_numbers_in_data_are_plain():
     error = errors.NotEnoughMemory("text", needed=2**40, free=1)
     assert msgspec.json.decode(msgspec.json.encode(error.data)) == {"needed": 2**40, "free": 1}
+
+
+def test_whatever_a_message_repeats_it_survives_the_wire():
+    sent = LLMKernelError("The file \udcff.bin is none.", file="\ud800.bin")
+    message = protocol.Refused(id=1, **protocol.wire_error(sent))
+    got = protocol.decode_worker(protocol.encode(message))
+    assert isinstance(got, protocol.Refused)
+    assert got.message == str(sent) == "The file \\udcff.bin is none."
+    assert got.data == {"file": "\\ud800.bin"}
+
+
+def test_whatever_a_message_repeats_no_terminal_obeys_it():
+    """Exceptions are printed by IPython and by Python itself, as they are."""
+    error = LLMKernelError("Two\n\tlines: \x1b[2J\x1b]0;title\x07\r\x9b1m\u202e é 日本 👩\u200d🔬.")
+    assert str(error) == "Two\n\tlines: ␛[2J␛]0;title␇�1m� é 日本 👩\u200d🔬."
+
+
+def test_of_an_endless_message_both_ends_are_kept():
+    error = LLMKernelError("Begin " + "x" * 20_000_000 + " end.")
+    assert error.message.startswith("Begin x")
+    assert error.message.endswith("x end.")
+    assert len(error.message) < errors.MAX_MESSAGE_CHARS + 10

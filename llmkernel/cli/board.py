@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from llmkernel.cli import console
+from llmkernel.printable import printable
 
 _REDRAW_SECONDS = 0.05
 _QUESTION = 32
@@ -58,7 +59,7 @@ class Board:
             asked = _cut(question, left).ljust(left)
             # the rest of a longer line drawn before is wiped
             end = "\x1b[K" if self._live else ""
-            console.line(f"{number}  {console.dim(asked)}  {console.printable(shown)}{end}")
+            console.line(f"{number}  {console.dim(asked)}  {printable(shown)}{end}")
 
     def _move_up(self) -> None:
         console.write(f"\x1b[{len(self._texts)}A")

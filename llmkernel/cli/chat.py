@@ -19,6 +19,7 @@ from llmkernel.cli.prompt import Turns
 from llmkernel.errors import InvalidRequest, LLMKernelError, PromptTooLong, RequestEnded
 from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
+from llmkernel.printable import printable
 
 if TYPE_CHECKING:
     from llmkernel.client import Client
@@ -186,7 +187,7 @@ class Talk:
 
     def _say(self, text: str) -> None:
         # not into a file that the answers go to
-        console.line(console.printable(text), err=not sys.stdout.isatty())
+        console.line(printable(text), err=not sys.stdout.isatty())
 
     def _help(self, _: str) -> None:
         self._say(_HELP)

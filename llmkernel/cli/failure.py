@@ -66,7 +66,7 @@ def report(error: LLMKernelError, *, as_json: bool = False) -> None:
     """
     if as_json:
         console.json_line({"error": record(error)})
-    console.line(f"Error: {console.printable(error.message)}", err=True)
+    console.line(f"Error: {error.message}", err=True)
     if hint(error):
         console.line(console.dim(hint(error)), err=True)
 

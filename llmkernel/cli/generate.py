@@ -10,7 +10,7 @@ import click
 from llmkernel.cli import answers, console
 from llmkernel.cli.failure import INTERRUPTED, Command
 from llmkernel.cli.names import worker_option
-from llmkernel.cli.prompt import piped
+from llmkernel.cli.prompt import piped, typed
 from llmkernel.errors import InvalidRequest
 from llmkernel.options.sampling import sampling_options, sampling_values
 from llmkernel.params import SamplingParams
@@ -70,7 +70,7 @@ def generate_command(
     text = _text(prompt)
     with Client(connection.find(worker)) as client:
         plain = raw or (system is None and not answers.has_chat_template(client))
-        turns = None if plain else answers.as_turns(text, system)
+        turns = None if plain else answers.as_turns(text, system and typed(system))
         begun = answers.ask(client, text, turns, params)
         output = _Output(client, begun, params, streamed=stream, as_json=as_json)
         finished = output.run()
@@ -142,7 +142,7 @@ def _checked(
 
 def _text(prompt: str | None) -> str:
     if prompt is not None and prompt != "-":
-        return prompt
+        return typed(prompt)
     if prompt is None and sys.stdin.isatty():
         raise click.UsageError("Give a PROMPT, or pipe one in.")
     text = piped()

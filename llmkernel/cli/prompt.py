@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 from llmkernel.cli import console
 from llmkernel.errors import InvalidRequest
+from llmkernel.params import has_lone_surrogate
 from llmkernel.protocol import MAX_PROMPT_BYTES
 
 FENCE = '"""'
@@ -32,6 +34,12 @@ def utf8(data: bytes) -> str:
             f"The input is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. "
             "Convert it first, for example with: iconv -f latin1 -t utf-8"
         ) from None
+
+
+def typed(text: str) -> str:
+    """`text` as a person gave it, in the command or at the prompt. Raises what `utf8` raises."""
+    # bytes that are no UTF-8 come from there as halves of surrogate pairs
+    return utf8(os.fsencode(text)) if has_lone_surrogate(text) else text
 
 
 class Turns:
@@ -63,7 +71,7 @@ class Turns:
 
     def _line(self, mark: str) -> str:
         if self.interactive and sys.stdout.isatty():
-            return input(mark)
+            return typed(input(mark))
         if self.interactive:
             console.write(mark, err=True)  # the answers go to a file, the marks to the person
         data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES + 2)

@@ -14,7 +14,7 @@ import msgspec
 from llmkernel import environment
 from llmkernel.cli import console
 from llmkernel.cli.failure import Command
-from llmkernel.config import DEMO_MODEL
+from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.errors import StartFailed, from_code
 from llmkernel.progress import ProgressBar
 from llmkernel.protocol import Progress
@@ -33,8 +33,9 @@ def pull_command(model: str, revision: str | None, as_json: bool) -> None:
     Takes what a worker will read and no other copy of the weights. HF_TOKEN is used where it
     is set; a download that broke goes on where it was.
     """
+    asked = WorkerConfig.build(model=model, revision=revision)  # as a start would be asked
     with ProgressBar() as bar:
-        source = _download(model, revision, _record if as_json else bar.show)
+        source = _download(asked.model, asked.revision, _record if as_json else bar.show)
     if as_json:
         console.json_line({"type": "done"} | source)
     else:

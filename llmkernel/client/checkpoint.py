@@ -11,7 +11,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import msgspec
 
@@ -37,9 +37,12 @@ class Checkpoint:
         self._path = Path(path)
         self._known: dict[str, Generation] = {}
         try:
-            if self._path.exists():
+            if self._path.is_file():
                 self._read(self._path.read_bytes())
-            self._file: IO[bytes] = self._path.open("ab")
+            elif self._path.exists():
+                raise InvalidRequest(f"The checkpoint {self._path.name} is no regular file.")
+            # nothing is kept back, so closing it cannot fail where writing did
+            self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise InvalidRequest(
                 f"The checkpoint {self._path.name} cannot be used: {error.strerror}."
@@ -50,10 +53,17 @@ class Checkpoint:
         return self._known.get(_key(index, submit)) if self._known else None
 
     def put(self, index: int, submit: protocol.Submit, answer: Generation) -> None:
-        """Keep an answer; it is in the file when this returns."""
+        """Keep an answer; it is in the file when this returns. Raises InvalidRequest."""
         line = _Line(_key(index, submit), answer.samples)
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
+        left = msgspec.json.encode(line) + b"\n"
+        try:
+            while left:  # on a disk that is nearly full a part of it is written first
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise InvalidRequest(
+                f"The checkpoint {self._path.name} cannot be written: {error.strerror}. The answers "
+                "before this one are in it: make room and run it again, and it goes on from there."
+            ) from None
 
     def __enter__(self) -> Self:
         return self

@@ -146,18 +146,16 @@ class Batch:
         del self._flying[arrival.call.id]
         self._full = False
         try:
-            self._keep(index, request)
+            answer = request.result()
         except Overloaded:
             self._full = True
             self._again.append((index, request.submit))
         except LLMKernelError as error:
             self._settle(index, error)
-
-    def _keep(self, index: int, request: InFlight) -> None:
-        answer = request.result()
-        if self._checkpoint is not None:
-            self._checkpoint.put(index, request.submit, answer)
-        self._settle(index, answer)
+        else:
+            if self._checkpoint is not None:
+                self._checkpoint.put(index, request.submit, answer)
+            self._settle(index, answer)
 
     def _look_at_clock(self) -> None:
         for _, request in self._flying.values():

@@ -111,13 +111,19 @@ def _take_values(line: str, position: int, option: click.Option, options: list[s
 
 
 def _take_loop(line: str, position: int, options: list[str]) -> int:
-    """`NAME in EXPR`, where EXPR is Python and goes on to the first blank outside brackets."""
-    match = _LOOP.match(line, position)
+    """`NAME in EXPR`, where EXPR is Python and goes on to the first blank outside brackets.
+
+    All of it may stand in quotes, as it would have to in a shell; then it goes on to their end.
+    """
+    start = _skip_blanks(line, position)
+    quoted = line.startswith(("'", '"'), start)
+    text, begin = (unquote(line[start : word_end(line, start)]), 0) if quoted else (line, start)
+    match = _LOOP.match(text, begin)
     if not match:
         raise InvalidRequest("Write --for NAME in EXPR, for example: --for city in cities")
-    end = word_end(line, match.end(), brackets=True)
-    options += [match["name"], line[match.end() : end]]
-    return end
+    end = len(text) if quoted else word_end(line, match.end(), brackets=True)
+    options += [match["name"], text[match.end() : end]]
+    return word_end(line, start) if quoted else end
 
 
 def _option(command: click.Command, word: str) -> click.Option | None:

@@ -101,7 +101,7 @@ class ChatTemplate:
 
     def _explain(self, reply: Mapping[str, Any]) -> str:
         start = "The model's chat template"
-        message = _readable(str(reply.get("message", "")))
+        message = str(reply.get("message", ""))
         texts = {
             "refused": f"{start} refuses this conversation: {message}",
             "broken": f"{start} cannot render this conversation: {message}",
@@ -110,11 +110,6 @@ class ChatTemplate:
             "time": f"{start} takes more than {self._seconds:g} s for this conversation.",
         }
         return texts.get(reply["failure"], f"{start} failed on this conversation.")
-
-
-def _readable(text: str) -> str:
-    """What a template raised, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 class _Process:
@@ -131,6 +126,8 @@ class _Process:
             env={name: inherited[name] for name in _ENVIRONMENT if name in inherited},
             bufsize=0,
         )
+        assert self._popen.stdin is not None
+        os.set_blocking(self._popen.stdin.fileno(), False)  # a stopped process reads nothing
         self._finalizer = weakref.finalize(self, _end, self._popen)
         self._first = json.dumps(setup).encode() + b"\n"
 
@@ -147,10 +144,11 @@ class _Process:
         allowed = 1.0 + seconds + (chat_process.START_SECONDS if self._first else 0.0)
         first, self._first = self._first, b""
         line = b""
+        deadline = time.monotonic() + allowed
         # a process that died is known by the missing answer
         with contextlib.suppress(BrokenPipeError):
-            self._write(first + request)
-            line = self._read_line(time.monotonic() + allowed)
+            self._write(first + request, deadline)
+            line = self._read_line(deadline)
         if line.endswith(b"\n"):
             return json.loads(line)  # type: ignore[no-any-return]
         late = self.alive
@@ -158,10 +156,12 @@ class _Process:
         timed = late or self._popen.returncode == -signal.SIGALRM
         return {"failure": "time" if timed else "died"}
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, deadline: float) -> None:
         assert self._popen.stdin is not None
+        poll = select.poll()
+        poll.register(self._popen.stdin.fileno(), select.POLLOUT)
         view = memoryview(data)
-        while view:
+        while view and poll.poll(max(0, 1000 * (deadline - time.monotonic()))):
             view = view[self._popen.stdin.write(view) or 0 :]
 
     def _read_line(self, deadline: float) -> bytes:

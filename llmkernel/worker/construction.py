@@ -189,7 +189,11 @@ def _settings(found: Checkpoint, config: WorkerConfig) -> Any:
     """transformers' configuration of a checkpoint."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    kind = str(found.config.get("model_type"))
+    if found.config.get("model_type") is None:
+        raise BrokenCheckpoint(
+            "config.json has no model_type, which says what its values mean. Download it again."
+        )
+    kind = str(found.config["model_type"])
     if kind not in CONFIG_MAPPING and not (found.brings_code and config.trust_remote_code):
         if found.brings_code:
             raise UnsafeCheckpoint(
@@ -230,7 +234,7 @@ def _architecture(found: Checkpoint) -> str:
     names = found.config.get("architectures")
     if isinstance(names, list) and names:
         return str(names[0])
-    return str(found.config.get("model_type", "without a model_type"))
+    return str(found.config["model_type"])
 
 
 def _tokenizer(found: Checkpoint, config: WorkerConfig, settings: Any) -> HubTokenizer:

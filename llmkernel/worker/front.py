@@ -328,7 +328,7 @@ class Front:
             if isinstance(message, protocol.Submit):
                 self._desk.submit(peer, message, size)
             else:
-                self._texts.ask(peer, message)
+                self._texts.ask(peer, message, size)
             self._last_work = time.monotonic()
         except LLMKernelError as error:
             self._refuse(peer, message.id, error)
@@ -350,6 +350,8 @@ class Front:
             del self._peers[peer.routing_id]
         if self._desk is not None:
             self._desk.drop(peer)
+        if self._texts is not None:
+            self._texts.drop(peer)
 
     def _status(self, question: protocol.GetStatus) -> protocol.StatusReport:
         return protocol.StatusReport(

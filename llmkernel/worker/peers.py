@@ -22,6 +22,7 @@ from llmkernel.config import WorkerConfig
 from llmkernel.connection import Keys
 from llmkernel.errors import SlowConsumer
 from llmkernel.pump import Pump
+from llmkernel.worker.inbox import Inbox, Letter
 from llmkernel.worker.zap import AllowList
 
 HANDSHAKE_MS = 2000
@@ -105,6 +106,7 @@ class Exchange:
         self._loop = loop
         self._allowed.start(loop)
         self._pump = Pump(loop, self._socket, self._receive)
+        self._inbox = Inbox(loop, self._open, self._pump.hold)
         monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._events = Pump(loop, monitor, self._on_event)
 
@@ -168,6 +170,7 @@ class Exchange:
             peer.gone = True
             peer.outbox.clear()
             self._blocked.discard(peer)
+            self._inbox.forget(peer.routing_id)
             # not now: whoever sends is in the middle of something
             self._loop.call_soon(self._on_gone, peer)
 
@@ -221,8 +224,13 @@ class Exchange:
     def _receive(self, frames: list[zmq.Frame]) -> None:
         principal = str(frames[-1].get("User-Id"))
         # one frame each; anything else is as good as garbage
-        data = frames[1].bytes if len(frames) == 2 else b""
-        self._on_message(frames[0].bytes, principal, data)
+        frame = frames[1] if len(frames) == 2 else None
+        self._inbox.put(Letter(frames[0].bytes, principal, frame))
+
+    def _open(self, letter: Letter) -> None:
+        data = b"" if letter.frame is None else letter.frame.bytes
+        if not self._socket.closed:
+            self._on_message(letter.routing_id, letter.principal, data)
 
 
 def _server_socket(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> zmq.Socket[bytes]:

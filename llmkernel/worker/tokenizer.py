@@ -8,6 +8,7 @@ with every call.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -16,6 +17,9 @@ from typing import Any
 from llmkernel.errors import BrokenCheckpoint, InvalidRequest, UnsupportedModel
 from llmkernel.worker.chat import ChatTemplate
 from llmkernel.worker.pieces import BYTE_TOKEN, pieces_of
+
+_LONG = 1000
+"""Tokens from which on the work is worth a turn of the library's own threads."""
 
 
 class HubTokenizer:
@@ -90,6 +94,9 @@ class HubTokenizer:
         try:
             if self._bytes and not self._bytes.keys().isdisjoint(token_ids):
                 return self._decode_bytes(token_ids, skip_special_tokens)
+            if len(token_ids) > _LONG:  # `decode` holds the interpreter lock, as `encode` does
+                [text] = self._backend.decode_batch([token_ids], skip_special_tokens)
+                return text  # type: ignore[no-any-return]
             return self._backend.decode(token_ids, skip_special_tokens)  # type: ignore[no-any-return]
         except OverflowError:
             raise InvalidRequest("A token id is negative or far too large.") from None
@@ -142,9 +149,10 @@ class HubTokenizer:
     def _plain_tokens(self) -> list[int]:
         # a left neighbour makes the decoder keep a token's leading space
         for text in ("a", "x", "0", "."):
-            ids = self.encode(text, add_special_tokens=False)
-            if self.decode(ids) == text:
-                return ids
+            with contextlib.suppress(InvalidRequest):  # a model may have fewer embeddings
+                ids = self.encode(text, add_special_tokens=False)
+                if self.decode(ids) == text:
+                    return ids
         return []
 
     def _turn_end(self) -> frozenset[int]:
@@ -155,9 +163,9 @@ class HubTokenizer:
         turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
         try:
             after = self._chat.render([*turns, {"role": "user", "content": "hello"}])
+            ids = self.encode(after.partition(answer)[2].lstrip(), add_special_tokens=False)
         except InvalidRequest:
-            return frozenset()  # a template for something else than plain turns
-        ids = self.encode(after.partition(answer)[2].lstrip(), add_special_tokens=False)
+            return frozenset()  # a template, or a model, for something else than plain turns
         return frozenset(ids[:1]) & self._added
 
 

@@ -59,10 +59,11 @@ def test_bytes_that_are_no_text_are_refused_with_their_place(scripted_worker):
     assert "iconv" in done.stderr
 
 
-def test_an_argument_that_is_no_text_is_refused(scripted_worker):
-    done = run("generate", b"caf\xe9".decode("utf-8", "surrogateescape"))
+@pytest.mark.parametrize("before", [[], ["hello", "--system"]])
+def test_an_argument_that_is_no_text_is_refused_with_its_place(scripted_worker, before):
+    done = run("generate", *before, b"caf\xe9".decode("utf-8", "surrogateescape"))
     assert done.returncode == 2
-    assert "no text" in done.stderr
+    assert "not UTF-8: byte 0xe9 at offset 3" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -57,3 +57,9 @@ def test_a_terminal_gets_the_folder_alone_in_the_end():
     with Terminal("pull", "demo") as terminal:
         assert terminal.end() == 0
         assert terminal.screen.endswith(f"{DEMO}\r\n")
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in():
+    done = run("pull", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "model is empty" in done.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
+import signal
 
 import pandas as pd
 import pytest
@@ -112,6 +114,29 @@ def test_another_file_is_not_written_over(llm, tmp_path):
     with pytest.raises(InvalidRequest, match=r"Line 1 of notes\.txt"):
         llm.map(["a"], checkpoint=file, **GREEDY)
     assert file.read_text() == "my notes\n"
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so_and_how_to_go_on(llm, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    llm.map(["a"], checkpoint=file, **GREEDY)
+    size = file.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error, and no end of this process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+    try:
+        with pytest.raises(InvalidRequest, match=r"answers\.jsonl cannot be written: .* goes on"):
+            llm.map(["a", "b", "c"], checkpoint=file, **GREEDY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert llm.status().load.running == 0
+    assert [str(one) for one in llm.map(["a", "b"], checkpoint=file, **GREEDY)]
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_a_checkpoint_is_a_file_and_nothing_that_never_ends(llm):
+    with pytest.raises(InvalidRequest, match="zero is no regular file"):
+        llm.map(["a"], checkpoint="/dev/zero", **GREEDY)
 
 
 def test_the_rows_of_a_frame_fill_a_template_and_keep_its_index(llm):

@@ -394,6 +394,20 @@ def test_tokens_without_an_embedding_are_refused(tmp_path: Path) -> None:
         tokenizer.encode("a<tool>b")
 
 
+def test_a_model_with_few_embeddings_reads_what_it_can(tmp_path: Path) -> None:
+    small_checkpoints.save(tmp_path / "m", vocab_size=60)  # the first ids are those of letters
+    tokenizer = load_quietly(tmp_path / "m")[0].tokenizer
+    assert tokenizer.encode("!", add_special_tokens=False)
+    with pytest.raises(InvalidRequest, match="cannot read"):
+        tokenizer.encode("hello, this is a text")
+
+
+def test_a_configuration_without_a_model_type_is_an_error(folder: Path) -> None:
+    edit(folder / "config.json", model_type=None)
+    with pytest.raises(BrokenCheckpoint, match="has no model_type"):
+        load_quietly(folder)
+
+
 def test_more_than_the_memory_is_refused_with_both_numbers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,3 +234,17 @@ def test_what_a_template_raises_holds_nothing_that_a_terminal_obeys():
         template.render([{"role": "user", "content": "x"}], continue_final=False)
     assert "red" in caught.value.message
     assert not {"\x1b", "\x07", "\u202e"} & set(caught.value.message)
+
+
+@pytest.mark.timeout(30)
+def test_a_process_that_was_stopped_holds_nobody_up():
+    before = set(psutil.Process().children())
+    template = ChatTemplate("{{ messages[0].content }}", seconds=0.2)
+    large = [{"role": "user", "content": "a" * 300_000}]  # more than a pipe takes unread
+    template.render(large)
+    (child,) = set(psutil.Process().children()) - before
+    child.suspend()
+    with pytest.raises(InvalidRequest, match=r"takes more than 0\.2 s"):
+        template.render(large)
+    assert template.render(large) == large[0]["content"]
+    template.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -114,6 +115,21 @@ def test_many_threads_may_encode_at_once(tokenizer: HubTokenizer) -> None:
     expected = [tokenizer.encode(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(tokenizer.encode, texts)) == expected
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_others_go_on_while_a_long_list_of_ids_becomes_text(
+    tokenizer: HubTokenizer, skip: bool
+) -> None:
+    ids = [1, *tokenizer.encode("The quick brown fox. "), *range(3, 300)]
+    turns = 0
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(tokenizer.decode, ids * 2000, skip)
+        while not work.done():
+            time.sleep(0.001)
+            turns += 1
+    assert turns > 20  # two or three where the lock is held from beginning to end
+    assert work.result()[:200] == tokenizer.decode(ids, skip)[:200]
 
 
 def test_without_a_template_a_conversation_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from llmkernel import protocol
 from llmkernel.protocol import ChatMessage
+from llmkernel.worker import text_desk
 from tests.conftest import wait_until
 from tests.wire.raw import RawClient
 from tests.wire.serving import serving
@@ -218,6 +219,49 @@ def test_tokenize_and_detokenize(client):
     assert isinstance(client.receive(), protocol.Refused)
     client.send(protocol.Tokenize(id=4, text="x" * (protocol.MAX_PROMPT_BYTES + 1)))
     assert isinstance(client.receive(), protocol.Refused)
+
+
+def test_token_ids_that_wait_for_a_thread_do_not_fill_the_memory(served, client, monkeypatch):
+    monkeypatch.setattr(text_desk, "MAX_WAITING_BYTES", 2**20)
+    go_on = threading.Event()
+
+    class Slow(type(served.parts.tokenizer)):
+        def decode(self, token_ids, skip_special_tokens=False):
+            go_on.wait(30)
+            return "text"
+
+    served.serve(Slow())
+    many = [97] * 65_000  # a byte each on the wire, eight in a list
+    for key in range(32):
+        client.send(protocol.Detokenize(id=key, token_ids=many))
+    refused = [client.receive() for _ in range(16)]
+    assert {one.code for one in refused} == {"overloaded"}
+    go_on.set()
+    answers = [client.receive() for _ in range(16)]
+    assert all(isinstance(one, protocol.Text) for one in answers)
+    client.send(protocol.Detokenize(id=99, token_ids=many))
+    assert isinstance(client.receive(), protocol.Text)
+
+
+def test_nobody_works_on_the_texts_of_a_client_that_is_gone(served, client):
+    go_on, read = threading.Event(), []
+
+    class Slow(type(served.parts.tokenizer)):
+        def decode(self, token_ids, skip_special_tokens=False):
+            read.append(list(token_ids))
+            go_on.wait(30)
+            return "text"
+
+    served.serve(Slow())
+    with RawClient(served.connection) as gone:
+        for key in range(20):
+            gone.send(protocol.Detokenize(id=key, token_ids=[key]))
+        wait_until(lambda: len(read) > 0, seconds=5, what="the first to begin")
+    wait_until(lambda: not served.front.busy, seconds=10, what="the others to be given up")
+    go_on.set()
+    client.send(protocol.Detokenize(id=1, token_ids=[99]))
+    assert isinstance(client.receive(), protocol.Text)
+    assert len(read) < 5
 
 
 def test_a_text_and_a_conversation_are_not_both_tokenised(client):

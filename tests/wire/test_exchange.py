@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -64,3 +66,87 @@ def test_what_arrives_while_a_step_is_sent_is_read(fails: bool) -> None:
             exchange.close()
 
     asyncio.run(talk())
+
+
+class Turns:
+    """What a loop does while `count` messages arrive, each of which is answered and takes `seconds`."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.count, self.seconds = count, seconds
+        self.times: list[tuple[float, float]] = []
+        """When each message was taken, and when it was done."""
+        self.most = 0
+        """Messages in one turn of the loop, at most."""
+        self._peers: dict[bytes, Peer] = {}
+
+    def _answer(self, sender: bytes, _principal: str, _data: bytes) -> None:
+        began = time.monotonic()
+        time.sleep(self.seconds)
+        self.board.exchange.send(
+            self._peers.setdefault(sender, Peer(sender, "somebody")), protocol.Ping()
+        )
+        self.times.append((began, time.monotonic()))
+
+    async def run(self) -> None:
+        self.board = Board()
+        self.board.exchange._on_message = self._answer
+        self.board.exchange.start(asyncio.get_running_loop())
+        client = RawClient(self.board.connection, hello=False)  # type: ignore[arg-type]
+        try:
+            for _ in range(self.count):
+                client.send(b"more")
+            while len(self.times) < self.count:
+                before = len(self.times)
+                await asyncio.sleep(0)
+                self.most = max(self.most, len(self.times) - before)
+        finally:
+            client.close()
+            self.board.exchange.close()
+
+
+@pytest.mark.timeout(30)
+def test_what_is_answered_while_more_arrives_makes_no_turn_of_the_loop_longer() -> None:
+    """Each answer looks for what came meanwhile; that must not add up from turn to turn."""
+    turns = Turns(150, seconds=0.006)  # more work than a batch may be
+    asyncio.run(turns.run())
+    assert turns.most <= 3
+
+
+@pytest.mark.timeout(30)
+def test_after_a_message_that_took_long_others_have_as_much_time() -> None:
+    turns = Turns(20, seconds=0.03)
+    asyncio.run(turns.run())
+    ends_and_begins = zip(turns.times, turns.times[1:], strict=False)
+    assert all(begin - end > 0.029 for (_, end), (begin, _) in ends_and_begins)
+
+
+def leave_in_a_flood() -> None:
+    """A client leaves while more of its messages wait than the socket takes, and their reader is slow."""
+
+    async def talk() -> None:
+        board = Board()
+        board.exchange._on_message = lambda *_: time.sleep(0.002)
+        board.exchange.start(asyncio.get_running_loop())
+        client = RawClient(board.connection, hello=False, sndhwm=0)  # type: ignore[arg-type]
+        for _ in range(3000):
+            client.send(bytes(300))
+        await asyncio.sleep(0.2)
+        client.close()
+        await asyncio.sleep(2)
+        board.exchange.close()
+
+    asyncio.run(talk())
+
+
+@pytest.mark.timeout(60)
+def test_a_client_that_leaves_in_a_flood_does_not_end_the_worker(runtime_dir) -> None:
+    # in a process of its own, since it is ZeroMQ that would end it
+    code = "from test_exchange import leave_in_a_flood; leave_in_a_flood()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path), "JUPYTER_RUNTIME_DIR": str(runtime_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -93,7 +93,8 @@ def test_thousands_of_malformed_messages_of_a_client_harm_nobody(served, client)
             rude.send(odd_message(draw))
         rude.send(protocol.Hello())
         rude.until(protocol.Welcome, seconds=30)
-    assert served.front.malformed.count > MESSAGES * 0.8
+        count = served.front.malformed
+        wait_until(lambda: count.count > MESSAGES * 0.8, seconds=30, what="all to be looked at")
     client.submit()
     assert isinstance(client.terminal(), protocol.Finished)
     wait_until(lambda: not served.front.busy, seconds=5, what="what they began to end")
