@@ -18,7 +18,8 @@ from benchmarks import results
 from llmkernel.params import SamplingParams
 from llmkernel.worker.engine import Engine
 from llmkernel.worker.scripted import ByteTokenizer, Script, ScriptedRunner
-from llmkernel.worker.sequence import EngineEvent, Request, StepBatch, StepResult
+from llmkernel.worker.sequence import EngineEvent, Request
+from llmkernel.worker.step import StepBatch, StepResult
 
 BLOCK_SIZE = 16
 WIDTHS = (1, 8, 32, 128)

@@ -39,7 +39,8 @@ from llmkernel.params import SamplingParams
 from llmkernel.worker import loader, quantization
 from llmkernel.worker.engine import Engine
 from llmkernel.worker.runner import ModelRunner
-from llmkernel.worker.sequence import EngineEvent, Request, StepBatch, TokenEvent
+from llmkernel.worker.sequence import EngineEvent, Request, TokenEvent
+from llmkernel.worker.step import StepBatch
 
 LENGTHS = (5, 17, 40, 75)
 NEW_TOKENS = 64

@@ -11,9 +11,10 @@ from llmkernel.config import WorkerConfig
 from llmkernel.errors import InvalidRequest, NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import driver, hub
-from llmkernel.worker.engine import Engine, Runner
+from llmkernel.worker.engine import Engine
 from llmkernel.worker.scripted import load_scripted
-from llmkernel.worker.sequence import EngineEvent, GraphRoom
+from llmkernel.worker.sequence import EngineEvent
+from llmkernel.worker.step import GraphRoom, Runner
 from llmkernel.worker.text import Tokenizer
 
 BLOCK_SIZE = 16

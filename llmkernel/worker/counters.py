@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from llmkernel.protocol import Load
 from llmkernel.worker.scheduler import Scheduler
-from llmkernel.worker.sequence import StepBatch
+from llmkernel.worker.step import StepBatch
 from llmkernel.worker.step_times import StepTimes
 
 RATE_SECONDS = 10.0

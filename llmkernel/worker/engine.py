@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from llmkernel.errors import (
     DeviceOutOfMemory,
@@ -28,32 +28,10 @@ from llmkernel.worker.counters import Counters
 from llmkernel.worker.failures import Failures
 from llmkernel.worker.ledger import Ledger
 from llmkernel.worker.scheduler import Scheduler
-from llmkernel.worker.sequence import (
-    NO_TOKEN,
-    EngineEvent,
-    GraphRoom,
-    Request,
-    Row,
-    Sampled,
-    Sequence,
-    StepBatch,
-    StepResult,
-)
+from llmkernel.worker.sequence import NO_TOKEN, EngineEvent, Request, Sampled, Sequence
+from llmkernel.worker.step import GraphRoom, Row, Runner, StepBatch, StepResult
 
 _log = logging.getLogger(__name__)
-
-
-class Runner(Protocol):
-    """What computes a step; see worker/runner.py and worker/scripted.py."""
-
-    def launch(self, batch: StepBatch) -> Any:
-        """Enqueue a step and return a handle without waiting."""
-
-    def collect(self, launched: Any) -> StepResult:
-        """Wait for a launched step."""
-
-    def release(self, slot: int) -> None:
-        """Nobody uses this slot any more."""
 
 
 class Engine:

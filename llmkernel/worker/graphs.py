@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.inputs import StepTensors
-from llmkernel.worker.sequence import GraphRoom, StepBatch
+from llmkernel.worker.step import GraphRoom, StepBatch
 
 _SMALL = (1, 2, 4, 8, 12, 16, 24, 32)
 _STEP = 16

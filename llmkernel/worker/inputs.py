@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, PagedStep, PrefillRow
-from llmkernel.worker.sequence import Row, Sequence, StepBatch
+from llmkernel.worker.sequence import Sequence
+from llmkernel.worker.step import Row, StepBatch
 
 _IN_FLIGHT = -1
 """Stands for an id that is on the device only."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from llmkernel.worker.sampler import score
-from llmkernel.worker.sequence import Candidate, Row, Sampled
+from llmkernel.worker.sequence import Candidate, Sampled
+from llmkernel.worker.step import Row
 
 SCORED_AT_ONCE = 64
 """Prompt positions whose logits exist at the same time."""

@@ -33,15 +33,8 @@ from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
-from llmkernel.worker.sequence import (
-    GraphRoom,
-    Request,
-    Row,
-    Sampled,
-    Sequence,
-    StepBatch,
-    StepResult,
-)
+from llmkernel.worker.sequence import Request, Sampled, Sequence
+from llmkernel.worker.step import GraphRoom, Row, StepBatch, StepResult
 
 _CPU_MEMORY = "can't allocate memory"
 """How torch says that the machine, which has no error class of its own, is out of memory."""

@@ -24,8 +24,9 @@ import torch
 from llmkernel.worker import processors
 from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.random_draws import draw_key, exponential_noise
-from llmkernel.worker.sequence import NO_TOKEN, Candidate, Row, Sampled, Sequence
+from llmkernel.worker.sequence import NO_TOKEN, Candidate, Sampled, Sequence
 from llmkernel.worker.slot_tables import SeenTokens, SparseTable, upload
+from llmkernel.worker.step import Row
 
 TOP_LOGPROBS = 20
 """Alternatives computed wherever any are asked for: a fixed number, so that ties come out alike."""

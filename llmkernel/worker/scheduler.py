@@ -17,7 +17,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from llmkernel.worker.blocks import BlockPool
-from llmkernel.worker.sequence import GraphRoom, Request, Row, Sequence, StepBatch
+from llmkernel.worker.sequence import Request, Sequence
+from llmkernel.worker.step import GraphRoom, Row, StepBatch
 
 AGED = 16
 """Steps a prefill may be passed over before it goes first."""

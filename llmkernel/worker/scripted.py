@@ -22,7 +22,8 @@ from llmkernel.errors import TABLE, DeviceOutOfMemory, EngineDied, InvalidReques
 from llmkernel.params import unknown_name
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker.pieces import Pieces
-from llmkernel.worker.sequence import NO_TOKEN, Candidate, Row, Sampled, StepBatch, StepResult
+from llmkernel.worker.sequence import NO_TOKEN, Candidate, Sampled
+from llmkernel.worker.step import Row, StepBatch, StepResult
 
 EOS, BOS, USER, ASSISTANT, SYSTEM = range(256, 261)
 _TURNS = {"user": USER, "assistant": ASSISTANT, "system": SYSTEM}

@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 
 from llmkernel.parts import STEP_PROMPTS, STEP_SECONDS, Spread, StepKind, StepReport
-from llmkernel.worker.sequence import StepBatch
+from llmkernel.worker.step import StepBatch
 
 
 class StepTimes:

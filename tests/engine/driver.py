@@ -11,15 +11,8 @@ from llmkernel.errors import LLMKernelError
 from llmkernel.params import SamplingParams
 from llmkernel.worker.engine import Engine
 from llmkernel.worker.scripted import ByteTokenizer, Script, ScriptedRunner
-from llmkernel.worker.sequence import (
-    EndEvent,
-    EngineEvent,
-    GraphRoom,
-    Request,
-    StepBatch,
-    StepResult,
-    TokenEvent,
-)
+from llmkernel.worker.sequence import EndEvent, EngineEvent, Request, TokenEvent
+from llmkernel.worker.step import GraphRoom, StepBatch, StepResult
 
 TOKENIZER = ByteTokenizer()
 BLOCK_SIZE = 16

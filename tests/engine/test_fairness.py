@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkernel.worker.sequence import GraphRoom, StepBatch
+from llmkernel.worker.step import GraphRoom, StepBatch
 from tests.engine.driver import BLOCK_SIZE, Driver, request, workload
 
 LONGEST_WAIT = 64

@@ -16,7 +16,8 @@ from llmkernel.errors import (
     StepFailed,
 )
 from llmkernel.worker.scripted import Script
-from llmkernel.worker.sequence import Request, StepBatch
+from llmkernel.worker.sequence import Request
+from llmkernel.worker.step import StepBatch
 from tests.engine.driver import Driver, alone, check_equal, request, workload
 from tests.engine.test_ends import wait_for
 

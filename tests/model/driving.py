@@ -11,7 +11,8 @@ import torch
 from benchmarks import tiny_models
 from llmkernel.params import SamplingParams
 from llmkernel.worker.runner import ModelRunner
-from llmkernel.worker.sequence import Request, Row, Sequence, StepBatch, StepResult
+from llmkernel.worker.sequence import Request, Sequence
+from llmkernel.worker.step import Row, StepBatch, StepResult
 
 BLOCK = 16
 

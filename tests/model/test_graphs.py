@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import tiny_models
 from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, _no_collection, buckets
-from llmkernel.worker.sequence import StepBatch
+from llmkernel.worker.step import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
 pytestmark = pytest.mark.timeout(60)

@@ -5,7 +5,8 @@ import torch
 
 from benchmarks import tiny_models
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
-from llmkernel.worker.sequence import NO_TOKEN, Row, StepBatch
+from llmkernel.worker.sequence import NO_TOKEN
+from llmkernel.worker.step import Row, StepBatch
 from tests.model.driving import BLOCK, Driver, make_prompt, make_runner
 
 TOKENS = 10

@@ -6,7 +6,8 @@ import torch
 
 from llmkernel.params import SamplingParams
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
-from llmkernel.worker.sequence import Request, Row, Sampled, Sequence
+from llmkernel.worker.sequence import Request, Sampled, Sequence
+from llmkernel.worker.step import Row
 
 
 def decode_row(

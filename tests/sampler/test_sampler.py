@@ -15,7 +15,8 @@ from transformers import generation as hf
 from llmkernel.params import SamplingParams
 from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.sampler import TOP_LOGPROBS
-from llmkernel.worker.sequence import NO_TOKEN, Row
+from llmkernel.worker.sequence import NO_TOKEN
+from llmkernel.worker.step import Row
 
 WIDTH = 64
 
