@@ -148,6 +148,51 @@ def _attend_part(
     q = tl.load(
         query + (first_head + heads[:, None]) * HEAD + dims[None, :], mask=query_mask, other=0.0
     )
+    result, largest, total = _attend_keys(
+        q, keys, values, table, start, end, kv_head, kv_heads, scale, softcap,
+        SOFTCAP, BLOCK, TILE, HEAD, HEAD_PAD, GROUP_PAD,
+    )  # fmt: skip
+    if PARTS == 1:
+        if HAS_SINKS:
+            own = kv_head * GROUP + heads
+            sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
+            larger = tl.maximum(largest, sink)
+            shrink = tl.exp(largest - larger)
+            total = total * shrink + tl.exp(sink - larger)
+            result = result * shrink[:, None]
+        result = result / total[:, None]
+        at = (first_head + heads[:, None]) * HEAD + dims[None, :]
+        tl.store(sums + at, result.to(sums.dtype.element_ty), mask=query_mask)
+        return
+    empty = total == 0.0
+    result = result / tl.where(empty, 1.0, total)[:, None]
+    log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
+    at_part = (first_head + heads) * PARTS + part
+    tl.store(logs + at_part, log, mask=heads < GROUP)
+    tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
+
+
+@triton.jit
+def _attend_keys(
+    q,
+    keys,
+    values,
+    table,
+    start,
+    end,
+    kv_head,
+    kv_heads,
+    scale,
+    softcap,
+    SOFTCAP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    HEAD: tl.constexpr,
+    HEAD_PAD: tl.constexpr,
+    GROUP_PAD: tl.constexpr,
+):
+    """The running softmax over keys [start, end): weighted values, largest score, sum of weights."""
+    dims = tl.arange(0, HEAD_PAD)
     largest = tl.full([GROUP_PAD], float("-inf"), tl.float32)
     total = tl.zeros([GROUP_PAD], tl.float32)
     result = tl.zeros([GROUP_PAD, HEAD_PAD], tl.float32)
@@ -171,24 +216,7 @@ def _attend_part(
         total = total * shrink + tl.sum(weights, 1)
         result = result * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         largest = larger
-    if PARTS == 1:
-        if HAS_SINKS:
-            own = kv_head * GROUP + heads
-            sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
-            larger = tl.maximum(largest, sink)
-            shrink = tl.exp(largest - larger)
-            total = total * shrink + tl.exp(sink - larger)
-            result = result * shrink[:, None]
-        result = result / total[:, None]
-        at = (first_head + heads[:, None]) * HEAD + dims[None, :]
-        tl.store(sums + at, result.to(sums.dtype.element_ty), mask=query_mask)
-        return
-    empty = total == 0.0
-    result = result / tl.where(empty, 1.0, total)[:, None]
-    log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
-    at_part = (first_head + heads) * PARTS + part
-    tl.store(logs + at_part, log, mask=heads < GROUP)
-    tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
+    return result, largest, total
 
 
 @triton.jit

@@ -91,23 +91,9 @@ def tiled_prefill_attention(
         logs = query.new_empty((count, heads, parts), dtype=torch.float32)
     sinks = options.sinks if options.sinks is not None else logs
     _attend_tile[(grid[0], grid[1], grid[2] * parts)](
-        query,
-        pool.keys,
-        pool.values,
-        chunks.tables,
-        chunks.slots,
-        chunks.lengths,
-        chunks.begins,
-        sinks,
-        sums,
-        logs,
-        chunks.tables.stride(0),
-        query.stride(0),
-        query.stride(1),
-        kv_heads,
-        options.scale,
-        options.softcap or 0.0,
-        options.window or 0,
+        query, pool.keys, pool.values, chunks.tables, chunks.slots, chunks.lengths, chunks.begins,
+        sinks, sums, logs, chunks.tables.stride(0), query.stride(0), query.stride(1), kv_heads,
+        options.scale, options.softcap or 0.0, options.window or 0,
         PARTS=parts,
         SOFTCAP=options.softcap is not None,
         WINDOW=options.window is not None,
@@ -120,7 +106,7 @@ def tiled_prefill_attention(
         GROUP=group,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
-    )
+    )  # fmt: skip
     if parts > 1:
         _join_parts[(count, heads)](
             sums,
@@ -213,22 +199,10 @@ def _attend_tile(
     place = (first + token) * token_stride + head * head_stride
     q = tl.load(query + place[:, None] + dims[None, :], mask=mask, other=0.0)
 
-    # keys [oldest, end) are seen by some query of the tile, [all_from, all_to) by each
     position = length - count + token
     lowest = length - count + tile * QUERIES // GROUP
     highest = length - count + tl.minimum((tile * QUERIES + QUERIES - 1) // GROUP, count - 1)
-    end = highest + 1
-    all_to = lowest + 1
-    oldest = 0
-    all_from = 0
-    if WINDOW:
-        oldest = tl.maximum(lowest - window + 1, 0)
-        all_from = tl.maximum(highest - window + 1, 0)
-    steps = tl.cdiv(tl.cdiv(end - oldest, PARTS), KEYS)
-    start = oldest + part * steps * KEYS
-    stop = tl.minimum(start + steps * KEYS, end)
-    edge = start + tl.cdiv(tl.maximum(tl.minimum(all_from, stop) - start, 0), KEYS) * KEYS
-    inner = edge + tl.maximum(tl.minimum(all_to, stop) - edge, 0) // KEYS * KEYS
+    start, edge, inner, stop = _borders(lowest, highest, part, window, PARTS, WINDOW, KEYS)
 
     if SINKS:
         largest = tl.load(sinks + head).to(tl.float32) * _LOG2_E
@@ -266,6 +240,30 @@ def _attend_tile(
         result.to(sums.dtype.element_ty),
         mask=mask,
     )
+
+
+@triton.jit
+def _borders(
+    lowest, highest, part, window, PARTS: tl.constexpr, WINDOW: tl.constexpr, KEYS: tl.constexpr
+):
+    """Start, edge, inner and stop of a part of the keys of queries at `lowest` to `highest`.
+
+    Its keys are [start, stop); each query sees those of [edge, inner).
+    """
+    # keys [oldest, end) are seen by some query of the tile, [all_from, all_to) by each
+    end = highest + 1
+    all_to = lowest + 1
+    oldest = 0
+    all_from = 0
+    if WINDOW:
+        oldest = tl.maximum(lowest - window + 1, 0)
+        all_from = tl.maximum(highest - window + 1, 0)
+    steps = tl.cdiv(tl.cdiv(end - oldest, PARTS), KEYS)
+    start = oldest + part * steps * KEYS
+    stop = tl.minimum(start + steps * KEYS, end)
+    edge = start + tl.cdiv(tl.maximum(tl.minimum(all_from, stop) - start, 0), KEYS) * KEYS
+    inner = edge + tl.maximum(tl.minimum(all_to, stop) - edge, 0) // KEYS * KEYS
+    return start, edge, inner, stop
 
 
 @triton.jit
