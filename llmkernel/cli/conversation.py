@@ -10,6 +10,8 @@ import msgspec
 from llmkernel.errors import InvalidRequest
 from llmkernel.protocol import ChatMessage
 
+MAX_FILE_BYTES = 64 * 2**20
+"""Of a saved conversation; no context holds a part of that."""
 _TITLES = {"system": "System", "user": "You", "assistant": "Model"}
 
 
@@ -86,7 +88,11 @@ class Conversation:
         Raises InvalidRequest where the file cannot be read or is something else.
         """
         try:
-            saved = msgspec.json.decode(path.read_bytes(), type=Saved)
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)  # a device has no end
+            if len(data) > MAX_FILE_BYTES:
+                raise InvalidRequest(f"{path} has more than {MAX_FILE_BYTES:,} bytes.")
+            saved = msgspec.json.decode(data, type=Saved)
         except OSError as error:
             raise InvalidRequest(f"Cannot read {path}: {error.strerror}.") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from llmkernel.client.generation import Generation
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.tables import shorten
 
+MOST_ITEMS = 100_000
+"""All of them are in memory and in one table; what is endless would fill it."""
 ANSWER, ERROR, GENERATION = "answer", "error", "generation"
 """The columns of the data frame that answers to the rows of a data frame are. The last is there
 where an answer is a value that was read out of its text, so that nothing is shown twice."""
@@ -29,7 +32,13 @@ def items_of(values: Any, expression: str) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         kind = type(values).__name__
         raise InvalidRequest(f"--for goes over a list or the like; {expression} is a {kind}.")
-    return list(values)
+    items = list(itertools.islice(values, MOST_ITEMS + 1))
+    if len(items) > MOST_ITEMS:
+        raise InvalidRequest(
+            f"--for goes over {MOST_ITEMS:,} items at most, and {expression} has more. Take a part of "
+            "them, or use llm.map in Python, which takes prompts as they come."
+        )
+    return items
 
 
 def labels_of(values: Any, count: int) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llmkernel.cli.conversation import Conversation
@@ -68,6 +70,11 @@ def test_another_file_is_no_conversation(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InvalidRequest, match="no saved conversation"):
         Conversation.load(path)
+
+
+def test_what_has_no_end_is_refused():
+    with pytest.raises(InvalidRequest, match="/dev/zero has more than 67,108,864 bytes"):
+        Conversation.load(Path("/dev/zero"))
 
 
 def test_a_file_that_cannot_be_read_or_written_says_why(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import UserDict
 
 import pandas as pd
@@ -42,6 +43,12 @@ def test_a_text_and_a_number_are_no_list():
         with pytest.raises(InvalidRequest, match="goes over a list"):
             rows.items_of(value, "value")
     assert rows.items_of({"a": 1}, "value") == ["a"]
+
+
+def test_what_has_no_end_is_refused():
+    with pytest.raises(InvalidRequest, match="100,000 items at most, and count\\(\\) has more"):
+        rows.items_of(itertools.count(), "count()")
+    assert len(rows.items_of(range(rows.MOST_ITEMS), "range")) == rows.MOST_ITEMS
 
 
 def test_the_answers_to_a_frame_are_a_frame_with_its_index():
