@@ -19,6 +19,7 @@ namespace {
 constexpr size_t STACK = 128 * 1024;
 constexpr u32 NONE = ~0u;
 constexpr auto PATIENCE = std::chrono::seconds(20);
+constexpr u32 MOST_STILL = 1000;  // rounds: the process itself may have been stopped for long
 
 struct Copy {
   void* to;
@@ -169,7 +170,7 @@ std::string run(Block& block, u32 threads) {
       asleep = block.chance() % warps.size();
     if (moved)
       last_move = std::chrono::steady_clock::now();
-    else if (std::chrono::steady_clock::now() - last_move > PATIENCE)
+    else if (still > MOST_STILL && std::chrono::steady_clock::now() - last_move > PATIENCE)
       return "a block stands still";
     else
       std::this_thread::yield();
