@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t STACK = 128 * 1024;
 constexpr u32 NONE = ~0u;
-constexpr auto PATIENCE = std::chrono::seconds(20);
+constexpr auto PATIENCE = std::chrono::seconds(5);
 constexpr u32 MOST_STILL = 1000;  // rounds: the process itself may have been stopped for long
 
 struct Copy {
@@ -225,9 +225,9 @@ void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** gi
         errors[b] = run(*block, threads);
       });
     for (auto& thread : running) thread.join();
+    for (const auto& text : errors)
+      if (!text.empty()) return (void)strcpy(error, text.c_str());
   }
-  for (const auto& text : errors)
-    if (!text.empty()) return (void)strcpy(error, text.c_str());
 }
 
 }  // namespace on_host
