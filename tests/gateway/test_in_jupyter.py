@@ -59,7 +59,9 @@ def serve(folder: Path, config: str = "") -> Iterator[Jupyter]:
         f"c.ServerApp.port = {port}\nc.ServerApp.port_retries = 0\nc.ServerApp.base_url = {BASE!r}\n"
         f"c.ServerApp.open_browser = False\nc.ServerApp.root_dir = {str(folder)!r}\n"
         f"c.IdentityProvider.token = {TOKEN!r}\nc.ServerApp.allow_root = True\n"
-        f"c.ServerApp.jpserver_extensions = {{'jupyterlab': False, 'jupyter_lsp': False}}\n{config}"
+        # the last one asks the network before a server is up
+        "c.ServerApp.jpserver_extensions = {'jupyterlab': False, 'jupyter_lsp': False, "
+        f"'jupyter_ai_litellm': False}}\n{config}"
     )
     log = folder / "log"
     environment = os.environ | {
