@@ -8,6 +8,7 @@ and is not read, because more than the high-water mark waits. So nothing lies th
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,17 +25,34 @@ _LONG_SECONDS = 0.02
 engine's thread needs many times in a step; so it gets as much time before the next one."""
 
 
+_OVERHEAD = 256
+"""Bytes of a letter beside what it says: a flood of short ones would fill the memory, too."""
+_SHORT = 4096
+"""A message up to here is copied, which takes less than a frame of ZeroMQ's."""
+
+
 class Letter(NamedTuple):
-    """One message as it came; `frame` is None where it is none of the protocol's."""
+    """One message as it came."""
 
     routing_id: bytes
     principal: str
-    frame: zmq.Frame | None
+    said: bytes | zmq.Frame
+
+    @classmethod
+    def of(cls, routing_id: bytes, principal: str, frame: zmq.Frame) -> Letter:
+        """Hold as little as can be of it."""
+        said = frame.bytes if len(frame) <= _SHORT else frame
+        return cls(routing_id, sys.intern(principal), said)
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return 0 if self.frame is None else len(self.frame)
+        """Bytes of memory."""
+        return _OVERHEAD + len(self.said)
+
+    @property
+    def data(self) -> bytes:
+        """What was sent."""
+        return self.said if isinstance(self.said, bytes) else self.said.bytes
 
 
 class Inbox:

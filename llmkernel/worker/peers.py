@@ -224,13 +224,12 @@ class Exchange:
     def _receive(self, frames: list[zmq.Frame]) -> None:
         principal = str(frames[-1].get("User-Id"))
         # one frame each; anything else is as good as garbage
-        frame = frames[1] if len(frames) == 2 else None
-        self._inbox.put(Letter(frames[0].bytes, principal, frame))
+        said = frames[1] if len(frames) == 2 else zmq.Frame(b"")
+        self._inbox.put(Letter.of(frames[0].bytes, principal, said))
 
     def _open(self, letter: Letter) -> None:
-        data = b"" if letter.frame is None else letter.frame.bytes
         if not self._socket.closed:
-            self._on_message(letter.routing_id, letter.principal, data)
+            self._on_message(letter.routing_id, letter.principal, letter.data)
 
 
 def _server_socket(context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> zmq.Socket[bytes]:

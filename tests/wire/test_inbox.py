@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 
 import zmq
@@ -12,7 +13,7 @@ from llmkernel.worker.inbox import Inbox, Letter
 
 
 def letter(sender: bytes, size: int = 1) -> Letter:
-    return Letter(sender, "somebody", zmq.Frame(bytes(size)))
+    return Letter.of(sender, "somebody", zmq.Frame(bytes(size)))
 
 
 async def emptied(box: Inbox) -> None:
@@ -60,6 +61,17 @@ def test_where_much_waits_the_socket_is_left_alone_until_half_of_it_is_done() ->
     read, held = handled(fill, lambda _: done.append(1))
     assert held == [True, False]
     assert len(read) == len(done) == 9
+
+
+def test_short_letters_count_what_they_take() -> None:
+    tracemalloc.start()
+    try:
+        letters = [letter(bytes([1, number % 256]), 30) for number in range(10_000)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.5 < taken / sum(one.size for one in letters) < 1
+    assert all(one.data == bytes(30) for one in letters)
 
 
 def test_what_a_client_that_is_gone_has_sent_is_not_looked_at() -> None:
