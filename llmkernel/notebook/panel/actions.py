@@ -191,7 +191,7 @@ def _worker(desk: Desk, message: Mapping[str, Any]) -> None:
 
 
 def _start(desk: Desk, message: Mapping[str, Any]) -> None:
-    desk.workers.start(_text(message, "model"), desk.show)
+    desk.workers.start(_text(message, "model"), desk.start_went_on)
 
 
 def _cancel_start(desk: Desk, _: Mapping[str, Any]) -> None:
@@ -199,7 +199,7 @@ def _cancel_start(desk: Desk, _: Mapping[str, Any]) -> None:
 
 
 def _reconnect(desk: Desk, _: Mapping[str, Any]) -> None:
-    desk.workers.again(desk.show)
+    desk.workers.again(desk.start_went_on)
     desk.attendant.count()
 
 

@@ -236,6 +236,13 @@ class Desk:
         """What there is to attach."""
         return attachments.names_of(self._variables())
 
+    def start_went_on(self) -> None:
+        """The start of a worker is further, or over; a failure is said to those who look elsewhere."""
+        failed = (self.workers.loading or {}).get("failed")
+        if failed is not None:
+            self.problem = {"text": failed, "hint": "", "lost": False}
+        self.show()
+
     def close(self) -> None:
         """Stop everything that belongs to the panel."""
         self.stop()
