@@ -54,6 +54,8 @@ BOUNDS: dict[str, Bound] = {
     "logprobs": Bound(0, 20),
     "prompt_logprobs": Bound(0, 20),
 }
+_CALLED = {"n": "The number of answers n"}
+"""What a refusal calls a field whose name is another option's where options are typed."""
 LOGIT_BIAS = Bound(-100.0, 100.0)
 MAX_LOGIT_BIAS = 1024
 MAX_STOPS = 16
@@ -130,7 +132,8 @@ class SamplingParams(
             value = getattr(self, name)
             if value is not None and not bound.holds(value):
                 raise InvalidRequest(
-                    f"{name} must be {bound}, and was {_plain(value)}.", field=name
+                    f"{_CALLED.get(name, name)} must be {bound}, and was {_plain(value)}.",
+                    field=name,
                 )
         self._check_lists()
         self._check_together()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from llmkernel.connection import Connection
 from llmkernel.errors import LLMKernelError
 from llmkernel.protocol import Load, ModelInfo, StatusReport
-from llmkernel.units import duration, number, size
+from llmkernel.units import count, duration, number, size
 
 PATIENCE = 5.0
 """Seconds that a worker may take to say how it is."""
@@ -86,14 +86,15 @@ def _model(model: ModelInfo) -> list[tuple[str, str]]:
 
 def _load(report: StatusReport) -> list[tuple[str, str]]:
     load = report.load
-    tokens = f"{load.prompt_tokens} tokens read ({load.cached_tokens} cached), {load.tokens_generated} made"
+    requests = count(load.requests_finished, "request")
+    tokens = f"{count(load.prompt_tokens, 'token')} read ({load.cached_tokens} cached), {load.tokens_generated} made"
     rate = hit_rate(load)
     return [
         ("now", f"{load.running} running, {load.waiting} waiting"),
         ("speed", f"{load.tokens_per_second:.1f} tokens/s over the last ten seconds"),
         ("blocks", f"{load.free_blocks} free, {load.cached_blocks} cached"),
         ("cache hits", "-" if rate is None else f"{rate:.0%} of prompt tokens"),
-        ("so far", f"{load.requests_finished} requests, {load.requests_failed} failed; {tokens}"),
+        ("so far", f"{requests}, {load.requests_failed} failed; {tokens}"),
     ]
 
 

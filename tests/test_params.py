@@ -152,11 +152,12 @@ def test_stop_is_one_text_or_several(given_):
         ({"logit_bias": {-1: 1}}, "negative"),
         ({"max_tokens": 0}, "at least 1"),
         ({"max_tokens": 4, "min_tokens": 5}, "min_tokens (5) is above max_tokens (4)"),
+        ({"n": 0}, "The number of answers n must be from 1 to 64, and was 0."),
         ({"n": 3, "best_of": 2}, "best_of (2) is below n (3), the number of answers"),
         ({"n": 2, "temperature": 0}, "Several answers need a temperature above 0"),
         ({"n": 2, "max_tokens": 0, "prompt_logprobs": 1}, "one answer"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_a_refusal_says_what_would_be_served(values, said):
     assert said in str(refusal(**values))

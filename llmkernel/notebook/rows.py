@@ -31,7 +31,7 @@ def items_of(values: Any, expression: str) -> list[Any]:
         return rows
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         kind = type(values).__name__
-        raise InvalidRequest(f"--for goes over a list or the like; {expression} is a {kind}.")
+        raise InvalidRequest(f"--for goes over a list or the like; {expression} is of type {kind}.")
     items = list(itertools.islice(values, MOST_ITEMS + 1))
     if len(items) > MOST_ITEMS:
         raise InvalidRequest(

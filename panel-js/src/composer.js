@@ -20,7 +20,7 @@ export class Composer {
     });
     this.start = h('textarea', {
       class: 'llmk-start', rows: 1, 'aria-label': 'Start the reply with',
-      placeholder: 'Start the reply with …', hidden: true, input: () => grow(this.start),
+      placeholder: 'Start the reply with …', hidden: true, input: () => this.#typed(),
       keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
     this.chips = h('div', { class: 'llmk-chips llmk-pending' });
@@ -45,6 +45,8 @@ export class Composer {
     this.unsent = false;
     /** What is typed as the kernel had it last, from whichever view. */
     this.known = '';
+    /** The same of the words that the reply starts with. */
+    this.knownStart = '';
     /** When the first key was pressed that the kernel has not heard of. */
     this.since = 0;
     /** @type {string | null} the draft that was seen last */
@@ -84,7 +86,7 @@ export class Composer {
   /** What another view or Python made of the draft. @param {Record<string, any>} state */
   #takeDraft(state) {
     const text = state.draft?.text ?? '';
-    const fresh = `${state.name} ${state.draft?.by} ${text}`;
+    const fresh = JSON.stringify([state.name, state.draft]);
     if (fresh === this.seen) return;
     const mark = marks(state).get(state.name);
     const moved = state.name !== this.conversation && (mark === undefined || mark !== this.mark);
@@ -94,10 +96,20 @@ export class Composer {
     this.mark = mark;
     const before = this.known;
     this.known = text;
+    this.#takeStart(state.draft?.start ?? '', moved || (state.draft?.by !== this.#id && !this.unsent));
     if (moved) {
       this.#show(text);
       write(this.key, text);
     } else if (state.draft?.by !== this.#id) this.#join(before, text, state.draft?.by === '');
+  }
+
+  /** @param {string} text how the reply is to start @param {boolean} shows */
+  #takeStart(text, shows) {
+    if (shows && (text !== this.knownStart || this.start.value !== text)) {
+      if (text) this.#openStart(text);
+      else this.#hideStart();
+    }
+    this.knownStart = text;
   }
 
   /**
@@ -168,7 +180,8 @@ export class Composer {
   #tell() {
     clearTimeout(this.timer);
     this.unsent = false;
-    this.view.send({ do: 'draft', text: this.box.value, by: this.#id, name: this.conversation });
+    const { box, start } = this;
+    this.view.send({ do: 'draft', text: box.value, start: start.value, by: this.#id, name: this.conversation });
   }
 
   get #busy() {
@@ -215,7 +228,7 @@ export class Composer {
     if (!view.store.alive || !this.#canSend()) return;
     clearTimeout(this.timer);
     view.send({ do: 'send', text: this.box.value, start: this.start.hidden ? '' : this.start.value });
-    this.box.value = this.known = '';
+    this.box.value = this.known = this.knownStart = '';
     this.#hideStart();
     this.unsent = false;
     write(this.key, '');
@@ -225,17 +238,25 @@ export class Composer {
 
   #fitHeight() {
     grow(this.box);
+    if (!this.start.hidden) grow(this.start);
   }
 
   #toggleStart() {
     if (!this.start.hidden) {
       this.#hideStart();
+      this.#typed();
       return;
     }
+    this.#openStart('');
+    this.start.focus();
+  }
+
+  /** @param {string} text */
+  #openStart(text) {
+    this.start.value = text;
     this.start.hidden = false;
     this.startButton.setAttribute('aria-expanded', 'true');
     grow(this.start);
-    this.start.focus();
   }
 
   #hideStart() {

@@ -11,7 +11,7 @@ const WORDS = {
   repetition_penalty: ['Repetition penalty', 'Above 1: what was said is less likely.'],
   max_tokens: ['Max tokens', 'Empty: as many as fit.'],
   seed: ['Seed', 'The same answer again; empty draws a fresh one.'],
-  stop: ['Stop strings', 'One a line; the answer ends before the first.'],
+  stop: ['Stop strings', 'One a line, \\n for a newline; the answer ends before the first.'],
 };
 const SLIDERS = ['temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty'];
 
@@ -187,10 +187,22 @@ function lines(title, set) {
   const input = h('textarea', {
     class: 'llmk-field', rows: 2, 'aria-label': title,
     change: () => {
-      const texts = input.value.split('\n').filter(Boolean);
+      const texts = input.value.split('\n').filter(Boolean).map(unescaped);
       set(texts.length ? texts : null);
     },
   });
-  const show = (/** @type {string[] | null} */ now) => { input.value = (now ?? []).join('\n'); };
+  const show = (/** @type {string[] | null} */ now) => { input.value = (now ?? []).map(escaped).join('\n'); };
   return { input, value: null, show };
+}
+
+/** A text on one line, as it is typed. @param {string} text */
+function escaped(text) {
+  return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n').replaceAll('\t', '\\t');
+}
+
+/** @param {string} typed */
+function unescaped(typed) {
+  /** @type {Record<string, string>} */
+  const meant = { n: '\n', t: '\t', '\\': '\\' };
+  return typed.replace(/\\([nt\\])/g, (_, letter) => meant[letter]);
 }

@@ -35,7 +35,9 @@ export class Growing {
   /** Show this text, or what there is of it so far. @param {string} text @param {boolean} finished */
   set(text, finished) {
     if (text === this.text && finished === this.finished) return;
-    if (!text.startsWith(this.text.slice(0, this.kept))) this.#reset();
+    // what goes on after its end goes on inside its last block, which was kept as a finished one
+    const goesOn = this.finished && !finished;
+    if (goesOn || !text.startsWith(this.text.slice(0, this.kept))) this.#reset();
     this.text = text;
     this.finished = finished;
     const wait = this.due - performance.now();

@@ -44,7 +44,8 @@ export class Header {
     const { alive, state } = this.view.store;
     this.name.textContent = state.name ?? '';
     const worker = state.worker ?? {};
-    const starting = state.loading && !state.loading.failed ? `${state.loading.title} …` : '';
+    const loads = Boolean(state.loading && !state.loading.failed);
+    const starting = loads ? `${state.loading.title} …` : '';
     // the one that runs keeps its place in the head until another one has taken it
     const asked = worker.state && worker.state !== 'none' ? worker.name : null;
     this.workerName.textContent = asked ?? (starting || (worker.name ?? 'no worker'));
@@ -53,7 +54,7 @@ export class Header {
     this.workers.title = `Worker: ${this.workerName.textContent}`;
     this.chats.title = `Conversation: ${state.name ?? ''}`;
     const seen = alive ? (worker.state ?? 'none') : 'unknown';
-    this.dot.className = `llmk-dot llmk-dot-${alive && state.loading ? 'loading' : seen}`;
+    this.dot.className = `llmk-dot llmk-dot-${alive && loads ? 'loading' : seen}`;
     const told = [this.workerName.textContent, seen, this.next.textContent];
     this.workers.setAttribute('aria-label', `Worker: ${told.filter(Boolean).join(', ')}`);
     this.chats.setAttribute('aria-label', `Conversation: ${state.name ?? ''}`);

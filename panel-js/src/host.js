@@ -85,7 +85,8 @@ export class Host {
 /** @param {Store} store what a new kernel has to be told */
 export function remembered(store) {
   const { state } = store;
-  const here = { system: state.system, draft: state.draft?.text ?? '', pending: state.pending };
+  const { text = '', start = '' } = state.draft ?? {};
+  const here = { system: state.system, draft: text, start, pending: state.pending };
   const talks = (state.conversations ?? []).map((/** @type {any} */ one) => ({
     name: one.name,
     ...(one.name === state.name ? here : state.aside?.[one.name]),

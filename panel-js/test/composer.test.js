@@ -80,3 +80,41 @@ test('where another conversation is answered, it says which one and why nothing 
   say({ answering: null });
   expect(find('.llmk-fit').textContent).toBe('');
 });
+
+test('how the reply starts is told with what is typed, and stays with its conversation', () => {
+  const { view, told, say, button } = opened();
+  const { start } = view.composer;
+  button('Start the reply with …').click();
+  type(start, 'Sure: ');
+  vi.advanceTimersByTime(300);
+  expect(told('draft')).toMatchObject([{ text: '', start: 'Sure: ', name: 'A' }]);
+  say({ draft: { text: '', start: 'Sure: ', by: view.id } });
+  say({ name: 'B', draft: { text: '', start: '', by: '' } });
+  expect(start.hidden).toBe(true);
+  say({ name: 'A', draft: { text: '', start: 'Sure: ', by: view.id } });
+  expect([start.hidden, start.value]).toEqual([false, 'Sure: ']);
+});
+
+test('with a question that is refused the start of its reply comes back', () => {
+  const { view, say, button, told } = opened();
+  const { box, start } = view.composer;
+  button('Start the reply with …').click();
+  type(start, 'Sure: ');
+  type(box, 'Why?');
+  button('Send (Enter)').click();
+  expect(told('send')).toEqual([{ do: 'send', text: 'Why?', start: 'Sure: ' }]);
+  expect(start.hidden).toBe(true);
+  say({ draft: { text: '', start: '', by: '' } });
+  say({ draft: { text: 'Why?', start: 'Sure: ', by: '' } });
+  expect([box.value, start.hidden, start.value]).toEqual(['Why?', false, 'Sure: ']);
+});
+
+test('a box for the start that is still empty stays open while the question is typed', () => {
+  const { view, say, button } = opened();
+  button('Start the reply with …').click();
+  type(view.composer.box, 'Why?');
+  vi.advanceTimersByTime(300);
+  say({ draft: { text: 'Why?', start: '', by: view.id } });
+  say({ live: {} });
+  expect(view.composer.start.hidden).toBe(false);
+});

@@ -53,3 +53,17 @@ test('Enter keeps a preset under the name that was typed', () => {
   expect(told('preset')).toEqual([{ do: 'preset', keep: true, name: 'mine' }]);
   expect(name.value).toBe('');
 });
+
+test('a stop string with a newline is one line, and stays what it is when another is added', () => {
+  const stop = ['\n\nYou:', 'a\\nb'];
+  const page = opened({
+    values: { stop }, presets: [], own_presets: [],
+    controls: [{ name: 'stop', low: null, high: null, default: [] }],
+  });
+  page.view.drawer.toggle();
+  const field = page.find('[aria-label="Stop strings"]');
+  expect(field.value).toBe('\\n\\nYou:\na\\\\nb');
+  type(field, `${field.value}\n\\n`);
+  change(field);
+  expect(page.told('set')).toEqual([{ do: 'set', values: { stop: [...stop, '\n'] } }]);
+});

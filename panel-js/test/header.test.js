@@ -34,3 +34,11 @@ test('Enter renames, and presses nothing else', () => {
   expect(told('rename')).toEqual([{ do: 'rename', name: 'New' }]);
   expect(enter.defaultPrevented).toBe(true);
 });
+
+test('after a start that failed the dot says again how the worker is', () => {
+  const worker = { name: 'w', state: 'ready' };
+  const { find, say } = opened({ worker, loading: { title: 'reading', model: 'm' } });
+  expect(find('.llmk-dot-loading')).not.toBe(null);
+  say({ loading: { model: 'm', failed: 'There is no folder m.' } });
+  expect(find('.llmk-dot-ready')).not.toBe(null);
+});

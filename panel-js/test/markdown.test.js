@@ -130,6 +130,16 @@ describe('a text that grows', () => {
     expect(growing.kept).toBeGreaterThan(long.length - 20);
   });
 
+  test('one that goes on after its end goes on inside its last block', () => {
+    const box = document.createElement('div');
+    const growing = new Growing(box);
+    growing.set('One.\n\n17 + 2', true);
+    growing.set('One.\n\n17 + 2', false);
+    growing.set('One.\n\n17 + 25 =', false);
+    growing.set('One.\n\n17 + 25 = 42', true);
+    expect([...box.querySelectorAll('p')].map((one) => one.textContent)).toEqual(['One.', '17 + 25 = 42']);
+  });
+
   test('a text that is another one begins anew', () => {
     const box = document.createElement('div');
     const growing = new Growing(box);

@@ -178,3 +178,10 @@ def test_where_outputs_are_compared_watching_is_one_look(open_notebook, scripted
     began = time.monotonic()
     assert len(notebook.must("%llm status --watch 30").displays) == 1
     assert time.monotonic() - began < 10
+
+
+def test_one_request_is_one_request():
+    from llmkernel.report import details
+
+    rows = dict(details(WORKER, report(requests_finished=1, prompt_tokens=1)))
+    assert rows["so far"] == "1 request, 0 failed; 1 token read (0 cached), 0 made"

@@ -196,6 +196,12 @@ def test_the_magic_shows_one_and_goes_on_with_a_conversation_of_cells(notebook, 
     )
 
 
+def test_the_magic_reads_its_options_as_a_cell_does(notebook, start_worker):
+    start_worker("scripted")
+    notebook.must(r'%llm panel --stop "\n" -o panel')
+    assert notebook.must("panel.params").value == r"{'stop': ('\n',)}"
+
+
 def test_without_anywidget_there_are_boxes_and_buttons(open_notebook, start_worker):
     start_worker("scripted")
     notebook = open_notebook()

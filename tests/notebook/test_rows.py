@@ -42,6 +42,8 @@ def test_a_text_and_a_number_are_no_list():
     for value in ("abc", b"abc", 5):
         with pytest.raises(InvalidRequest, match="goes over a list"):
             rows.items_of(value, "value")
+    with pytest.raises(InvalidRequest, match="value is of type int"):
+        rows.items_of(5, "value")
     assert rows.items_of({"a": 1}, "value") == ["a"]
 
 

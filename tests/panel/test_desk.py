@@ -247,6 +247,40 @@ def test_a_prompt_that_does_not_fit_goes_back_where_it_was_typed(make, start_wor
     assert "128" in panel.views.state["problem"]["text"]
 
 
+def test_how_the_reply_starts_is_kept_with_its_question_counted_and_given_back(make, start_worker):
+    start_worker("scripted:context_length=128")
+    panel = make()
+    panel.take({"do": "draft", "text": "Why?", "by": "me"})
+    wait_until(lambda: panel.views.state["context"]["used"], seconds=10, what="a count")
+    before = panel.views.state["context"]["used"]
+    panel.take({"do": "draft", "text": "Why?", "start": "Sure: ", "by": "me"})
+    wait_until(
+        lambda: panel.views.state["context"]["used"] == before + 6, seconds=10, what="a count"
+    )
+    panel.take({"do": "new"})
+    assert panel.views.state["draft"]["start"] == ""
+    assert panel.views.state["aside"]["Conversation 1"]["start"] == "Sure: "
+    panel.take({"do": "select", "name": "Conversation 1"})
+    panel.take({"do": "send", "text": "many words " * 50, "start": "Sure: "})
+    rest(panel)
+    assert panel.views.path == []
+    assert panel.views.state["draft"] == {"text": "many words " * 50, "start": "Sure: ", "by": ""}
+
+
+def test_an_answer_that_cannot_go_on_because_all_is_full_stays(make, start_worker):
+    start_worker("scripted:context_length=128")
+    panel = make()
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "words " * 40}]
+    panel.desk.current.replace(said)
+    panel.take({"do": "continue", "turn": panel.desk.current.path[-1].id})
+    rest(panel)
+    assert panel.desk.current.messages() == said
+    assert "128" in panel.views.state["problem"]["text"]
+    panel.take({"do": "regenerate", "turn": panel.desk.current.path[-1].id})
+    rest(panel)
+    assert panel.desk.current.messages()[0] == said[0]
+
+
 def test_the_cost_of_a_draft_and_of_what_is_attached_is_counted(make, scripted_worker):
     panel = make(variables={"x": "data"})
     panel.take({"do": "attach", "name": "x"})
@@ -257,7 +291,7 @@ def test_the_cost_of_a_draft_and_of_what_is_attached_is_counted(make, scripted_w
         lambda: panel.views.state["context"]["used"] == before + 10, seconds=10, what="a count"
     )
     assert panel.views.state["pending"][0]["tokens"] > 4
-    assert panel.views.state["draft"] == {"text": "ten bytes.", "by": "me"}
+    assert panel.views.state["draft"] == {"text": "ten bytes.", "start": "", "by": "me"}
 
 
 @pytest.mark.parametrize(
@@ -486,3 +520,17 @@ def test_half_a_character_does_not_break_what_views_are_sent(make, scripted_work
     json.dumps(panel.desk.broadcast.whole(), ensure_ascii=False).encode()
     assert panel.views.path[-1]["state"] == "done"
     assert panel.views.path[-2]["text"] == "c\ufffd"
+
+
+def test_a_start_that_failed_is_said_where_everybody_looks(make, scripted_worker):
+    panel = make()
+    panel.take({"do": "start", "model": "/nobody/has/this"})
+    wait_until(lambda: panel.views.state["problem"], seconds=20, what="what went wrong")
+    assert "There is no folder /nobody/has/this" in panel.views.state["problem"]["text"]
+    panel.take({"do": "start", "model": "scripted:load_ms=20000"})
+    assert panel.views.state["problem"] is None
+    panel.take({"do": "cancel_start"})
+    started = lambda: [one for one in threading.enumerate() if one.name == "llmkernel-panel-start"]  # noqa: E731
+    wait_until(lambda: not started(), seconds=20, what="its end")
+    assert panel.views.state["loading"] is None
+    assert panel.views.state["problem"] is None

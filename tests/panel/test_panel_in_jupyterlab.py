@@ -607,12 +607,25 @@ def test_no_answer_is_too_much_for_the_page(book):
         assert panel.root.evaluate(TOO_WIDE) == [], what
 
 
+LOOKS = "(button) => getComputedStyle(button).backgroundColor"
+LOOKS_AT_REST = """(button) => {
+  const other = button.cloneNode(true);
+  other.style.pointerEvents = 'none';
+  button.after(other);
+  const { backgroundColor } = getComputedStyle(other);
+  other.remove();
+  return backgroundColor;
+}"""
+
+
 def test_another_worker_is_started_from_the_panel_with_its_progress(book, mortal):
     mortal.stop()
     panel = book.panel()
     panel.root.locator(".llmk-worker").click()
     panel.root.get_by_label("Model to start").fill("scripted:load_ms=3000,step_ms=1")
     panel.press("Start")
+    start = panel.root.get_by_role("button", name="Start", exact=True).first
+    assert start.evaluate(LOOKS) == start.evaluate(LOOKS_AT_REST), "the mouse is over it"
     panel.until(lambda: panel.root.locator("progress").count())
     head = panel.root.locator(".llmk-worker").inner_text()
     assert head.startswith("slow"), "the one that answers until then"

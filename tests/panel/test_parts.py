@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import types
 
 import pandas as pd
 import pytest
@@ -196,6 +197,22 @@ def test_names_are_variables_first_and_then_files(tmp_path, monkeypatch):
         attachments.from_name("big.txt", {})
 
 
+def test_two_files_of_one_name_are_told_apart_by_their_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "notes.md").write_text(folder)
+    found = [attachments.from_name(name, {}) for name in ("a/notes.md", "./b//notes.md")]
+    assert [(one.name, one.text) for one in found] == [("a/notes.md", "a"), ("b/notes.md", "b")]
+
+
+def test_what_a_chip_says_of_a_value_is_what_the_menu_said():
+    values = {"grid": types.SimpleNamespace(shape=(3, 4)), "some": {1, 2}}
+    listed = {each["name"]: each["kind"] for each in attachments.names_of(values)}
+    noted = {name: attachments.from_value(name, value).note for name, value in values.items()}
+    assert noted == listed == {"grid": "SimpleNamespace 3 x 4", "some": "set of 2"}
+
+
 def test_control_characters_do_not_go_along():
     assert attachments.from_value("t", "a\x1b[31mb\x00").text == "ab"
 
@@ -328,4 +345,11 @@ def test_every_control_has_a_range_that_its_parameter_takes():
     for one in descriptions():
         for end in (one["high"], one["default"]):
             if end not in (None, []):
+                Controls(**{one["name"]: end})
+
+
+def test_both_ends_of_a_slider_can_be_chosen():
+    for one in descriptions():
+        for end in (one["low"], one["high"]):
+            if one["name"] != "max_tokens" and end is not None:
                 Controls(**{one["name"]: end})

@@ -31,9 +31,10 @@ def _text(message: Mapping[str, Any], name: str = "text") -> str:
 
 
 def _send(desk: Desk, message: Mapping[str, Any]) -> None:
-    text = _text(message)
-    desk.current.draft, desk.current.draft_by = text, ""  # kept where it cannot be sent
-    desk.ask(text, _text(message, "start"))
+    text, start = _text(message), _text(message, "start")
+    desk.current.draft, desk.current.start = text, start  # kept where it cannot be sent
+    desk.current.draft_by = ""
+    desk.ask(text, start)
 
 
 def _regenerate(desk: Desk, message: Mapping[str, Any]) -> None:
@@ -91,7 +92,8 @@ def _draft(desk: Desk, message: Mapping[str, Any]) -> None:
     conversation = desk.current
     if "name" in message:  # the view may have moved on since
         conversation = desk.named(_text(message, "name"))
-    conversation.draft, conversation.draft_by = _text(message), _text(message, "by")
+    conversation.draft, conversation.start = _text(message), _text(message, "start")
+    conversation.draft_by = _text(message, "by")
     desk.attendant.count()
 
 
@@ -189,7 +191,7 @@ def _worker(desk: Desk, message: Mapping[str, Any]) -> None:
 
 
 def _start(desk: Desk, message: Mapping[str, Any]) -> None:
-    desk.workers.start(_text(message, "model"), desk.show)
+    desk.workers.start(_text(message, "model"), desk.start_went_on)
 
 
 def _cancel_start(desk: Desk, _: Mapping[str, Any]) -> None:
@@ -197,7 +199,7 @@ def _cancel_start(desk: Desk, _: Mapping[str, Any]) -> None:
 
 
 def _reconnect(desk: Desk, _: Mapping[str, Any]) -> None:
-    desk.workers.again(desk.show)
+    desk.workers.again(desk.start_went_on)
     desk.attendant.count()
 
 

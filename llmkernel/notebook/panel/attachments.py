@@ -61,12 +61,12 @@ def from_name(name: str, variables: Mapping[str, Any]) -> Attachment:
     with contextlib.suppress(OSError, RuntimeError):  # too long for a path; a home of nobody
         path = Path(name).expanduser()
         if name and path.is_file():
-            return from_file(path)
+            return from_file(path, path.name if path.is_absolute() else path.as_posix())
     raise InvalidRequest(f"There is no variable and no file {plain(name)!r} here.")
 
 
-def from_file(path: Path) -> Attachment:
-    """A text file. Raises InvalidRequest for one that is too large, or no text."""
+def from_file(path: Path, name: str) -> Attachment:
+    """A text file under a name. Raises InvalidRequest for one that is too large, or no text."""
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise InvalidRequest(
@@ -79,7 +79,7 @@ def from_file(path: Path) -> Attachment:
         raise InvalidRequest(f"{path.name} is no text in UTF-8.") from None
     except OSError as error:
         raise InvalidRequest(f"{path.name} cannot be read: {error.strerror}.") from None
-    return from_text(path.name, text, path.suffix.lstrip("."))
+    return from_text(name, text, path.suffix.lstrip("."))
 
 
 def from_text(name: str, text: str, kind: str = "") -> Attachment:
@@ -109,7 +109,7 @@ def _from_value(name: str, value: Any) -> Attachment:
     if isinstance(value, (dict, list, tuple)):
         items = f"{type(value).__name__} of {len(value):,}"
         return _cut(name, "json", items, _json(value))
-    return _cut(name, "text", type(value).__name__, _begin(_reprs(value, ())))
+    return _cut(name, "text", _kind(value), _begin(_reprs(value, ())))
 
 
 def names_of(variables: Mapping[str, Any]) -> list[dict[str, str]]:

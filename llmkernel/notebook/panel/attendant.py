@@ -119,7 +119,8 @@ class Attendant:
         try:
             client = self._desk.workers.client()
             self._measure_attachments(conversation, client)
-            self.used = len(client.tokenize(question(conversation)))
+            begun = client.tokenize(conversation.start, add_special_tokens=False)
+            self.used = len(client.tokenize(question(conversation))) + len(begun)
         except LLMKernelError:
             self.used = None  # no worker, or one without a chat template: nothing is claimed
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmkernel.notebook.arguments import variable, worker_option
+from llmkernel.notebook.arguments import given, worker_option
 from llmkernel.notebook.session import Session, with_session
 from llmkernel.options.once import Once
 from llmkernel.options.sampling import sampling_options, sampling_values
@@ -37,12 +37,12 @@ def PANEL(  # noqa: N802 - as CHATS and COMPARE
     """
     from llmkernel.notebook.panel.panel import ChatPanel
 
-    target = variable(output) if output else None
+    wanted = given({**values, "output": output})
     chosen = worker or session.worker
-    panel = ChatPanel(chosen, system=system, conversation=name, **sampling_values(values))
+    panel = ChatPanel(chosen, system=system, conversation=name, **sampling_values(wanted))
     panel.show()
-    if target:
-        session.variable(target, panel)
+    if output:
+        session.variable(output, panel)
 
 
 PANEL.params = [option for option in PANEL.params if option.name not in _NOT_HERE]

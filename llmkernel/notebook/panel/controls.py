@@ -11,7 +11,7 @@ from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import checks
 from llmkernel.notebook.panel.presets import PresetFile
 from llmkernel.notebook.untrusted import plain
-from llmkernel.params import BOUNDS, SamplingParams
+from llmkernel.params import BOUNDS, Bound, SamplingParams
 
 SHOWN = (
     "temperature",
@@ -33,6 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Inventive": {"temperature": 1.1, "min_p": 0.05},
 }
 _LONGEST_NAME = 60
+_STEP = 0.01
+"""Of the sliders for fractions (panel-js/src/drawer.js)."""
 _SLIDER_ENDS = {"temperature": 2.0, "top_k": 200, "repetition_penalty": 2.0}
 
 
@@ -109,13 +111,18 @@ class Controls:
         self._own = self._file.drop(name) if self._file else left
 
 
+def _lowest(bound: Bound) -> float:
+    """The least that a slider can be drawn to."""
+    return bound.low + _STEP if bound.open_low else bound.low
+
+
 def descriptions() -> list[dict[str, Any]]:
     """What a front end has to know of each control: its range and its default."""
     defaults = SamplingParams()
     return [
         {
             "name": name,
-            "low": BOUNDS[name].low if name in BOUNDS else None,
+            "low": _lowest(BOUNDS[name]) if name in BOUNDS else None,
             "high": _SLIDER_ENDS.get(name, BOUNDS[name].high if name in BOUNDS else None),
             "default": msgspec.to_builtins(getattr(defaults, name)),
         }

@@ -68,13 +68,15 @@ class Removed:
 class Conversation:
     """Turns under a name, with what the model is told before them.
 
-    `draft` and `pending` are what a person has typed and attached, and not sent yet.
+    `draft`, `start` and `pending` are what a person has typed, as a question and as the beginning
+    of its answer, and attached, and not sent yet.
     """
 
     def __init__(self, name: str, prefix: str = "t") -> None:
         self.name = name
         self.system = ""
         self.draft = ""
+        self.start = ""
         self.draft_by = ""
         """Which view typed it, so that it does not write over what it types on."""
         self.pending: list[Attachment] = []

@@ -59,6 +59,8 @@ class Desk:
         self.answering: Answering | None = None
         self.answered: Turn | None = None
         """The turn that is being written."""
+        self._sent: Turn | None = None
+        """The same where its question has only just been sent, and could go back."""
         self.problem: dict[str, Any] | None = None
         self.undo: Undo | None = None
         """The deletion that can be undone, until the next change."""
@@ -97,7 +99,8 @@ class Desk:
             shown = None
             for talk in memory.talks:
                 held = self.begin(talk.name)
-                held.system, held.draft, held.pending = talk.system, talk.draft, talk.pending
+                held.system, held.pending = talk.system, talk.pending
+                held.draft, held.start = talk.draft, talk.start
                 archive.put(held, talk.turns)
                 shown = held if talk.name == memory.current else shown
             self.current = shown or (self.conversations or [self.begin()])[0]
@@ -171,15 +174,18 @@ class Desk:
                 raise InvalidRequest("There is nothing to send.")
             after = after or (conversation.path[-1].id if conversation.path else None)
             asked = conversation.add("user", text, after, conversation.pending)
-            draft, pending = conversation.draft, conversation.pending
-            conversation.draft, conversation.draft_by, conversation.pending = "", "", []
+            typed = conversation.draft, conversation.start, conversation.pending
+            conversation.draft, conversation.start, conversation.pending = "", "", []
+            conversation.draft_by = ""
             try:
-                return self.answer(asked, start)
+                turn = self.answer(asked, start)
             except Exception:  # nothing was sent, so it is where it was
                 conversation.remove(asked.id)
-                conversation.draft, conversation.pending = draft, pending
+                conversation.draft, conversation.start, conversation.pending = typed
                 self.answered = None
                 raise
+            self._sent = turn
+            return turn
 
     def answer(self, asked: Turn | None, start: str = "") -> Turn:
         """Begin a new answer after a turn, on a branch of its own where there is one."""
@@ -230,6 +236,13 @@ class Desk:
         """What there is to attach."""
         return attachments.names_of(self._variables())
 
+    def start_went_on(self) -> None:
+        """The start of a worker is further, or over; a failure is said to those who look elsewhere."""
+        failed = (self.workers.loading or {}).get("failed")
+        if failed is not None:
+            self.problem = {"text": failed, "hint": "", "lost": False}
+        self.show()
+
     def close(self) -> None:
         """Stop everything that belongs to the panel."""
         self.stop()
@@ -253,6 +266,7 @@ class Desk:
         self.undo = None
         with self.lock:  # it must not end before it is known here
             turn.state, turn.problem, turn.facts = "running", "", {}
+            self._sent = None
             self.answered, self._place = turn, Place()
             # shown before the first text, which is added to what the views have
             self.show()
@@ -268,6 +282,7 @@ class Desk:
             if turn.id in conversation.turns and asked is not None and len(asked.children) == 1:
                 conversation.remove(asked.id)
                 conversation.draft = conversation.draft or asked.text
+                conversation.start = conversation.start or turn.text
                 conversation.pending = conversation.pending or asked.attachments
 
     def _add(self, turn: Turn, text: str) -> None:
@@ -283,7 +298,7 @@ class Desk:
                 self.problem = problem_of(ending.error)
                 self.workers.lost(ending.error)
             self.answering = self.answered = None
-            if isinstance(ending.error, PromptTooLong):
+            if isinstance(ending.error, PromptTooLong) and turn is self._sent:
                 self._take_back(turn)
         self.show()
         self.attendant.count()

@@ -25,6 +25,7 @@ class Talk(msgspec.Struct, frozen=True):
     name: str
     system: str = ""
     draft: str = ""
+    start: str = ""
     pending: list[Attachment] = []
     turns: list[Saved] = []
 

@@ -28,7 +28,7 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "aside": {each.name: _aside(each) for each in desk.conversations if each is not current},
         "path": [turn.id for turn in path],
         "system": current.system,
-        "draft": {"text": current.draft, "by": current.draft_by},
+        "draft": {"text": current.draft, "start": current.start, "by": current.draft_by},
         "pending": [chip(each) for each in current.pending],
         "answering": desk.answered.id if desk.answered else None,
         "live": desk.live,
@@ -67,7 +67,8 @@ def _entry(conversation: Conversation) -> View:
 def _aside(conversation: Conversation) -> View:
     """What waits in a conversation that is not shown."""
     view: View = {"system": conversation.system, "draft": conversation.draft}
-    return view | {"pending": [chip(each) for each in conversation.pending]}
+    view |= {"start": conversation.start, "pending": [chip(each) for each in conversation.pending]}
+    return view
 
 
 def _turns(conversation: Conversation) -> Iterator[tuple[str, View]]:

@@ -57,4 +57,6 @@ def delete_conversation(desk: Desk) -> Undo:
 
 
 def _untouched(conversation: Conversation) -> bool:
-    return not (conversation.turns or conversation.draft or conversation.pending)
+    return not (
+        conversation.turns or conversation.draft or conversation.start or conversation.pending
+    )

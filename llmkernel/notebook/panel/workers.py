@@ -112,7 +112,10 @@ class Workers:
         return self.report.model if self.report else None
 
     def start(self, model: str, on_change: Callable[[], None], **settings: Any) -> None:
-        """Start a worker in a thread, or attach to it, and choose it; `loading` says how far it is."""
+        """Start a worker in a thread, or attach to it, and choose it.
+
+        `loading` says how far it is, or why it failed; None after it was cancelled.
+        """
         config = WorkerConfig.build(model=model.strip() or DEMO_MODEL, **settings)
         self.loading = {"title": "starting", "model": config.model}
         start = Starting(self, config, on_change)
@@ -169,13 +172,14 @@ class Starting:
             workers.choose(self._config.name)
             workers.loading = None
         except LLMKernelError as error:
-            workers.loading = {"model": self._config.model, "failed": str(error)}
+            if workers.loading is not None:  # else a person has cancelled it, and knows
+                workers.loading = {"model": self._config.model, "failed": str(error)}
         self._on_change()
 
     def _progress(self, progress: Progress) -> None:
         share = progress.done / progress.total if progress.total else None
         loading = self._workers.loading
-        if loading is None or loading.get("cancelled"):
+        if loading is None:
             raise StartFailed("The start was cancelled.")
         title = TITLES.get(progress.stage, progress.stage)
         view = {"title": title, "model": self._config.model}
