@@ -325,6 +325,22 @@ def test_a_request_that_breaks_has_the_phases_that_the_worker_told(traced, worke
     assert [phase.name for phase in phases] == PHASES
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "sent_to"),
+    [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("http://127.0.0.1:4318/", "http://127.0.0.1:4318/v1/traces"),
+        ("https://[::1]:4318", "https://[::1]:4318/v1/traces"),
+        ("https://traces.example/v1/traces", "https://traces.example/v1/traces"),
+        ("https://traces.example/otlp?key=1", "https://traces.example/otlp?key=1"),
+    ],
+)
+def test_a_collector_without_a_path_gets_its_traces_where_collectors_take_them(endpoint, sent_to):
+    from llmkernel.gateway.tracing import address_for_traces
+
+    assert address_for_traces(endpoint) == sent_to
+
+
 def test_traces_without_the_extra_name_it(monkeypatch):
     import sys
 
