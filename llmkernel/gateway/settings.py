@@ -27,9 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ORIGIN = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 )
-_COLLECTOR = re.compile(
-    r"https?://(?:[^\s/?#\[\]]+|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?)(?:[/?#]\S*)?"
-)
+_COLLECTOR = re.compile(r"https?://(?:[^\s/?#\[\]]+|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?)(?:[/?#]\S*)?")
 _SECONDS = ("unload_after", "idle_seconds", "write_seconds", "keep_alive_seconds", "drain_seconds")
 
 

@@ -251,7 +251,9 @@ def test_what_can_be_served_is_taken(given):
     assert Settings(**given)
 
 
-@pytest.mark.parametrize("given", ["collector:4317", "grpc://collector:4317", "http://", "http://[x", ""])
+@pytest.mark.parametrize(
+    "given", ["collector:4317", "grpc://collector:4317", "http://", "http://[x", ""]
+)
 def test_a_collector_that_traces_cannot_be_sent_to_is_told_at_the_start(given):
     with pytest.raises(InvalidRequest, match=r"otlp_endpoint must be .* http://127.0.0.1:4318"):
         Settings(otlp_endpoint=given)
