@@ -106,6 +106,14 @@ def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
     assert "0.00015000000000000001" in edges or "0.00015" in edges
 
 
+def test_a_worker_without_work_has_no_block_in_use(open_gate, scripted):
+    gate = open_gate()
+    wait_until(lambda: samples(gate)["tgi_batch_current_max_tokens",] == 0)
+    (worker,) = gate.get("/llmkernel/status").json()["workers"]
+    assert worker["blocks"] == worker["free_blocks"] > 0
+    assert samples(gate)["tgi_batch_max_total_tokens",] % worker["blocks"] == 0
+
+
 TGI = {
     "tgi_request_count": "counter", "tgi_request_success": "counter",
     "tgi_request_failure": "counter", "tgi_batch_inference_count": "counter",
