@@ -108,7 +108,11 @@ def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
 
 def test_a_worker_without_work_has_no_block_in_use(open_gate, scripted):
     gate = open_gate()
-    wait_until(lambda: samples(gate)["tgi_batch_current_max_tokens",] == 0)
+    wait_until(
+        lambda: samples(gate)["tgi_batch_current_max_tokens",] == 0,
+        seconds=5,
+        what="a report without blocks in use",
+    )
     (worker,) = gate.get("/llmkernel/status").json()["workers"]
     assert worker["blocks"] == worker["free_blocks"] > 0
     assert samples(gate)["tgi_batch_max_total_tokens",] % worker["blocks"] == 0
