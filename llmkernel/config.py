@@ -124,8 +124,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def _check_text(values: dict[str, Any]) -> None:
     """Refuse names that cannot be handed on, and no model: that is how an unset variable arrives."""
-    for name, value in values.items():
-        if isinstance(value, str) and has_lone_surrogate(value):
+    for name, value in values.items():  # what may name a worker is looked at elsewhere
+        if name != "name" and isinstance(value, str) and has_lone_surrogate(value):
             raise InvalidRequest(f"{name} must be text in UTF-8, and was {value!r}.", field=name)
     if not values["model"].strip():
         raise InvalidRequest(

@@ -16,6 +16,8 @@ _ONE_DEVICE = "a model runs on one device; several workers with one model share 
 _NO_PROXY = "there is no tunnel; put a proxy in front"
 _STEPS = "prompts and answers share each step, so there is nothing to set"
 _NOT_YET = "it is not supported"
+_PATIENCE = "say --drain-seconds"
+_MACHINE = "llmkernel doctor shows it"
 
 COUNTERPARTS = {
     "--model-id": "the model is an argument: llmkernel serve ID",
@@ -57,9 +59,11 @@ COUNTERPARTS = {
     "--api-key": "there is always a token: LLMKERNEL_GATEWAY_TOKEN, or the file that is named",
     "--cors-allow-origin": "say --allow-origin",
     "--json-output": "say --json-log",
-    "--graceful-termination-timeout": "say --drain-seconds",
+    "--graceful-termination-timeout": _PATIENCE,
+    "-g": _PATIENCE,
     "--usage-stats": "nothing is ever sent to anybody",
-    "--env": "llmkernel doctor shows it",
+    "--env": _MACHINE,
+    "-e": _MACHINE,
     "--ngrok": _NO_PROXY,
     "--ngrok-authtoken": _NO_PROXY,
     "--ngrok-edge": _NO_PROXY,

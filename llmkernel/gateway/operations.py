@@ -130,7 +130,7 @@ def _worker(replica: Any, speeds: Any) -> WorkerStatus:
         memory_bytes=(report.device_bytes or report.rss_bytes) if report is not None else 0,
         weights_bytes=model.weights_bytes,
         kv_cache_bytes=model.kv_cache_bytes,
-        blocks=model.kv_blocks,
+        blocks=max(model.kv_blocks - 1, 0),  # the first one belongs to nobody
         free_blocks=load.free_blocks,
         tokens_per_second=load.tokens_per_second,
         speeds=list(speeds),

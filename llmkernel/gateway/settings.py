@@ -27,6 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ORIGIN = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 )
+_COLLECTOR = re.compile(r"https?://(?:[^\s/?#\[\]]+|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?)(?:[/?#]\S*)?")
 _SECONDS = ("unload_after", "idle_seconds", "write_seconds", "keep_alive_seconds", "drain_seconds")
 
 
@@ -96,7 +97,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_alive_seconds: float = 15.0
     """A stream that has nothing to say sends a comment this often."""
     otlp_endpoint: str | None = None
-    """URL of an OpenTelemetry collector that gets the traces; needs the extra `otel`."""
+    """URL of an OpenTelemetry collector that gets the traces over HTTP; needs the extra `otel`.
+
+    They go to /v1/traces there, or to the URL's own path where it has one.
+    """
     otlp_service_name: str = "llmkernel.gateway"
     drain_seconds: float = 30.0
     """How long a stop waits for what is in flight."""
@@ -108,6 +112,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise InvalidRequest(
                     f"{name} must be a number of seconds, and was {value}.", field=name
                 )
+        if self.otlp_endpoint is not None and not _COLLECTOR.fullmatch(self.otlp_endpoint):
+            raise InvalidRequest(
+                "otlp_endpoint must be the address of a collector that takes OTLP over HTTP, such "
+                f"as http://127.0.0.1:4318, and was {self.otlp_endpoint!r}.",
+                field="otlp_endpoint",
+            )
         checks: dict[str, Callable[[str], str]] = {
             "allow_models": _wrong_model,
             "allow_hosts": _wrong_host,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from llmkernel._version import __version__
 from llmkernel.errors import missing
@@ -128,5 +129,15 @@ def tracer_to(endpoint: str | None, service: str) -> Tracer:
     except ImportError:
         raise missing("opentelemetry", "otel") from None
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    exporter = OTLPSpanExporter(endpoint=address_for_traces(endpoint))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return Tracer(provider)
+
+
+def address_for_traces(endpoint: str) -> str:
+    """The address that spans are sent to: OTLP's own path where `endpoint` has none.
+
+    The exporter takes what it is given as it is, and a collector has nothing at its root.
+    """
+    at = urlsplit(endpoint)
+    return urlunsplit(at._replace(path="/v1/traces")) if at.path in ("", "/") else endpoint

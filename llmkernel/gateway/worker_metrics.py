@@ -109,8 +109,9 @@ def _totals(reports: list[StatusReport]) -> Iterator[Metric]:
     used, most = 0, 0
     for report in reports:
         if report.model is not None:
-            used += (report.model.kv_blocks - report.load.free_blocks) * report.model.block_size
-            most += report.model.kv_blocks * report.model.block_size
+            blocks = report.model.kv_blocks - 1  # the first one belongs to nobody
+            used += (blocks - report.load.free_blocks) * report.model.block_size
+            most += blocks * report.model.block_size
     for name, text, value in (
         ("tgi_queue_size", "Requests that wait", waiting),
         ("tgi_batch_current_size", "Sequences that run", running),

@@ -63,7 +63,7 @@ def _head(worker: Connection, report: StatusReport, as_of: str) -> str:
 def _tiles(report: StatusReport, model: ModelInfo) -> list[str]:
     load, rate = report.load, hit_rate(report.load)
     blocks = max(1, model.kv_blocks - 1)  # one belongs to nobody
-    used = max(0, blocks - load.free_blocks - load.cached_blocks)
+    used = max(0, blocks - load.free_blocks)  # what is free may be cached, what is cached in use
     weights = f"{model.quantization if model.quantization != 'none' else 'not quantised'}"
     return [
         _tile("Weights", size(model.weights_bytes), more=f"{weights}, {model.dtype}"),

@@ -21,6 +21,8 @@ OURS = {name for option in serve_command.params for name in option.opts}
         (["--model-id", "Qwen/Qwen3-4B"], "the model is an argument: llmkernel serve ID"),
         (["Qwen/Qwen3-4B", "--quantize", "bitsandbytes-nf4"], "say --quantization nf4"),
         (["--num-shard=2"], "a model runs on one device"),
+        (["-g", "90"], "say --drain-seconds"),
+        (["-e"], "llmkernel doctor"),
     ],
 )
 def test_a_command_line_that_was_brought_along_is_answered(arguments, said):

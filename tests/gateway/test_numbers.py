@@ -106,6 +106,18 @@ def test_every_metric_of_tgi_that_has_a_meaning_here_is_there(scripted):
     assert "0.00015000000000000001" in edges or "0.00015" in edges
 
 
+def test_a_worker_without_work_has_no_block_in_use(open_gate, scripted):
+    gate = open_gate()
+    wait_until(
+        lambda: samples(gate)["tgi_batch_current_max_tokens",] == 0,
+        seconds=5,
+        what="a report without blocks in use",
+    )
+    (worker,) = gate.get("/llmkernel/status").json()["workers"]
+    assert worker["blocks"] == worker["free_blocks"] > 0
+    assert samples(gate)["tgi_batch_max_total_tokens",] % worker["blocks"] == 0
+
+
 TGI = {
     "tgi_request_count": "counter", "tgi_request_success": "counter",
     "tgi_request_failure": "counter", "tgi_batch_inference_count": "counter",
@@ -323,6 +335,22 @@ def test_a_request_that_breaks_has_the_phases_that_the_worker_told(traced, worke
     assert parent.attributes["gen_ai.usage.output_tokens"] > 0
     phases = [s for s in spans if s.parent and s.parent.span_id == parent.context.span_id]
     assert [phase.name for phase in phases] == PHASES
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "sent_to"),
+    [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("http://127.0.0.1:4318/", "http://127.0.0.1:4318/v1/traces"),
+        ("https://[::1]:4318", "https://[::1]:4318/v1/traces"),
+        ("https://traces.example/v1/traces", "https://traces.example/v1/traces"),
+        ("https://traces.example/otlp?key=1", "https://traces.example/otlp?key=1"),
+    ],
+)
+def test_a_collector_without_a_path_gets_its_traces_where_collectors_take_them(endpoint, sent_to):
+    from llmkernel.gateway.tracing import address_for_traces
+
+    assert address_for_traces(endpoint) == sent_to
 
 
 def test_traces_without_the_extra_name_it(monkeypatch):

@@ -88,4 +88,6 @@ def test_who_closes_the_sending_half_has_left(worker, open_gate, path):
     sock.shutdown(socket.SHUT_WR)
     rest_of(sock)
     wait_until(lambda: not gate.status("endless").load.running, seconds=5, what="its end")
-    assert gate.server.gateway.recent.requests[0].outcome == "dropped"
+    recent = gate.server.gateway.recent.requests  # the worker knows first
+    wait_until(lambda: recent, seconds=5, what="its record")
+    assert recent[0].outcome == "dropped"

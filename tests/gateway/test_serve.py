@@ -243,10 +243,20 @@ def test_a_worker_that_is_given_as_a_model_is_answered_with_the_option(runtime_d
         },
         {"allow_hosts": ("models.example", "10.0.0.7", "fe80::1", "[fe80::1]", "my_host")},
         {"limits": Limits(max_best_of=64, max_stop_sequences=16, max_top_n_tokens=20)},
+        {"otlp_endpoint": "http://127.0.0.1:4318"},
+        {"otlp_endpoint": "https://[::1]:4318/v1/traces"},
     ],
 )
 def test_what_can_be_served_is_taken(given):
     assert Settings(**given)
+
+
+@pytest.mark.parametrize(
+    "given", ["collector:4317", "grpc://collector:4317", "http://", "http://[x", ""]
+)
+def test_a_collector_that_traces_cannot_be_sent_to_is_told_at_the_start(given):
+    with pytest.raises(InvalidRequest, match=r"otlp_endpoint must be .* http://127.0.0.1:4318"):
+        Settings(otlp_endpoint=given)
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(runtime_dir, tmp_path):

@@ -59,6 +59,9 @@ TABLE = [
     # more than 1024 is not refused by TGI if 1024 fit: it ends at the limit
     Row({"max_new_tokens": 5000}, {"max_tokens": 5000}, "", client_accepts=False),
     Row({"best_of": 2, **DRAWN}, {"best_of": 2}, ""),
+    same("best_of", 2, "you must use sampling when `best_of` is > 1", client_accepts=True),
+    # a temperature counts as asking for draws, also the one that is the default
+    Row({"best_of": 2, "temperature": 1.0}, {"best_of": 2, "temperature": 1.0}, ""),
     Row({"best_of": 0, **DRAWN}, {"best_of": 0}, "`best_of` must be > 0 and <= 2. Given: 0"),
     # limits of a server, which a client beside it does not have
     Row({"best_of": 3, **DRAWN}, {"best_of": 3}, "`best_of` must be > 0 and <= 2. Given: 3", True),

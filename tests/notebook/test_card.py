@@ -42,8 +42,13 @@ def test_the_card_has_the_figures():
     text = OwnPage(card(WORKER, report(**BUSY))[HTML]).text
     for part in ("big", "●ready", "nf4,bfloat16", "5.5GB", "8.0GB", "32of64", "5of512"):
         assert part in text, part
-    for part in ("1234.5", "25%ofprompts", "25%of1.0GB"):
+    for part in ("1234.5", "25%ofprompts", "50%of1.0GB"):
         assert part in text, part
+
+
+def test_blocks_that_can_be_found_again_are_in_use_where_they_have_an_owner():
+    busy = BUSY | {"free_blocks": 60, "cached_blocks": 95}
+    assert "40%of1.0GB" in OwnPage(card(WORKER, report(**busy))[HTML]).text
 
 
 def test_the_text_has_them_too():

@@ -17,21 +17,21 @@ from llmkernel.gateway.tgi.tokens import Specials, alternatives, spread
 from llmkernel.gateway.tgi.validation import Plan
 
 
-def reason(answer: Generation) -> FinishReason:
-    """Its word for the same end."""
-    if answer.finish_reason == "length":
+def reason(answer: Generation, full: float) -> FinishReason:
+    """Its word for the same end. One of `full` tokens ended for its length, whatever else did."""
+    if answer.finish_reason == "length" or len(answer.token_ids) >= full:
         return "length"
     return "eos_token" if answer.stop_reason is None else "stop_sequence"
 
 
 async def response(
-    answer: Generation, plan: Plan, inputs: str, specials: Specials
+    answer: Generation, plan: Plan, inputs: str, specials: Specials, full: float
 ) -> GenerateResponse:
     """The best of the answers, with the others in its details."""
     best, *others = sorted(answer.samples, key=_likelihood, reverse=True)
     return GenerateResponse(
         generated_text=full_text(best.text, plan, inputs),
-        details=await _details(best, others, answer, plan, inputs, specials)
+        details=await _details(best, others, answer, plan, inputs, specials, full)
         if plan.details
         else None,
     )
@@ -49,10 +49,11 @@ async def _details(
     plan: Plan,
     inputs: str,
     specials: Specials,
+    full: float,
 ) -> Details:
     prefill = _prefill(answer) if plan.prefill else []
     return Details(
-        finish_reason=reason(best),
+        finish_reason=reason(best, full),
         generated_tokens=len(best.token_ids),
         seed=plan.seed,
         prefill=prefill,
@@ -61,7 +62,7 @@ async def _details(
         best_of_sequences=[
             BestOfSequence(
                 generated_text=full_text(other.text, plan, inputs),
-                finish_reason=reason(other),
+                finish_reason=reason(other, full),
                 generated_tokens=len(other.token_ids),
                 seed=plan.seed,
                 prefill=prefill,

@@ -52,7 +52,8 @@ async def whole(
         with _copies(exchange, ready.plan.best_of):
             answer = await exchange.counted(_answer(exchange, ready))
         exchange.record.max_new_tokens = ready.most(answer.usage.prompt_tokens)
-        body = await response(answer, ready.plan, ready.inputs, ready.specials)
+        full = ready.full(answer.usage.prompt_tokens)
+        body = await response(answer, ready.plan, ready.inputs, ready.specials, full)
         return body, times.ended(exchange.record, ready.replica, len(ready.inputs))
 
 
@@ -114,7 +115,7 @@ async def _events(exchange: Exchange, ready: Ready) -> None:
                 await out.event(event)
     answer = deltas.generation
     exchange.record.max_new_tokens = ready.most(answer.usage.prompt_tokens)
-    await out.event(streaming.last(answer, reason(answer)))
+    await out.event(streaming.last(answer, reason(answer, ready.full(answer.usage.prompt_tokens))))
 
 
 def _copies(exchange: Exchange, best_of: int) -> contextlib.AbstractContextManager[None]:

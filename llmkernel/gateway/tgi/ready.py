@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ class Ready:
     inputs: str
     prompt: str | list[int]
     max_tokens: int | None
+    length_first: bool
+    """Whether an answer that is full ended for that, also where its last token ends it."""
 
     @property
     def is_counted(self) -> bool:
@@ -65,6 +68,10 @@ class Ready:
         """Tokens that the answer may have after so long a prompt, which was taken."""
         left = self.bounds.total_tokens - prompt_tokens
         return left if self.max_tokens is None else min(left, self.max_tokens)
+
+    def full(self, prompt_tokens: int) -> float:
+        """Tokens at which an answer ended for its length, whatever its last one is."""
+        return self.most(prompt_tokens) if self.length_first else math.inf
 
     async def counted(self, exchange: Exchange) -> Ready:
         """The same with a prompt of tokens. Raises InvalidRequest where there are too many."""
@@ -100,6 +107,7 @@ async def prepared(
             inputs=request.inputs,
             prompt=request.inputs,
             max_tokens=chosen.max_new_tokens,
+            length_first=exchange.gateway.settings.tgi_compat == "strict",
         )
         if not checks or _needs_count(chosen, bounds, replica.info):
             ready = await ready.counted(exchange)

@@ -63,7 +63,7 @@ def plan(
     features.watermark(asked.watermark, "watermark")
     features.grammar(asked.grammar, "grammar")
     features.adapter(asked.adapter_id, "adapter_id")
-    draws = _draws(asked)
+    draws = best_of > 1 or _draws(asked)
     seed = (secrets.randbits(63) if asked.seed is None else asked.seed) if draws else None
     top_n = asked.top_n_tokens or 0
     details = bool(asked.details or asked.decoder_input_details)
