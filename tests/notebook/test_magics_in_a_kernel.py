@@ -186,7 +186,7 @@ def test_a_map_has_a_bar_that_a_notebook_can_be_saved_with(notebook, start_worke
 
 
 def test_what_is_no_list_is_refused_before_anything_is_sent(notebook, scripted_worker):
-    for expression, named in (("nothing", "NameError"), ("5", "is a int"), ("'abc'", "is a str")):
+    for expression, named in (("nothing", "NameError"), ("5", "type int"), ("'abc'", "type str")):
         cell = notebook.run(f"%%generate --for x in {expression}\n{{{{ x }}}}")
         assert cell.error["ename"] == "InvalidRequest"
         assert named in cell.error["evalue"]

@@ -122,7 +122,9 @@ def test_stop_while_a_request_is_sent_cancels_it(slow, monkeypatch):
     ],
 )
 def test_stop_before_a_frozen_worker_is_asked_is_one_word_too(notebook, slow, cell):
-    notebook.must("def forever():\n    while True: yield 1")
+    notebook.must(
+        "import time\ndef forever():\n    while True:\n        time.sleep(0.01)\n        yield 1"
+    )
     os.kill(slow.connection.pid, signal.SIGSTOP)
     try:
         sent = notebook.send(cell)
