@@ -28,8 +28,9 @@ from llmkernel.worker.zap import AllowList
 HANDSHAKE_MS = 2000
 HEARTBEAT_MS = 500
 HEARTBEAT_TIMEOUT_MS = 1500
-_DISCONNECT_SECONDS = 0.02
-"""Until ZeroMQ has taken note of a connection's end everywhere."""
+_DISCONNECT_SECONDS = (0.02, 0.3)
+"""When clients are looked at after a connection has ended: nothing tells when ZeroMQ has taken note of
+it everywhere, and on a busy machine that takes a while."""
 HIGH_WATER_MARK = 1024
 LINGER_MS = 1000
 BACKLOG = 1024
@@ -147,11 +148,13 @@ class Exchange:
     def _on_event(self, _: list[zmq.Frame]) -> None:
         if not self._disconnect_due:
             self._disconnect_due = True
-            self._loop.call_later(_DISCONNECT_SECONDS, self._tell_disconnect)
+            for seconds in _DISCONNECT_SECONDS:
+                self._loop.call_later(seconds, self._tell_disconnect)
 
     def _tell_disconnect(self) -> None:
         self._disconnect_due = False
-        self._on_disconnect()
+        if not self._socket.closed:
+            self._on_disconnect()
 
     def _try(self, peer: Peer, data: bytes) -> bool:
         try:
