@@ -78,12 +78,11 @@ class Kernel:
     ) -> None:
         """Enqueue it on the current stream. Raises RuntimeError where the driver refuses."""
         if not self._slots:
-            self._slots = [_slot(argument) for argument in arguments]
+            self._slots = [slot_of(argument) for argument in arguments]
             self._pointers = (ctypes.c_void_p * len(self._slots))(
                 *map(ctypes.addressof, self._slots)
             )
-        for slot, argument in zip(self._slots, arguments, strict=True):
-            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        fill(self._slots, arguments)
         config = self._config
         config.grid[:] = (*grid, 1)
         config.block[:] = (threads, 1, 1)
@@ -116,11 +115,17 @@ def source(file: str) -> str:
     return _INCLUDE.sub(lambda found: source(found[1]), (_FOLDER / file).read_text())
 
 
-def _slot(argument: Tensor | float | None) -> Any:
+def slot_of(argument: Tensor | float | None) -> Any:
     """Where an argument of this kind is put for the driver."""
     if argument is None or isinstance(argument, Tensor):
         return ctypes.c_void_p()
     return ctypes.c_float() if isinstance(argument, float) else ctypes.c_int()
+
+
+def fill(slots: Sequence[Any], arguments: Sequence[Tensor | int | float | None]) -> None:
+    """Put arguments where the driver reads them."""
+    for slot, argument in zip(slots, arguments, strict=True):
+        slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
 
 
 def _current_stream(device: int) -> int:

@@ -50,9 +50,8 @@ class Kernel:
     ) -> None:
         if shared > _MOST_SHARED:
             raise RuntimeError(f"a block has {_MOST_SHARED} bytes at most, not {shared}")
-        slots = [launch._slot(argument) for argument in arguments]
-        for slot, argument in zip(slots, arguments, strict=True):
-            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        slots = [launch.slot_of(argument) for argument in arguments]
+        launch.fill(slots, arguments)
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         error = ctypes.create_string_buffer(256)
         self._start(*grid, threads, self.at_once, self.seed, pointers, error)

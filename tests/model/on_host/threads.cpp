@@ -49,7 +49,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   u32 index = 0;
   bool done = false, waits = false;
-  std::vector<std::vector<Copy>> groups{1};  // of copies; the last one is open
+  std::vector<Copy> copies;  // that no barrier knows of yet
 };
 
 struct Block {
@@ -143,8 +143,7 @@ bool go_on(Block& block, u32 warp, u32& left) {
 std::string leftovers(const Block& block) {
   if (!block.late.empty()) return "copies are under way at the end";
   for (const Fiber& fiber : block.fibers)
-    for (const auto& group : fiber.groups)
-      if (!group.empty()) return "copies that nobody waited for";
+    if (!fiber.copies.empty()) return "copies that nobody waited for";
   return "";
 }
 
@@ -190,7 +189,7 @@ void in_warp(void* mine, Once once) {
 
 void in_block() { meet(here->all, blockDim.x, here->running->index, nullptr, nullptr); }
 
-void begin_copy(void* to, const void* from, u32 bytes) { here->running->groups.back().push_back({to, from, bytes}); }
+void begin_copy(void* to, const void* from, u32 bytes) { here->running->copies.push_back({to, from, bytes}); }
 
 void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0}; }
 
@@ -200,7 +199,7 @@ void arrive(u32 at) {
 }
 
 void arrive_with_copies(u32 at) {
-  auto& open = here->running->groups.back();
+  auto& open = here->running->copies;
   here->late.push_back({std::move(open), at});
   open.clear();
 }
