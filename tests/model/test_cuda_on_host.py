@@ -7,7 +7,7 @@ import torch
 
 from llmkernel.worker.kernels import four_bit, launch, layer
 from llmkernel.worker.kernels.paged_attention import Pool
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 from tests.model import on_host
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,7 +19,12 @@ PROCESSORS = 3
 def kernels(monkeypatch):
     """Products are launched on the processor, as if it had few multiprocessors."""
     on_host.need_a_compiler()
-    caches = (four_bit._few_kernel, four_bit._many_kernel, four_bit._counters)
+    caches = (
+        four_bit._few_kernel,
+        four_bit._ring_kernel,
+        four_bit._many_kernel,
+        four_bit._counters,
+    )
     monkeypatch.setattr(launch, "kernel", on_host.kernel)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: 227 * 1024)
@@ -59,6 +64,12 @@ FEW = [
     (80, 896, FewPlan(4, 4, 4, 1, 1), 64, False, F16),
     (48, 832, FewPlan(4, 2, 2, 2, 2), 64, True, BF16),
 ]
+RING = [
+    (144, 1024, RingPlan(4, 4, 2), 64, False, BF16),
+    (224, 896, RingPlan(4, 4, 2), 64, True, F16),
+    (80, 832, RingPlan(8, 2, 3), 32, True, BF16),
+    (16, 512, RingPlan(4, 2, 4), 32, False, F16),
+]
 MANY = [
     (64, 512, ManyPlan(2, 2, 1, 1, 4, 1, 1), 20, 64, False, BF16),
     (96, 576, ManyPlan(2, 2, 2, 2, 3, 1, 1), 40, 64, False, BF16),
@@ -80,14 +91,30 @@ def test_products_of_few_tokens_are_near_the_reference(
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, order):
-    packed, bias = matrix(96, 1024), random(96)
+@pytest.mark.parametrize("ring", [False, True])
+def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, ring, order):
+    packed, bias = matrix(288, 1024), random(288)
     x, norm = 3 * random(count, 1024), four_bit.Norm(random(1024), 1e-5)
     wide = norm._replace(weight=norm.weight.float())
     expected = four_bit.product(x.float(), packed, bias.float(), norm=wide, gated=True)
-    plan = FewPlan(4, 4, 4, 1, 1)
-    mine = four_bit.few_product(x, packed, bias, plan, norm=norm, gated=True)
+    more = {"norm": norm, "gated": True}
+    if ring:
+        mine = four_bit.ring_product(x, packed, bias, RingPlan(4, 4, 2), **more)
+    else:
+        mine = four_bit.few_product(x, packed, bias, FewPlan(4, 4, 4, 1, 1), **more)
     assert error(mine, expected) < 1e-2
+
+
+@pytest.mark.parametrize(("rows", "columns", "plan", "group", "offsets", "dtype"), RING)
+def test_products_by_rings_are_near_the_reference(
+    rows, columns, plan, group, offsets, dtype, order
+):
+    packed, bias = matrix(rows, columns, group, offsets), random(rows, dtype=dtype)
+    for count in (1, 5, 8):
+        x, residual = random(count, columns, dtype=dtype), random(count, rows, dtype=dtype)
+        expected = four_bit.product(x.float(), packed, bias.float(), residual=residual.float())
+        mine = four_bit.ring_product(x, packed, bias, plan, residual=residual)
+        assert error(mine, expected) < 1e-2, count
 
 
 @pytest.mark.parametrize(("rows", "columns", "plan", "count", "group", "offsets", "dtype"), MANY)

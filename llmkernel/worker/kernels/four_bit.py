@@ -20,9 +20,11 @@ from llmkernel.worker.kernels.plans import (
     ROWS,
     FewPlan,
     ManyPlan,
+    RingPlan,
     few_plan,
     many_plan,
     processors,
+    ring_plan,
     shared_memory,
     token_tiles,
 )
@@ -181,9 +183,12 @@ def product(
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    plan = few_plan(packed.columns)
-    if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
-        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+    if on_gpu and count <= FEW_TOKENS:
+        ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
+        if ring is not None:
+            return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
+        if few.parts == 1 or (norm is None and not gated):
+            return few_product(x, packed, bias, few, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
@@ -193,6 +198,12 @@ def product(
     if gated:
         return ungate(output)
     return output if residual is None else output + residual
+
+
+def _ring_plan(packed: Packed, device: torch.device) -> RingPlan | None:
+    room = (processors(device), shared_memory(device))
+    offsets = packed.offsets is not None
+    return ring_plan(packed.rows, packed.columns, packed.group, offsets, *room)
 
 
 def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
@@ -236,6 +247,28 @@ def few_product(
         ],
         plans.TABLE_END,
     )  # fmt: skip
+    return output
+
+
+def ring_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None,
+    plan: RingPlan,
+    *,
+    norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
+) -> Tensor:
+    """Up to 8 tokens by one kernel that keeps more weights on their way."""
+    count, rows = x.shape[0], packed.rows
+    kind, shared = _kind(packed, gated), plan.shared(packed.group, packed.offsets is not None)
+    kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, packed.columns, shared)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
+    units = rows // ROWS // (1 + gated)
+    weight, eps = norm or (None, 0.0)
+    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count]
+    kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
     return output
 
 
@@ -297,6 +330,14 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
     sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
     return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **sizes)
+
+
+@functools.cache
+def _ring_kernel(
+    plan: RingPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int, shared: int
+) -> launch.Kernel:
+    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
+    return launch.kernel("four_bit_ring", dtype, shared, **sizes)
 
 
 @functools.cache

@@ -1,15 +1,9 @@
-#include "four_bit.cuh"
-
-// Where number `at` of 128 of a warp's sums lies: in the halves of 256 bytes that the table leaves.
-__device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
-  return TABLE_AT + 128 + ((buffer * WARPS + warp) * 4 + (at >> 5)) * 256 + (at & 31) * 4;
-}
+#include "four_bit_few.cuh"
 
 // Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
 // registers and multiplies one row tile after the other with them, whose weights are fetched AHEAD
-// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. A scale
-// belongs to a tile's row: steps are summed unscaled, then scaled into the total. With several parts
-// each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same row tiles the one that
+// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. With several
+// parts each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same row tiles the one that
 // is done last adds them up, in order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
@@ -17,7 +11,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
              int rows, int columns, int count) {
-  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
   const int k_tiles = columns >> 6, units = (rows >> 4) / PAIRED;
   const int part = blockIdx.x % PARTS, stride = gridDim.x / PARTS;
   const int per = (k_tiles + PARTS - 1) / PARTS, first = part * per, end = min(first + per, k_tiles);
@@ -71,55 +65,14 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
   let_next_start();
-  fill_table(code);
+  fill_table(code_of_lane(code));
   wait_for_input();
 
-  // activations of token g: columns 8 c to 8 c + 7 of both halves of each k-tile
+  auto tile_of = [&](int slot) { return k0 + slot * WARPS < end ? k0 + slot * WARPS : -1; };
   u32 input[TILES][8];
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++) {
-    bool there = k0 + slot * WARPS < end && g < count;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const u16* at = x + (size_t)g * columns + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
-      uint4 v = there ? *(const uint4*)at : make_uint4(0, 0, 0, 0);
-      u32* to = &input[slot][half * 4];
-      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-    }
-  }
+  load_input(input, x, columns, count, tile_of);
 #ifdef NORM
-  __shared__ float warp_squares[WARPS][8];
-  float squares = 0.f;
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++)
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-      float low = low_of(input[slot][j]), high = high_of(input[slot][j]);
-      squares += low * low + high * high;
-    }
-#pragma unroll
-  for (int i = 1; i < 4; i <<= 1) squares += __shfl_xor_sync(~0u, squares, i);
-  if (c == 0) warp_squares[warp][g] = squares;
-  __syncthreads();
-  squares = 0.f;
-#pragma unroll
-  for (int i = 0; i < WARPS; i++) squares += warp_squares[i][g];
-  const float by = rsqrtf(squares / columns + eps);
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++) {
-    bool there = k0 + slot * WARPS < end;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const u16* at = norm + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
-      uint4 v = there ? __ldg((const uint4*)at) : make_uint4(0, 0, 0, 0);
-      const u32 factors[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        u32& word = input[slot][half * 4 + j];
-        word = pack(low_of(word) * by * low_of(factors[j]), high_of(word) * by * high_of(factors[j]));
-      }
-    }
-  }
+  normalise(input, norm, eps, columns, tile_of);
 #endif
   __syncthreads();
   const u32 lane_at = lane_address();
@@ -134,10 +87,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
       for (int slot = 0; slot < TILES; slot++) {
         const int ring = slot % AHEAD;
         const uint4 held = next[ring];
-        float2 by[GROUPS];
-#ifdef OFFSETS
-        float2 shift[GROUPS];
-#endif
+        float2 by[GROUPS], shift[GROUPS];
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
           by[i] = scale[ring][i];
@@ -151,30 +101,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
         else if (following < units * PAIRED)
           fetch(ring, slot + AHEAD - TILES);
         const u32 words[4] = {held.x, held.y, held.z, held.w};
-#pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-          float sum[4] = {0.f, 0.f, 0.f, 0.f};
-#pragma unroll
-          for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++) {
-            const u32 a[4] = {pair_of<0>(words[step], lane_at), pair_of<1>(words[step], lane_at),
-                              pair_of<2>(words[step], lane_at), pair_of<3>(words[step], lane_at)};
-            mma(sum, a, input[slot][2 * step], input[slot][2 * step + 1]);
-          }
-          total[0] += sum[0] * by[i].x;
-          total[1] += sum[1] * by[i].x;
-          total[2] += sum[2] * by[i].y;
-          total[3] += sum[3] * by[i].y;
-#ifdef OFFSETS
-          float added[4] = {0.f, 0.f, 0.f, 0.f};
-#pragma unroll
-          for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
-            add_up(added, input[slot][2 * step], input[slot][2 * step + 1]);
-          total[0] -= added[0] * shift[i].x;
-          total[1] -= added[1] * shift[i].x;
-          total[2] -= added[2] * shift[i].y;
-          total[3] -= added[3] * shift[i].y;
-#endif
-        }
+        multiply_tile(total, words, input[slot], by, shift, lane_at);
       }
       store_shared(partial_at(buffer * PAIRED + pair, warp, lane * 4), total);
     }
@@ -182,37 +109,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     // read it now pass only when they have read
     __syncthreads();
     const int reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
-    if (reader >= 0 && reader < 128) {
-      const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
-      float sum[PAIRED];
-#pragma unroll
-      for (int pair = 0; pair < PAIRED; pair++) {
-        sum[pair] = 0.f;
-#pragma unroll
-        for (int v = 0; v < WARPS; v++) sum[pair] += load_shared_float(partial_at(buffer * PAIRED + pair, v, reader));
-      }
-#ifdef GATED
-      if (token < count) {
-        if (bias) {
-          sum[0] += widen(bias[unit * 32 + row]);
-          sum[1] += widen(bias[unit * 32 + 16 + row]);
-        }
-        y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
-      }
-#else
-      const size_t at = (size_t)token * rows + unit * 16 + row;
-      float value = sum[0];
-#if PARTS > 1
-      if (token < count) __stcg(sums + (size_t)part * rows * count + at, value);
-#else
-      if (token < count) {
-        if (bias) value += widen(bias[unit * 16 + row]);
-        if (residual) value += widen(residual[at]);
-        y[at] = narrow(value);
-      }
-#endif
-#endif
-    }
+    float* const of_part = PARTS > 1 ? sums + (size_t)part * rows * count : nullptr;
+    if (reader >= 0 && reader < 128)
+      add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
   }
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles

@@ -119,7 +119,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
       if (slot < left) fetch(slot, r);
   advance();
   let_next_start();
-  fill_table(code);
+  fill_table(code_of_lane(code));
   wait_for_input();
   __syncthreads();
 #pragma unroll

@@ -73,6 +73,11 @@ __device__ __forceinline__ float2 stream_in(const float2* at) {
   return v;
 }
 
+// Brings 16 bytes to the L1.
+__device__ __forceinline__ void look_at(const uint4* at) {
+  asm volatile("{\n.reg .u32 a, b, c, d;\nld.global.nc.v4.u32 {a, b, c, d}, [%0];\n}" :: "l"(at));
+}
+
 // The memory that a launch asks for.
 __device__ __forceinline__ float* dynamic_shared() {
   extern __shared__ float memory[];
@@ -93,6 +98,12 @@ __device__ __forceinline__ float load_shared_float(u32 at) {
   float value;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(at) : "memory");
   return value;
+}
+
+__device__ __forceinline__ float2 load_shared_pair(u32 at) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
+  return v;
 }
 
 // Not marked as a memory access: the compiler may move it anywhere between barriers of its own.
@@ -119,6 +130,14 @@ __device__ __forceinline__ u32 lane_address() {
 // 16 bytes from global to shared memory, begun and not waited for.
 __device__ __forceinline__ void begin_copy(u32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+
+// Copies that were begun since the last call are a group; a thread waits until at most MOST are under way.
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int MOST>
+__device__ __forceinline__ void wait_for_groups() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(MOST) : "memory");
 }
 
 // Barriers in shared memory that count arrivals (PTX ISA, "mbarrier"); 8 bytes.

@@ -46,6 +46,17 @@ inline float __shfl_xor_sync(u32, float value, u32 by) {
   return given.other;
 }
 
+inline float __shfl_sync(u32, float value, u32 from) {
+  struct Given { float mine, other; u32 from; } given{value, 0.f, from};
+  on_host::in_warp(&given, [](void** all) {
+    for (u32 lane = 0; lane < 32; lane++) {
+      Given& one = *(Given*)all[lane];
+      one.other = ((Given*)all[one.from])->mine;
+    }
+  });
+  return given.other;
+}
+
 inline float __uint_as_float(u32 bits) { float f; memcpy(&f, &bits, 4); return f; }
 inline u32 __float_as_uint(float f) { u32 bits; memcpy(&bits, &f, 4); return bits; }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
@@ -114,6 +125,7 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
 }
 
 template <typename T> T stream_in(const T* at) { return *at; }
+inline void look_at(const uint4*) {}
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
@@ -124,7 +136,10 @@ inline float load_shared_float(u32 at) { return *(float*)on_host::shared(at); }
 template <u32 BASE> u32 look_up(u32 at) { return *(u32*)on_host::shared(at + BASE); }
 inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
 
+inline float2 load_shared_pair(u32 at) { return *(float2*)on_host::shared(at); }
 inline void begin_copy(u32 to, const void* from) { on_host::begin_copy(on_host::shared(to), from, 16); }
+using on_host::end_group;
+template <int MOST> void wait_for_groups() { on_host::wait_for_groups(MOST); }
 using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;

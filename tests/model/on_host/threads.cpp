@@ -49,7 +49,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   u32 index = 0;
   bool done = false, waits = false;
-  std::vector<Copy> copies;  // that no barrier knows of yet
+  std::vector<std::vector<Copy>> groups{1};  // of copies that no barrier knows of; the last one is open
 };
 
 struct Block {
@@ -143,7 +143,8 @@ bool go_on(Block& block, u32 warp, u32& left) {
 std::string leftovers(const Block& block) {
   if (!block.late.empty()) return "copies are under way at the end";
   for (const Fiber& fiber : block.fibers)
-    if (!fiber.copies.empty()) return "copies that nobody waited for";
+    for (const auto& group : fiber.groups)
+      if (!group.empty()) return "copies that nobody waited for";
   return "";
 }
 
@@ -189,7 +190,20 @@ void in_warp(void* mine, Once once) {
 
 void in_block() { meet(here->all, blockDim.x, here->running->index, nullptr, nullptr); }
 
-void begin_copy(void* to, const void* from, u32 bytes) { here->running->copies.push_back({to, from, bytes}); }
+// A copy may be done at once, or when somebody waits for it.
+void begin_copy(void* to, const void* from, u32 bytes) {
+  if (here->chance() % 2)
+    memcpy(to, from, bytes);
+  else
+    here->running->groups.back().push_back({to, from, bytes});
+}
+
+void end_group() { here->running->groups.emplace_back(); }
+
+void wait_for_groups(u32 most) {
+  auto& groups = here->running->groups;
+  for (; groups.size() > most + 1; groups.erase(groups.begin())) perform(groups.front());
+}
 
 void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0}; }
 
@@ -199,7 +213,7 @@ void arrive(u32 at) {
 }
 
 void arrive_with_copies(u32 at) {
-  auto& open = here->running->copies;
+  auto& open = here->running->groups.back();
   here->late.push_back({std::move(open), at});
   open.clear();
 }

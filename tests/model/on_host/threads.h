@@ -22,6 +22,8 @@ void in_warp(void* mine, Once once);
 void in_block();
 
 void begin_copy(void* to, const void* from, u32 bytes);
+void end_group();
+void wait_for_groups(u32 most);
 void make_barrier(u32 at, u32 arrivals);
 void arrive(u32 at);
 void arrive_with_copies(u32 at);
