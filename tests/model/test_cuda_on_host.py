@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmkernel.worker.kernels import four_bit, launch, layer
+from llmkernel.worker.kernels import chain, four_bit, launch, layer, plans
 from llmkernel.worker.kernels.paged_attention import Pool
 from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
 from tests.model import on_host
@@ -148,3 +148,40 @@ def test_rotation_is_near_the_reference(head_dim, norms):
     torch.testing.assert_close(mine.float(), query, **close)
     torch.testing.assert_close(pool.keys.float(), expected.keys, **close)
     torch.testing.assert_close(pool.values.float(), expected.values, **close)
+
+
+def widened(link: chain.Link) -> chain.Link:
+    norm = link.norm and link.norm._replace(weight=link.norm.weight.float())
+    return link._replace(norm=norm, bias=None if link.bias is None else link.bias.float())
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize("blocks", [3, 7])
+@pytest.mark.parametrize(("group", "offsets"), [(64, False), (32, True)])
+def test_a_chain_of_products_is_near_the_reference(
+    count, blocks, group, offsets, order, monkeypatch
+):
+    monkeypatch.setattr(on_host.Kernel, "at_once", blocks)
+    monkeypatch.setattr(plans, "processors", lambda device: blocks)
+    monkeypatch.setattr(plans, "shared_memory", lambda device: 227 * 1024)
+    monkeypatch.setattr(chain, "_MOST_TILES", 4)
+    hidden, inner = 192, 576
+
+    def made(rows: int, columns: int) -> four_bit.Packed:
+        return matrix(rows, columns, group, offsets)
+
+    norms = [four_bit.Norm(random(hidden), 1e-5), four_bit.Norm(random(hidden) + 1, 1e-6)]
+    gate = made(2 * inner, hidden)._replace(code=made(hidden, inner).code)
+    links = [
+        chain.Link(made(hidden, 256), residual=chain.GIVEN),
+        chain.Link(gate, norm=norms[0], bias=random(2 * inner), gated=True),
+        chain.Link(made(hidden, inner)._replace(code=gate.code), residual=0),
+        chain.Link(made(320, hidden), norm=norms[1], bias=random(320)),
+    ]
+    links = [link._replace(packed=link.packed._replace(code=gate.code)) for link in links]
+    x, residual = random(count, 256), random(count, hidden)
+    expected = chain.one_by_one(x.float(), list(map(widened, links)), residual.float())
+    for _ in range(2):  # the counters are as they were
+        mine = chain.chain_on_gpu(x, links, residual)
+        for one, other in zip(mine, expected, strict=True):
+            assert error(one, other) < 2e-2

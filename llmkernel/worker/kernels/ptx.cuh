@@ -95,6 +95,12 @@ __device__ __forceinline__ float load_shared_float(u32 at) {
   return value;
 }
 
+__device__ __forceinline__ float2 load_shared_pair(u32 at) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
+  return v;
+}
+
 // Not marked as a memory access: the compiler may move it anywhere between barriers of its own.
 __device__ __forceinline__ void load_shared(u32* to, u32 at) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -119,6 +125,21 @@ __device__ __forceinline__ u32 lane_address() {
 // 16 bytes from global to shared memory, begun and not waited for.
 __device__ __forceinline__ void begin_copy(u32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+
+// Copies that were begun since the last call are a group; a thread waits until at most MOST are under way.
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int MOST>
+__device__ __forceinline__ void wait_for_groups() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(MOST) : "memory");
+}
+
+// What another block has written, and all that it wrote before.
+__device__ __forceinline__ u32 load_acquire(const u32* at) {
+  u32 value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
+  return value;
 }
 
 // Barriers in shared memory that count arrivals (PTX ISA, "mbarrier"); 8 bytes.
