@@ -109,7 +109,7 @@ class _Product(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
         ("eps", ctypes.c_float),
-        *((name, ctypes.c_int) for name in ("rows", "columns", "parts", "per_warp", "gated")),
+        *((name, ctypes.c_int) for name in ("rows", "columns", "parts", "per_part", "per_warp", "stride", "gated")),
     )
 
 
@@ -147,7 +147,9 @@ def _describe(product: _Product, link: Link, x: Tensor, residual: Tensor | None,
         setattr(product, name, None if tensor is None else tensor.data_ptr())
     product.eps, product.gated = eps, link.gated
     product.rows, product.columns, product.parts = packed.rows, packed.columns, parts
-    product.per_warp = math.ceil(math.ceil(packed.columns // COLUMNS / parts) / _WARPS)
+    product.per_part = math.ceil(packed.columns // COLUMNS / parts)
+    product.per_warp = math.ceil(product.per_part / _WARPS)
+    product.stride = plans.processors(x.device) // parts
 
 
 @functools.cache

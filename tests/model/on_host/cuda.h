@@ -133,6 +133,7 @@ inline u32 load_acquire(const u32* at) {
   on_host::pause();
   return __atomic_load_n(at, __ATOMIC_SEQ_CST);
 }
+inline void add_release(u32* at, u32 value) { __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
 using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;
