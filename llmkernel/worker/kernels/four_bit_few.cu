@@ -1,5 +1,9 @@
 #include "four_bit.cuh"
 
+// Row tiles (pairs) whose sums there is room for, and after how many turns they are added up.
+#define ROOM (4 / PAIRED)
+#define LAG 1
+
 // Where number `at` of 128 of a warp's sums lies: in the halves of 256 bytes that the table leaves.
 __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
   return TABLE_AT + 128 + ((buffer * WARPS + warp) * 4 + (at >> 5)) * 256 + (at & 31) * 4;
@@ -8,7 +12,8 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
 // Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
 // registers and multiplies one row tile after the other with them, whose weights are fetched AHEAD
 // k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. A scale
-// belongs to a tile's row: steps are summed unscaled, then scaled into the total. With several parts
+// belongs to a tile's row: steps are summed unscaled, then scaled into the total. Four warps in turns add
+// up the sums of all warps, LAG turns later, so that no warp waits for the slowest. With several parts
 // each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same row tiles the one that
 // is done last adds them up, in order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
@@ -22,6 +27,13 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   const int part = blockIdx.x % PARTS, stride = gridDim.x / PARTS;
   const int per = (k_tiles + PARTS - 1) / PARTS, first = part * per, end = min(first + per, k_tiles);
   const int k0 = first + warp;
+
+  __shared__ unsigned long long written[ROOM], read[ROOM];
+  const u32 written_at = shared_address(written), read_at = shared_address(read);
+  if (threadIdx.x < ROOM) {
+    make_barrier(written_at + threadIdx.x * 8, WARPS);
+    make_barrier(read_at + threadIdx.x * 8, 4);
+  }
 
   uint4 next[AHEAD];
   float2 scale[AHEAD][GROUPS];
@@ -124,8 +136,46 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   __syncthreads();
   const u32 lane_at = lane_address();
 
-  for (int turn = 0; unit < units; unit += stride, turn++) {
-    const int buffer = turn & 1;
+  // Adds up what the warps have of a turn.
+  auto add_up_turn = [&](int turn, int unit) {
+    if (warp / 4 != turn % (WARPS / 4)) return;
+    const int buffer = turn % ROOM;
+    wait_at(written_at + buffer * 8, turn / ROOM & 1);
+    const int reader = threadIdx.x % 128;
+    const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
+    if (token < count) {
+      float sum[PAIRED];
+#pragma unroll
+      for (int pair = 0; pair < PAIRED; pair++) {
+        sum[pair] = 0.f;
+#pragma unroll
+        for (int v = 0; v < WARPS; v++) sum[pair] += load_shared_float(partial_at(buffer * PAIRED + pair, v, reader));
+      }
+#ifdef GATED
+      if (bias) {
+        sum[0] += widen(bias[unit * 32 + row]);
+        sum[1] += widen(bias[unit * 32 + 16 + row]);
+      }
+      y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
+#else
+      const size_t at = (size_t)token * rows + unit * 16 + row;
+      float value = sum[0];
+#if PARTS > 1
+      __stcg(sums + (size_t)part * rows * count + at, value);
+#else
+      if (bias) value += widen(bias[unit * 16 + row]);
+      if (residual) value += widen(residual[at]);
+      y[at] = narrow(value);
+#endif
+#endif
+    }
+    __syncwarp();  // the room is free
+    if (lane == 0) arrive(read_at + buffer * 8);
+  };
+
+  int turn = 0;
+  for (; unit < units; unit += stride, turn++) {
+    const int buffer = turn % ROOM;
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
       const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;
@@ -176,44 +226,14 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #endif
         }
       }
+      if (pair == 0 && turn >= ROOM) wait_at(read_at + buffer * 8, turn / ROOM - 1 & 1);
       store_shared(partial_at(buffer * PAIRED + pair, warp, lane * 4), total);
     }
-    // one barrier a turn: a buffer is written again only after the next one, which the warps that
-    // read it now pass only when they have read
-    __syncthreads();
-    const int reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
-    if (reader >= 0 && reader < 128) {
-      const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
-      float sum[PAIRED];
-#pragma unroll
-      for (int pair = 0; pair < PAIRED; pair++) {
-        sum[pair] = 0.f;
-#pragma unroll
-        for (int v = 0; v < WARPS; v++) sum[pair] += load_shared_float(partial_at(buffer * PAIRED + pair, v, reader));
-      }
-#ifdef GATED
-      if (token < count) {
-        if (bias) {
-          sum[0] += widen(bias[unit * 32 + row]);
-          sum[1] += widen(bias[unit * 32 + 16 + row]);
-        }
-        y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
-      }
-#else
-      const size_t at = (size_t)token * rows + unit * 16 + row;
-      float value = sum[0];
-#if PARTS > 1
-      if (token < count) __stcg(sums + (size_t)part * rows * count + at, value);
-#else
-      if (token < count) {
-        if (bias) value += widen(bias[unit * 16 + row]);
-        if (residual) value += widen(residual[at]);
-        y[at] = narrow(value);
-      }
-#endif
-#endif
-    }
+    __syncwarp();
+    if (lane == 0) arrive(written_at + buffer * 8);
+    if (turn >= LAG) add_up_turn(turn - LAG, unit - LAG * stride);
   }
+  for (int late = max(0, turn - LAG); late < turn; late++) add_up_turn(late, unit - (turn - late) * stride);
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {
