@@ -54,9 +54,9 @@ def error(mine: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 FEW = [
-    (64, 1024, FewPlan(4, 4, 4, 1, 1), 64, False, BF16),
-    (64, 1024, FewPlan(4, 4, 2, 1, 1), 32, True, BF16),
-    (80, 896, FewPlan(4, 4, 4, 1, 1), 64, False, F16),
+    (64, 1024, FewPlan(4, 4, 2, 1, 1), 64, False, BF16),
+    (64, 1024, FewPlan(4, 4, 3, 1, 1), 32, True, BF16),
+    (80, 896, FewPlan(4, 4, 2, 1, 1), 64, False, F16),
     (48, 832, FewPlan(4, 2, 2, 2, 2), 64, True, BF16),
 ]
 MANY = [
@@ -85,7 +85,7 @@ def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, order):
     x, norm = 3 * random(count, 1024), four_bit.Norm(random(1024), 1e-5)
     wide = norm._replace(weight=norm.weight.float())
     expected = four_bit.product(x.float(), packed, bias.float(), norm=wide, gated=True)
-    plan = FewPlan(4, 4, 4, 1, 1)
+    plan = FewPlan(4, 4, 2, 1, 1)
     mine = four_bit.few_product(x, packed, bias, plan, norm=norm, gated=True)
     assert error(mine, expected) < 1e-2
 

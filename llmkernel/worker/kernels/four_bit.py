@@ -220,7 +220,7 @@ def few_product(
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
+    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None, packed.columns)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
@@ -232,9 +232,9 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, packed.columns, count,
+            _counters(device) if split else None, rows, count,
         ],
-        plans.TABLE_END,
+        plan.shared(packed.group, packed.offsets is not None),
     )  # fmt: skip
     return output
 
@@ -294,9 +294,12 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 
 
 @functools.cache
-def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
-    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
-    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **sizes)
+def _few_kernel(
+    plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int
+) -> launch.Kernel:
+    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
+    shared = plan.shared(COLUMNS // kind.groups, kind.offsets)
+    return launch.kernel("four_bit_few", dtype, shared, **sizes)
 
 
 @functools.cache

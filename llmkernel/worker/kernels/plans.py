@@ -26,15 +26,20 @@ _WIDE = 7
 class FewPlan(NamedTuple):
     """How `four_bit_few` is launched.
 
-    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
-    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
+    A block has `warps` of `tiles` k-tiles each; those of `stages` row tiles are on their way. `blocks`
+    share a multiprocessor, the columns are in `parts`.
     """
 
     warps: int
     tiles: int
-    ahead: int
+    stages: int
     blocks: int
     parts: int
+
+    def shared(self, group: int, offsets: bool) -> int:
+        """Bytes of shared memory: the table, and the weights on their way."""
+        scales = (1 + offsets) * COLUMNS // group * 64
+        return TABLE_END + self.warps * self.stages * self.tiles * (512 + scales)
 
 
 class ManyPlan(NamedTuple):
@@ -81,7 +86,7 @@ def few_plan(columns: int) -> FewPlan:
     across = columns // COLUMNS
     if across <= 64:
         return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
-    return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
+    return FewPlan(14, 4, 4, 1, math.ceil(across / 56))
 
 
 @functools.cache

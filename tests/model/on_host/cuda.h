@@ -115,6 +115,10 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
 }
 
 template <typename T> T stream_in(const T* at) { return *at; }
+template <typename T> void stream_in_if(bool there, T& v, const T* at) {
+  if (there) v = *at;
+}
+inline void look_at(const uint4*) {}
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
