@@ -33,11 +33,15 @@ __device__ __forceinline__ u32 pair_times(u32 a, u32 b) {
 // Activations and residuals are not marked as read-only, or their loads might be moved to before the
 // wait for the kernel that writes them.
 
+// What a lane needs to have for `fill_table`.
+__device__ __forceinline__ float code_of_lane(const float* code) { return __ldg(code + (threadIdx.x & 15)); }
+
 // Byte b -> (code[b >> 4], code[b & 15]), one copy for each bank.
-__device__ __forceinline__ void fill_table(const float* code) {
-  for (u32 word = threadIdx.x; word < 256 * 8; word += blockDim.x) {
-    u32 byte = word >> 3;
-    u32 pair = pack(__ldg(code + (byte >> 4)), __ldg(code + (byte & 15)));
+__device__ __forceinline__ void fill_table(float value) {
+  for (u32 first = threadIdx.x & ~31u; first < 256 * 8; first += blockDim.x) {
+    const u32 word = first + (threadIdx.x & 31), byte = word >> 3;
+    const float high = __shfl_sync(~0u, value, byte >> 4), low = __shfl_sync(~0u, value, byte & 15);
+    const u32 pair = pack(high, low);
     store_shared(TABLE_AT + byte * 256 + (word & 7) * 16, make_uint4(pair, pair, pair, pair));
   }
 }

@@ -137,7 +137,7 @@ four_bit_chain(const __grid_constant__ Chain chain, float* sums, u32* counters, 
 #pragma unroll 1
   for (int place = 0; place < STAGES; place++) fetch(ring_at + place * NEXT_PLACE);
   let_next_start();
-  fill_table(chain.products[0].code);
+  fill_table(code_of_lane(chain.products[0].code));
   wait_for_input();
   u32 sign = load_acquire(barrier) & 0x80000000u;
   __syncthreads();

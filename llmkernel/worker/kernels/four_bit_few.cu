@@ -24,6 +24,8 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
 #else
 #define PLACE_BYTES (TILES * (512 + TILE_SCALES))
 #endif
+// Places that are filled before the input is there; the input would have to wait behind more.
+#define EARLY (STAGES < 2 ? STAGES : 2)
 #define RING_AT (TABLE_AT + 256 * 256)
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
@@ -40,6 +42,8 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   auto has = [&](int slot) { return EXACT || k0 + slot < end; };
   // what a slot has instead, times zero
   auto nearest = [&](int slot) { return EXACT ? slot : min(k0 + slot, end - 1) - k0; };
+
+  const float code_value = code_of_lane(code);  // ahead of the weights, which it would wait behind
 
   // where the warp fetches from: row tiles `group`, `group + stride` and so on (gated: pairs), `left` of them
   const size_t tile0 = (size_t)(group * PAIRED) * K_TILES + k0;
@@ -72,14 +76,17 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #endif
     left--;
   };
+  auto fill = [&](int from, int to) {
 #pragma unroll
-  for (int stage = 0; stage < STAGES; stage++) fetch(stage % 2 == 1, ring_at + stage * PLACE_BYTES);
+    for (int stage = from; stage < to; stage++) fetch(stage % 2 == 1, ring_at + stage * PLACE_BYTES);
+  };
+  fill(0, EARLY);
 #ifdef NORM
   // brings the norm's weights near, before the input is there
   if (threadIdx.x * 8 < COLUMNS) look_at((const uint4*)norm + threadIdx.x);
 #endif
   let_next_start();
-  fill_table(code);
+  fill_table(code_value);
   wait_for_input();
 
   // activations of token g: columns 8 c to 8 c + 7 of both halves of each k-tile
@@ -109,6 +116,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   for (int i = 1; i < 4; i <<= 1) squares += __shfl_xor_sync(~0u, squares, i);
   if (c == 0) warp_squares[warp][g] = squares;
   __syncthreads();
+  fill(EARLY, STAGES);  // behind the input
   squares = 0.f;
 #pragma unroll
   for (int i = 0; i < WARPS; i++) squares += warp_squares[i][g];
@@ -130,6 +138,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   }
 #endif
   __syncthreads();
+#ifndef NORM
+  fill(EARLY, STAGES);  // behind the input
+#endif
   const u32 lane_at = lane_address();
 
   // Adds up what the warps have of a unit.

@@ -47,6 +47,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
               const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
               const u16* residual, u16* y, float* sums, u32* counters, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+  const float code_value = code_of_lane(code);  // ahead of the weights, which it would wait behind
   const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
   const int block_tile = blockIdx.x * TILES * ROW_WARPS;
   const int per = (K_TILES + gridDim.y - 1) / gridDim.y;
@@ -119,7 +120,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
       if (slot < left) fetch(slot, r);
   advance();
   let_next_start();
-  fill_table(code);
+  fill_table(code_value);
   wait_for_input();
   __syncthreads();
 #pragma unroll

@@ -111,7 +111,7 @@ four_bit_wide(const uint4* __restrict__ weights, const float2* __restrict__ scal
 #pragma unroll
     for (int stage = 0; stage < W_STAGES; stage++) fetch(stage, stage);
   let_next_start();
-  fill_table(code);
+  fill_table(code_of_lane(code));
   barriers_are_made();
   wait_for_input();
   __syncthreads();

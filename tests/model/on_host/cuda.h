@@ -47,6 +47,17 @@ inline float __shfl_xor_sync(u32, float value, u32 by) {
   return given.other;
 }
 
+inline float __shfl_sync(u32, float value, u32 from) {
+  struct Given { float mine, other; u32 from; } given{value, 0.f, from};
+  on_host::in_warp(&given, [](void** all) {
+    for (u32 lane = 0; lane < 32; lane++) {
+      Given& one = *(Given*)all[lane];
+      one.other = ((Given*)all[one.from])->mine;
+    }
+  });
+  return given.other;
+}
+
 inline float __uint_as_float(u32 bits) { float f; memcpy(&f, &bits, 4); return f; }
 inline u32 __float_as_uint(float f) { u32 bits; memcpy(&bits, &f, 4); return bits; }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
