@@ -24,3 +24,20 @@ __device__ __forceinline__ bool last_to_arrive(u32* counter, u32 many) {
   __threadfence();
   return last;
 }
+
+// What the next kernels begin with: the first bytes of some arrays, a multiple of 16 each.
+struct Ahead {
+  const char *weights, *scales;
+  u32 weight_bytes, scale_bytes;
+};
+
+// Brings this block's share of it to the L2; called by the threads of one warp.
+__device__ __forceinline__ void bring_near(const Ahead& ahead, u32 lane) {
+  const u32 blocks = gridDim.x * gridDim.y * 32, mine = (blockIdx.y * gridDim.x + blockIdx.x) * 32 + lane;
+  const u32 many = ahead.weight_bytes / 512, per = (many + blocks - 1) / blocks;
+  const u32 first = min(mine * per, many), end = min(first + per, many);
+  if (first < end) bring_near(ahead.weights + (size_t)first * 512, (end - first) * 512);
+  const u32 scales = ahead.scale_bytes / 64, each = (scales + blocks - 1) / blocks;
+  const u32 begin = min(mine * each, scales), stop = min(begin + each, scales);
+  if (begin < stop) bring_near(ahead.scales + (size_t)begin * 64, (stop - begin) * 64);
+}

@@ -6,6 +6,7 @@ or a scale and an offset, for groups of a row's weights: bitsandbytes' NF4 and F
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 from typing import NamedTuple
@@ -115,6 +116,32 @@ def _by_row(scales: Tensor, rows: int) -> Tensor:
     return scales.permute(0, 3, 2, 1).reshape(rows, -1, 1)
 
 
+class Ahead(ctypes.Structure):
+    """`Ahead` of device.cuh: what the next kernels begin with."""
+
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("weight_bytes", ctypes.c_uint),
+        ("scale_bytes", ctypes.c_uint),
+    )
+
+
+NOTHING = Ahead()
+
+
+def beginning(packed: Packed, size: int) -> Ahead:
+    """About the first `size` bytes of the weights of a matrix, with their scales."""
+    part = min(1.0, size / packed.weights.nbytes)
+    weights, scales = packed.weights, packed.scales
+    return Ahead(
+        weights.data_ptr(),
+        scales.data_ptr(),
+        int(part * weights.nbytes) // 512 * 512,
+        int(part * scales.nbytes) // 64 * 64,
+    )
+
+
 class Norm(NamedTuple):
     """RMS normalisation of what is multiplied: x * rsqrt(mean(x^2) + eps) * weight [columns]."""
 
@@ -217,6 +244,7 @@ def few_product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
+    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
@@ -232,7 +260,7 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, count,
+            _counters(device) if split else None, rows, count, ahead,
         ],
         plan.shared(packed.group, packed.offsets is not None),
     )  # fmt: skip

@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
-             int rows, int count) {
+             int rows, int count, const __grid_constant__ Ahead ahead) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int units = (rows >> 4) / PAIRED;
   const int part = PARTS == 1 ? 0 : blockIdx.x % PARTS, group = blockIdx.x / PARTS, stride = gridDim.x / PARTS;
@@ -174,7 +174,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   };
 
   u32 place = ring_at;
+  bool brought = false;  // what the next kernels begin with, once all of this one is on its way
   for (int turn = 0; turn * IN_TURN < mine; turn++) {
+    if (warp == 0 && left <= 0 && !brought) bring_near(ahead, lane), brought = true;
     const int buffer = turn % (4 / DEEP) * DEEP, unit = group + turn * IN_TURN * stride;
 #pragma unroll
     for (int deep = 0; deep < DEEP; deep++) {
@@ -229,6 +231,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     }
   }
   wait_for_groups<0>();
+  if (warp == 0 && !brought) bring_near(ahead, lane);
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + group, PARTS)) {
