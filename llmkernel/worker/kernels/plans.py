@@ -39,7 +39,7 @@ class FewPlan(NamedTuple):
     def shared(self, group: int, offsets: bool) -> int:
         """Bytes of shared memory: the table, and the weights on their way."""
         scales = (1 + offsets) * COLUMNS // group * 64
-        return TABLE_END + self.warps * self.stages * self.tiles * (512 + scales)
+        return TABLE_END
 
 
 class ManyPlan(NamedTuple):
@@ -85,8 +85,8 @@ def few_plan(columns: int) -> FewPlan:
     """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them."""
     across = columns // COLUMNS
     if across <= 64:
-        return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
-    return FewPlan(14, 4, 4, 1, math.ceil(across / 56))
+        return FewPlan(max(4, math.ceil(across / 4)), 4, 2, 1, 1)
+    return FewPlan(14, 4, 2, 1, math.ceil(across / 56))
 
 
 @functools.cache
