@@ -31,17 +31,11 @@ struct Ahead {
   u32 weight_bytes, scale_bytes;
 };
 
-// Brings this block's share of it to the L2; called by the threads of one warp.
+// Brings this block's share of it to the L2; called by the threads of one warp. Each of these instructions
+// takes long, however much it brings.
 __device__ __forceinline__ void bring_near(const Ahead& ahead, u32 lane) {
   const u32 blocks = gridDim.x * gridDim.y, mine = blockIdx.y * gridDim.x + blockIdx.x;
   const u32 all = lane ? ahead.scale_bytes : ahead.weight_bytes, per = (all / 64 + blocks - 1) / blocks * 64;
   const u32 first = min(mine * per, all), end = min(first + per, all);
   if (lane < 2 && first < end) bring_near((lane ? ahead.scales : ahead.weights) + first, end - first);
-}
-
-__device__ __forceinline__ void bring_all_near(const Ahead& ahead) {
-  const u32 blocks = gridDim.x * gridDim.y, mine = blockIdx.y * gridDim.x + blockIdx.x;
-  const u32 lines = ahead.weight_bytes / 128 + ahead.scale_bytes / 128, split = ahead.weight_bytes / 128;
-  for (u32 line = mine * blockDim.x + threadIdx.x; line < lines; line += blocks * blockDim.x)
-    bring_line(line < split ? ahead.weights + (size_t)line * 128 : ahead.scales + (size_t)(line - split) * 128);
 }

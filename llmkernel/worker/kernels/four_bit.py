@@ -34,6 +34,8 @@ MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
 FEW_TOKENS = 8
 """Activations that `four_bit_few` keeps in registers."""
+BROUGHT = 4 * 2**20
+"""Bytes of the next weights that a product brings near."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
 
@@ -117,29 +119,29 @@ def _by_row(scales: Tensor, rows: int) -> Tensor:
 
 
 class Ahead(ctypes.Structure):
-    """`Ahead` of device.cuh: what the next kernels begin with."""
+    """What the next kernels begin with, which a product brings to the L2 while it ends."""
 
     _fields_ = (
         ("weights", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
         ("weight_bytes", ctypes.c_uint),
         ("scale_bytes", ctypes.c_uint),
-    )
+    )  # `Ahead` of device.cuh
+
+    def __init__(self, packed: Packed | None = None, size: int = BROUGHT) -> None:
+        self.packed = packed  # which thereby stays where it is
+        if packed is not None:
+            weights, scales = packed.weights, packed.scales
+            part = min(1.0, size / weights.nbytes)
+            super().__init__(
+                weights.data_ptr(),
+                scales.data_ptr(),
+                int(part * weights.nbytes) // 512 * 512,
+                int(part * scales.nbytes) // 64 * 64,
+            )
 
 
 NOTHING = Ahead()
-
-
-def beginning(packed: Packed, size: int) -> Ahead:
-    """About the first `size` bytes of the weights of a matrix, with their scales."""
-    part = min(1.0, size / packed.weights.nbytes)
-    weights, scales = packed.weights, packed.scales
-    return Ahead(
-        weights.data_ptr(),
-        scales.data_ptr(),
-        int(part * weights.nbytes) // 512 * 512,
-        int(part * scales.nbytes) // 64 * 64,
-    )
 
 
 class Norm(NamedTuple):
@@ -193,11 +195,13 @@ def product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
+    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """`x` [tokens, columns] times the transposed matrix, plus `bias` [rows]: [tokens, rows].
 
     With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
     is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
+    `ahead` is what will be read next.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
@@ -210,11 +214,12 @@ def product(
         x = x.index_select(-1, packed.order)
     plan = few_plan(packed.columns)
     if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
-        return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+        more = {"residual": residual, "gated": gated, "ahead": ahead}
+        return few_product(x, packed, bias, plan, norm=norm, **more)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
-        return many_product(x, packed, bias, residual=residual, gated=gated)
+        return many_product(x, packed, bias, residual=residual, gated=gated, ahead=ahead)
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
     if gated:
@@ -275,6 +280,7 @@ def many_product(
     *,
     residual: Tensor | None = None,
     gated: bool = False,
+    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """1 to 64 tokens by one kernel."""
     count, device, rows = x.shape[0], x.device, packed.rows
@@ -289,7 +295,7 @@ def many_product(
         32 * plan.row_warps * plan.k_warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
-            _counters(device) if parts > 1 else None, rows, count,
+            _counters(device) if parts > 1 else None, rows, count, ahead,
         ],
         shared,
     )  # fmt: skip

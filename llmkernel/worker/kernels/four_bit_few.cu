@@ -5,18 +5,28 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
   return TABLE_AT + 128 + ((buffer * WARPS + warp) * 4 + (at >> 5)) * 256 + (at & 31) * 4;
 }
 
-// Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
-// registers and multiplies one row tile after the other with them; the weights of DEEP row tiles are on
-// their way, and what is fetched takes the place of what has just been used. The warps of a block are side
-// by side along k, the PARTS of k are blocks. A scale belongs to a tile's row: steps are summed unscaled,
-// then scaled into the total. With several parts each one's sums go to `sums` [PARTS, count, rows]; of the
-// blocks of the same row tiles the one that is done last adds them up, in order.
+// Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles, next to
+// each other, in registers and multiplies one row tile after the other with them. It has a ring of STAGES
+// places of its own in shared memory, each for its weights of one row tile, and fills a place again as soon
+// as it has used it: so much has to be on its way all the time. The warps of a block are side by side along
+// k, the PARTS of k are blocks. A scale belongs to a tile's row: steps are summed unscaled, then scaled into
+// the total. With several parts each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same
+// row tiles the one that is done last adds them up, in order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
-// COLUMNS is known, so that most k-tiles are known to be there. GATED: DEEP is 2.
-#define DEEP STAGES
+// A turn is DEEP row tiles, with GATED a pair.
+#define DEEP 2
+#define IN_TURN (DEEP / PAIRED)
 #define K_TILES (COLUMNS / 64)
 #define PER_PART ((K_TILES + PARTS - 1) / PARTS)
-#define IN_TURN (DEEP / PAIRED)
+#define TILE_SCALES (GROUPS * 64)
+#ifdef OFFSETS
+#define PLACE_BYTES (TILES * (512 + 2 * TILE_SCALES))
+#else
+#define PLACE_BYTES (TILES * (512 + TILE_SCALES))
+#endif
+// Places that are filled before the input is there; the input would have to wait behind more.
+#define EARLY (STAGES < 2 ? STAGES : 2)
+#define RING_AT (TABLE_AT + 256 * 256)
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
@@ -25,68 +35,58 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int units = (rows >> 4) / PAIRED;
   const int part = PARTS == 1 ? 0 : blockIdx.x % PARTS, group = blockIdx.x / PARTS, stride = gridDim.x / PARTS;
-  const int k0 = part * PER_PART + warp;
-  // k-tile `slot` of this warp is there; for most slots that is known when this is compiled
-  auto has = [&](int slot) {
-    if (K_TILES % PARTS == 0 && (slot + 1) * WARPS <= PER_PART) return true;
-    return (int)warp + slot * WARPS < min(PER_PART, K_TILES - part * PER_PART);
-  };
+  const int mine = group < units ? (units - group + stride - 1) / stride : 0;
+  const int k0 = part * PER_PART + warp * TILES, end = min((part + 1) * PER_PART, K_TILES);
+  // k-tile `slot` of this warp is there; mostly that is known when this is compiled
+  constexpr bool EXACT = PER_PART == WARPS * TILES && K_TILES % PARTS == 0;
+  auto has = [&](int slot) { return EXACT || k0 + slot < end; };
+  // what a slot has instead, times zero
+  auto nearest = [&](int slot) { return EXACT ? slot : min(k0 + slot, end - 1) - k0; };
 
-  uint4 next[DEEP][TILES];
-  float2 scale[DEEP][TILES][GROUPS];
+  const float code_value = code_of_lane(code);  // ahead of the weights, which it would wait behind
+
+  // where the warp fetches from: row tiles `group`, `group + stride` and so on (gated: pairs), `left` of them
+  const size_t tile0 = (size_t)(group * PAIRED) * K_TILES + k0;
+  const uint4* w = weights + tile0 * WARP + lane;
+  const int scale_lane = EXACT ? (int)lane : nearest(lane / (GROUPS * 4)) * (GROUPS * 4) + lane % (GROUPS * 4);
+  const uint4* s = (const uint4*)(scales + tile0 * GROUPS * 8) + scale_lane;
 #ifdef OFFSETS
-  float2 offset[DEEP][TILES][GROUPS];
+  const uint4* o = (const uint4*)(offsets + tile0 * GROUPS * 8) + scale_lane;
 #endif
-  // the row tiles (pairs) of a turn
-  const uint4* w[IN_TURN];
-  const float2* s[IN_TURN];
+  int left = mine * PAIRED;
+  const u32 ring_at = RING_AT + warp * (STAGES * PLACE_BYTES);
+  // `second`: of a pair
+  auto fetch = [&](bool second, u32 to) {
+    if (left > 0) {
+#pragma unroll
+      for (int slot = 0; slot < TILES; slot++) begin_copy(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
+      if (lane < TILES * GROUPS * 4) {
+        begin_copy(to + TILES * 512 + lane * 16, s);
 #ifdef OFFSETS
-  const float2* o[IN_TURN];
-#endif
-#pragma unroll
-  for (int i = 0; i < IN_TURN; i++) {
-    const size_t tile = (size_t)((group + i * stride) * PAIRED) * K_TILES + k0;
-    w[i] = weights + tile * WARP + lane;
-    s[i] = scales + tile * GROUPS * 8 + g;
-#ifdef OFFSETS
-    o[i] = offsets + tile * GROUPS * 8 + g;
-#endif
-  }
-  const size_t leap = (size_t)(IN_TURN * stride * PAIRED) * K_TILES;
-  // of slots `slot` and the one after it
-  auto fetch = [&](int deep, int slot, bool there) {
-    const int i = deep / PAIRED, at = deep % PAIRED * K_TILES + slot * WARPS;
-    const bool second = slot + 1 < TILES && has(slot + 1);
-    const uint4* from = w[i] + at * (int)WARP;
-    const float2* scales_from = s[i] + at * (GROUPS * 8);
-    // scales of a slot: GROUPS, next to those of the slot after it
-    stream_in_both(there && has(slot), there && second, &next[deep][slot], from, from + WARPS * (int)WARP,
-                   scale[deep][slot], scales_from, scales_from + WARPS * GROUPS * 8);
-  };
-  // Whether row tile `deep` of the turn that begins with `unit` is there.
-  auto is_there = [&](int unit, int deep) { return unit + (PAIRED == 2 ? 0 : deep * stride) < units; };
-#pragma unroll
-  for (int deep = 0; deep < DEEP; deep++) {
-#pragma unroll
-    for (int slot = 0; slot < TILES; slot++) {
-      next[deep][slot] = make_uint4(0, 0, 0, 0);
-#pragma unroll
-      for (int i = 0; i < GROUPS; i++) {
-        scale[deep][slot][i] = make_float2(0.f, 0.f);
-#ifdef OFFSETS
-        offset[deep][slot][i] = make_float2(0.f, 0.f);
+        begin_copy(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
 #endif
       }
     }
+    end_group();
+    const int hop = (PAIRED == 1 ? stride : second ? 2 * stride - 1 : 1) * K_TILES;
+    w += (size_t)hop * WARP;
+    s += (size_t)hop * (GROUPS * 4);
+#ifdef OFFSETS
+    o += (size_t)hop * (GROUPS * 4);
+#endif
+    left--;
+  };
+  auto fill = [&](int from, int to) {
 #pragma unroll
-    for (int slot = 0; slot < TILES; slot += 2) fetch(deep, slot, is_there(group, deep));
-  }
+    for (int stage = from; stage < to; stage++) fetch(stage % 2 == 1, ring_at + stage * PLACE_BYTES);
+  };
+  fill(0, EARLY);
 #ifdef NORM
   // brings the norm's weights near, before the input is there
   if (threadIdx.x * 8 < COLUMNS) look_at((const uint4*)norm + threadIdx.x);
 #endif
   let_next_start();
-  fill_table(code_of_lane(code));
+  fill_table(code_value);
   wait_for_input();
 
   // activations of token g: columns 8 c to 8 c + 7 of both halves of each k-tile
@@ -96,7 +96,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     const bool there = has(slot) && g < count;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const u16* at = x + (size_t)g * COLUMNS + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
+      const u16* at = x + (size_t)g * COLUMNS + (k0 + slot) * 64 + half * 32 + c * 8;
       uint4 v = there ? *(const uint4*)at : make_uint4(0, 0, 0, 0);
       u32* to = &input[slot][half * 4];
       to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
@@ -116,6 +116,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   for (int i = 1; i < 4; i <<= 1) squares += __shfl_xor_sync(~0u, squares, i);
   if (c == 0) warp_squares[warp][g] = squares;
   __syncthreads();
+  fill(EARLY, STAGES);  // behind the input
   squares = 0.f;
 #pragma unroll
   for (int i = 0; i < WARPS; i++) squares += warp_squares[i][g];
@@ -125,7 +126,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     const bool there = has(slot);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const u16* at = norm + (k0 + slot * WARPS) * 64 + half * 32 + c * 8;
+      const u16* at = norm + (k0 + slot) * 64 + half * 32 + c * 8;
       uint4 v = there ? __ldg((const uint4*)at) : make_uint4(0, 0, 0, 0);
       const u32 factors[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
@@ -137,6 +138,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   }
 #endif
   __syncthreads();
+#ifndef NORM
+  fill(EARLY, STAGES);  // behind the input
+#endif
   const u32 lane_at = lane_address();
 
   // Adds up what the warps have of a unit.
@@ -169,28 +173,25 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 #endif
   };
 
-  int turn = 0;
-  for (int unit = group; unit < units; unit += IN_TURN * stride, turn++) {
-    const int buffer = turn % (4 / DEEP) * DEEP;
-#pragma unroll
-    for (int i = 0; i < IN_TURN; i++) {
-      w[i] += leap * WARP;
-      s[i] += leap * (GROUPS * 8);
-#ifdef OFFSETS
-      o[i] += leap * (GROUPS * 8);
-#endif
-    }
+  u32 place = ring_at;
+  bool brought = false;  // what the next kernels begin with, once all of this one is on its way
+  for (int turn = 0; turn * IN_TURN < mine; turn++) {
+    if (warp == 0 && left <= 0 && !brought) bring_near(ahead, lane), brought = true;
+    const int buffer = turn % (4 / DEEP) * DEEP, unit = group + turn * IN_TURN * stride;
 #pragma unroll
     for (int deep = 0; deep < DEEP; deep++) {
-      if (!is_there(unit, deep)) break;
-      const bool there = is_there(unit + IN_TURN * stride, deep);
+      if (PAIRED == 1 && turn * IN_TURN + deep >= mine) break;
       float total[4] = {0.f, 0.f, 0.f, 0.f};
+      wait_for_groups<STAGES - 1>();
+      __syncwarp();
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) {
-        const uint4 held = next[deep][slot];
-        const u32 words[4] = {held.x, held.y, held.z, held.w};
+        u32 words[4];
+        load_shared(words, place + slot * 512 + lane * 16);
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
+          const u32 scale_at = place + TILES * 512 + (slot * GROUPS + i) * 64 + g * 8;
+          const float2 by = load_shared_pair(scale_at);
           float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++) {
@@ -198,13 +199,12 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
                               pair_of<2>(words[step], lane_at), pair_of<3>(words[step], lane_at)};
             mma(sum, a, input[slot][2 * step], input[slot][2 * step + 1]);
           }
-          const float2 by = scale[deep][slot][i];
           total[0] += sum[0] * by.x;
           total[1] += sum[1] * by.x;
           total[2] += sum[2] * by.y;
           total[3] += sum[3] * by.y;
 #ifdef OFFSETS
-          const float2 shift = offset[deep][slot][i];
+          const float2 shift = load_shared_pair(scale_at + TILES * TILE_SCALES);
           float added[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
           for (int step = i * 4 / GROUPS; step < (i + 1) * 4 / GROUPS; step++)
@@ -215,24 +215,26 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
           total[3] -= added[3] * shift.y;
 #endif
         }
-        if (slot % 2 == 1) fetch(deep, slot - 1, there);
       }
+      __syncwarp();  // the place is free
+      fetch((deep + STAGES) % 2 == 1, place);
+      place = place == ring_at + (STAGES - 1) * PLACE_BYTES ? ring_at : place + PLACE_BYTES;
       store_shared(partial_at(buffer + deep, warp, lane * 4), total);
     }
-    if (warp == 0 && unit + IN_TURN * stride >= units) bring_near(ahead, lane);
     // one barrier a turn: a buffer is written again only after the next one, which the warps that
     // read it now pass only when they have read
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < IN_TURN; i++) {
       const int reader = threadIdx.x - (turn * IN_TURN + i) % (WARPS / 4) * 128;
-      if (reader >= 0 && reader < 128 && is_there(unit, i * PAIRED)) add_up_unit(unit + i * stride, reader, buffer + i);
+      if (reader >= 0 && reader < 128 && turn * IN_TURN + i < mine) add_up_unit(unit + i * stride, reader, buffer + i);
     }
   }
+  wait_for_groups<0>();
+  if (warp == 0 && !brought) bring_near(ahead, lane);
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + group, PARTS)) {
-    const int mine = (units - group + stride - 1) / stride;
     for (int i = threadIdx.x; i < mine * 16 * count; i += WARPS * 32) {
       const int token = (i >> 4) % count, row = (group + i / (16 * count) * stride) * 16 + (i & 15);
       const size_t at = (size_t)token * rows + row;

@@ -39,7 +39,7 @@ class FewPlan(NamedTuple):
     def shared(self, group: int, offsets: bool) -> int:
         """Bytes of shared memory: the table, and the weights on their way."""
         scales = (1 + offsets) * COLUMNS // group * 64
-        return TABLE_END
+        return TABLE_END + self.warps * self.stages * self.tiles * (512 + scales)
 
 
 class ManyPlan(NamedTuple):

@@ -73,26 +73,6 @@ __device__ __forceinline__ float2 stream_in(const float2* at) {
   return v;
 }
 
-// The same into registers that keep what they have where there is nothing to fetch. The branch keeps what
-// comes before it from being put behind these loads.
-__device__ __forceinline__ void stream_in_both(bool first, bool second, uint4* v, const uint4* at, const uint4* to,
-                                               float2* s, const float2* s_at, const float2* s_to) {
-  asm volatile("{\n.reg .pred none, first, second;\nsetp.eq.u32 none, %18, 0;\nsetp.ne.u32 first, %16, 0;\n"
-      "setp.ne.u32 second, %17, 0;\n@none bra.uni skip;\n"
-      "@first ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%12];\n"
-      "@second ld.global.nc.L1::no_allocate.v4.u32 {%4,%5,%6,%7}, [%13];\n"
-      "@first ld.global.nc.v2.f32 {%8,%9}, [%14];\n"
-      "@second ld.global.nc.v2.f32 {%10,%11}, [%15];\nskip:\n}"
-      : "+r"(v[0].x), "+r"(v[0].y), "+r"(v[0].z), "+r"(v[0].w), "+r"(v[1].x), "+r"(v[1].y), "+r"(v[1].z), "+r"(v[1].w),
-        "+f"(s[0].x), "+f"(s[0].y), "+f"(s[1].x), "+f"(s[1].y)
-      : "l"(at), "l"(to), "l"(s_at), "l"(s_to), "r"((u32)first), "r"((u32)second), "r"((u32)(first || second)));
-}
-
-__device__ __forceinline__ void stream_in_if(bool there, float2& v, const float2* at) {
-  asm volatile("{\n.reg .pred there;\nsetp.ne.u32 there, %3, 0;\n@there ld.global.nc.v2.f32 {%0,%1}, [%2];\n}"
-      : "+f"(v.x), "+f"(v.y) : "l"(at), "r"((u32)there));
-}
-
 // Brings 16 bytes to the L1.
 __device__ __forceinline__ void look_at(const uint4* at) {
   asm volatile("{\n.reg .u32 a, b, c, d;\nld.global.nc.v4.u32 {a, b, c, d}, [%0];\n}" :: "l"(at));
@@ -103,10 +83,6 @@ __device__ __forceinline__ void bring_near(const void* from, u32 bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
 #endif
-}
-
-__device__ __forceinline__ void bring_line(const void* at) {
-  asm volatile("prefetch.global.L2 [%0];" :: "l"(at));
 }
 
 // The memory that a launch asks for.

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from llmkernel.worker.kernels import four_bit, layer, plans
-from llmkernel.worker.kernels.chain import GIVEN, Chain, Link
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -52,73 +51,44 @@ class FusedLayer(nn.Module):
         self._paged: PagedLayer = attention.llmkernel_layer
         self._input_norm = _norm_of(original.input_layernorm)
         self._network_norm = _norm_of(original.post_attention_layernorm)
-        self._following: list[FusedLayer] = []  # in a list, so that it is no submodule
-        self._expected: tuple[Tensor, Tensor] | None = None
         self._head_norms: tuple[Tensor, Tensor, float] | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
             self._head_norms = (query.weight, key.weight, query.eps)
         if hasattr(original, "attention_type"):
             self.attention_type = original.attention_type
-        self.rest = self._chain(None)
+        self.precede(None)
 
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> Tensor:
         """[1, tokens, hidden] to the same."""
         cosines, sines = position_embeddings
-        hidden = hidden_states[0]
-        seen = self._see(self._projected(hidden), (cosines[0], sines[0]))
-        outputs = self.rest(seen, hidden)
-        if self._following:
-            self._following[0].expect(*outputs[2:])
-        return outputs[2][None]
+        hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
+        return self.feed_forward(hidden)[None]
 
-    def follow_with(self, following: FusedLayer | None) -> None:
-        """Compute the first product of the layer after this one with the last ones of this."""
-        self.rest = self._chain(following)
-        self._following = [following] if following else []
-
-    def expect(self, hidden: Tensor, merged: Tensor) -> None:
-        """What this layer will be called with, and what its first product makes of it."""
-        self._expected = (hidden, merged)
-
-    def _projected(self, hidden: Tensor) -> Tensor:
-        expected, self._expected = self._expected, None
-        if expected is not None and expected[0].data_ptr() == hidden.data_ptr():
-            return expected[1]
-        return self.qkv.product(hidden, norm=self._input_norm)
-
-    def _chain(self, following: FusedLayer | None) -> Chain:
-        """The products after attention."""
-        output, gate_up, down = self.output, self.gate_up, self.down
-        links = [
-            Link(output.packed, output.bias, residual=GIVEN),
-            Link(gate_up.packed, gate_up.bias, self._network_norm, gated=True),
-            Link(down.packed, down.bias, residual=0),
-        ]
-        if following is not None:
-            links.append(Link(following.qkv.packed, following.qkv.bias, following._input_norm))
-        return Chain(links)
+    def precede(self, following: FusedLayer | None) -> None:
+        """Bring the beginning of the weights of `following` near while this layer ends."""
+        after = (self.output, self.gate_up, self.down, following and following.qkv)
+        self._ahead = [four_bit.Ahead(linear.packed if linear else None) for linear in after]
 
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
-        seen = self._see(self.qkv.product(hidden, norm=self._input_norm), rotary)
-        return self.output.product(seen, residual=hidden)
-
-    def _see(self, merged: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Attention of merged queries, keys and values: [tokens, query heads * head_dim]."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
         assert state.step is not None, "the runner sets the step before the forward pass"
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
+        merged = self.qkv.product(hidden, norm=self._input_norm, ahead=self._ahead[0])
         query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-        return attend(query, pool, step, options, state.decode, state.prefill).flatten(1)
+        seen = attend(query, pool, step, options, state.decode, state.prefill)
+        return self.output.product(seen.flatten(1), residual=hidden, ahead=self._ahead[1])
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """The second half: [tokens, hidden] to the same."""
-        inner = self.gate_up.product(hidden, norm=self._network_norm, gated=True)
-        return self.down.product(inner, residual=hidden)
+        of_gate_up, of_down = self._ahead[2:]
+        norm = self._network_norm
+        inner = self.gate_up.product(hidden, norm=norm, gated=True, ahead=of_gate_up)
+        return self.down.product(inner, residual=hidden, ahead=of_down)
 
 
 class FusedNorm(nn.Module):
@@ -147,9 +117,9 @@ def fuse_layers(model: Any, state: PagedState) -> int:
         if fused is not None:
             layers[index] = fused
             replaced += 1
-    for one, after in itertools.pairwise(layers):
-        if isinstance(one, FusedLayer) and isinstance(after, FusedLayer):
-            one.follow_with(after)
+    for one, following in itertools.pairwise(layers):
+        if isinstance(one, FusedLayer) and isinstance(following, FusedLayer):
+            one.precede(following)
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
     if replaced:

@@ -126,14 +126,6 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
 }
 
 template <typename T> T stream_in(const T* at) { return *at; }
-template <typename T> void stream_in_if(bool there, T& v, const T* at) {
-  if (there) v = *at;
-}
-inline void stream_in_both(bool first, bool second, uint4* v, const uint4* at, const uint4* to,
-                           float2* s, const float2* s_at, const float2* s_to) {
-  stream_in_if(first, v[0], at), stream_in_if(second, v[1], to);
-  stream_in_if(first, s[0], s_at), stream_in_if(second, s[1], s_to);
-}
 inline void look_at(const uint4*) {}
 inline void bring_near(const void*, u32) {}
 
