@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmkernel.worker.kernels import chain, four_bit, launch, layer, plans
+from llmkernel.worker.kernels import four_bit, launch, layer
 from llmkernel.worker.kernels.paged_attention import Pool
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 from tests.model import on_host
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,7 +19,12 @@ PROCESSORS = 3
 def kernels(monkeypatch):
     """Products are launched on the processor, as if it had few multiprocessors."""
     on_host.need_a_compiler()
-    caches = (four_bit._few_kernel, four_bit._many_kernel, four_bit._counters)
+    caches = (
+        four_bit._few_kernel,
+        four_bit._ring_kernel,
+        four_bit._many_kernel,
+        four_bit._counters,
+    )
     monkeypatch.setattr(launch, "kernel", on_host.kernel)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: 227 * 1024)
@@ -54,10 +59,16 @@ def error(mine: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 FEW = [
-    (64, 1024, FewPlan(4, 4, 2, 1, 1), 64, False, BF16),
-    (64, 1024, FewPlan(4, 4, 3, 1, 1), 32, True, BF16),
-    (80, 896, FewPlan(4, 4, 2, 1, 1), 64, False, F16),
+    (64, 1024, FewPlan(4, 4, 4, 1, 1), 64, False, BF16),
+    (64, 1024, FewPlan(4, 4, 2, 1, 1), 32, True, BF16),
+    (80, 896, FewPlan(4, 4, 4, 1, 1), 64, False, F16),
     (48, 832, FewPlan(4, 2, 2, 2, 2), 64, True, BF16),
+]
+RING = [
+    (144, 1024, RingPlan(4, 4, 2), 64, False, BF16),
+    (224, 896, RingPlan(4, 4, 2), 64, True, F16),
+    (80, 832, RingPlan(8, 2, 3), 32, True, BF16),
+    (16, 512, RingPlan(4, 2, 4), 32, False, F16),
 ]
 MANY = [
     (64, 512, ManyPlan(2, 2, 1, 1, 4, 1, 1), 20, 64, False, BF16),
@@ -80,14 +91,30 @@ def test_products_of_few_tokens_are_near_the_reference(
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, order):
-    packed, bias = matrix(96, 1024), random(96)
+@pytest.mark.parametrize("ring", [False, True])
+def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, ring, order):
+    packed, bias = matrix(288, 1024), random(288)
     x, norm = 3 * random(count, 1024), four_bit.Norm(random(1024), 1e-5)
     wide = norm._replace(weight=norm.weight.float())
     expected = four_bit.product(x.float(), packed, bias.float(), norm=wide, gated=True)
-    plan = FewPlan(4, 4, 2, 1, 1)
-    mine = four_bit.few_product(x, packed, bias, plan, norm=norm, gated=True)
+    more = {"norm": norm, "gated": True, "ahead": four_bit.Ahead(matrix(48, 1024))}
+    if ring:
+        mine = four_bit.ring_product(x, packed, bias, RingPlan(4, 4, 2), **more)
+    else:
+        mine = four_bit.few_product(x, packed, bias, FewPlan(4, 4, 4, 1, 1), **more)
     assert error(mine, expected) < 1e-2
+
+
+@pytest.mark.parametrize(("rows", "columns", "plan", "group", "offsets", "dtype"), RING)
+def test_products_by_rings_are_near_the_reference(
+    rows, columns, plan, group, offsets, dtype, order
+):
+    packed, bias = matrix(rows, columns, group, offsets), random(rows, dtype=dtype)
+    for count in (1, 5, 8):
+        x, residual = random(count, columns, dtype=dtype), random(count, rows, dtype=dtype)
+        expected = four_bit.product(x.float(), packed, bias.float(), residual=residual.float())
+        mine = four_bit.ring_product(x, packed, bias, plan, residual=residual)
+        assert error(mine, expected) < 1e-2, count
 
 
 @pytest.mark.parametrize(("rows", "columns", "plan", "count", "group", "offsets", "dtype"), MANY)
@@ -148,40 +175,3 @@ def test_rotation_is_near_the_reference(head_dim, norms):
     torch.testing.assert_close(mine.float(), query, **close)
     torch.testing.assert_close(pool.keys.float(), expected.keys, **close)
     torch.testing.assert_close(pool.values.float(), expected.values, **close)
-
-
-def widened(link: chain.Link) -> chain.Link:
-    norm = link.norm and link.norm._replace(weight=link.norm.weight.float())
-    return link._replace(norm=norm, bias=None if link.bias is None else link.bias.float())
-
-
-@pytest.mark.parametrize("count", [1, 5, 8])
-@pytest.mark.parametrize("blocks", [3, 7])
-@pytest.mark.parametrize(("group", "offsets"), [(64, False), (32, True)])
-def test_a_chain_of_products_is_near_the_reference(
-    count, blocks, group, offsets, order, monkeypatch
-):
-    monkeypatch.setattr(on_host.Kernel, "at_once", blocks)
-    monkeypatch.setattr(plans, "processors", lambda device: blocks)
-    monkeypatch.setattr(plans, "shared_memory", lambda device: 227 * 1024)
-    monkeypatch.setattr(chain, "_MOST_TILES", 4)
-    hidden, inner = 192, 576
-
-    def made(rows: int, columns: int) -> four_bit.Packed:
-        return matrix(rows, columns, group, offsets)
-
-    norms = [four_bit.Norm(random(hidden), 1e-5), four_bit.Norm(random(hidden) + 1, 1e-6)]
-    gate = made(2 * inner, hidden)._replace(code=made(hidden, inner).code)
-    links = [
-        chain.Link(made(hidden, 256), residual=chain.GIVEN),
-        chain.Link(gate, norm=norms[0], bias=random(2 * inner), gated=True),
-        chain.Link(made(hidden, inner)._replace(code=gate.code), residual=0),
-        chain.Link(made(320, hidden), norm=norms[1], bias=random(320)),
-    ]
-    links = [link._replace(packed=link.packed._replace(code=gate.code)) for link in links]
-    x, residual = random(count, 256), random(count, hidden)
-    expected = chain.one_by_one(x.float(), list(map(widened, links)), residual.float())
-    for _ in range(2):  # the counters are as they were
-        mine = chain.chain_on_gpu(x, links, residual)
-        for one, other in zip(mine, expected, strict=True):
-            assert error(one, other) < 2e-2

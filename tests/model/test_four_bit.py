@@ -10,7 +10,7 @@ from torch import nn
 
 from llmkernel.worker.kernels import four_bit, plans
 from llmkernel.worker.kernels.four_bit import Packed
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -79,7 +79,11 @@ def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
     assert few.warps * few.tiles * few.parts * 64 >= columns
     assert few.tiles % few.ahead == 0
     assert (few.parts == 1) == (columns <= 4096)
-    for processors in (20, 132):
+    for processors, shared in ((20, 99 * 1024), (132, 227 * 1024)):
+        ring = plans.ring_plan(rows, columns, 32, True, processors, shared)
+        assert ring is None or ring.shared(32, True) <= shared
+        assert ring is None or 4 <= ring.warps <= 16
+        assert ring is None or ring.warps * ring.tiles * 64 >= columns
         for count in (1, 8, 9, 32, 64):
             matrix = plans.many_plan(rows, columns, count, processors, 99 * 1024, gated=True)
             assert matrix.parts <= columns // 64
@@ -88,6 +92,25 @@ def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
             assert matrix.shared(plans.token_tiles(count)) <= 99 * 1024, "a small GPU has no more"
             assert matrix.tiles * matrix.row_warps % 2 == 0, "gate and up are one block's"
             assert plans.token_tiles(count) * 8 >= count
+
+
+def test_wide_matrices_go_through_rings_where_there_is_memory_for_them():
+    large, small = (132, 227 * 1024), (82, 99 * 1024)
+    assert plans.ring_plan(28672, 4096, 64, False, *large) == RingPlan(16, 4, 2)
+    assert plans.ring_plan(28672, 4096, 64, False, *small) is None
+    assert plans.ring_plan(4096, 4096, 64, False, *large) is None, "few turns"
+    assert plans.ring_plan(28672, 8192, 64, False, *large) is None, "too long for one block"
+
+
+def test_what_is_brought_near_is_a_whole_part_of_the_matrix():
+    packed, _ = random_matrix(256, 1024, "cpu")
+    part = four_bit.Ahead(packed, 50_000)
+    assert (part.weights, part.weight_bytes) == (packed.weights.data_ptr(), 49_664)
+    assert (part.scales, part.scale_bytes % 64) == (packed.scales.data_ptr(), 0)
+    whole = four_bit.Ahead(packed, 2**30)
+    assert whole.weight_bytes == packed.weights.nbytes
+    assert whole.scale_bytes == packed.scales.nbytes
+    assert (four_bit.Ahead().weights, four_bit.Ahead().weight_bytes) == (None, 0)
 
 
 def test_gate_and_up_in_turns_give_what_they_give_one_by_one():
@@ -228,9 +251,24 @@ def test_every_few_plan_is_right(plan, count):
 
 @GPU
 @pytest.mark.gpu
+@pytest.mark.parametrize("plan", [RingPlan(16, 4, 2), RingPlan(16, 4, 3), RingPlan(14, 2, 4)])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_every_ring_plan_is_right(plan, count):
+    for rows, columns in [(28672, 4096), (4096, 4096), (1024, 896), (2560, 1728)]:
+        if plan.warps * plan.tiles * 64 < columns:
+            continue
+        packed, weight = random_matrix(rows, columns)
+        x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
+        assert near(four_bit.ring_product(x, packed, None, plan), x, weight)
+
+
+@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "plan",
     [
+        ManyPlan(1, 16, 3, 1, 3, 1, 1),
+        ManyPlan(2, 4, 7, 2, 4, 1, 1),
         ManyPlan(2, 8, 1, 1, 4, 1, 1),
         ManyPlan(2, 4, 1, 2, 2, 2, 3),
         ManyPlan(4, 2, 1, 3, 3, 1, 2),
@@ -239,7 +277,9 @@ def test_every_few_plan_is_right(plan, count):
 )
 @pytest.mark.parametrize("count", [3, 12, 32])
 def test_every_many_plan_is_right(plan, count):
-    for rows, columns in SHAPES:
+    for rows, columns in [*SHAPES, (28672, 4096), (6144, 4096)]:
+        if rows // 16 % plan.tiles:
+            continue
         packed, weight = random_matrix(rows, columns)
         x = torch.randn(count, columns, device="cuda", dtype=torch.bfloat16)
         for _ in range(2):

@@ -43,16 +43,11 @@ def load(source: str, name: str) -> Any:
             return utils._cuda_load_module(kept.code, [kept.name])[kept.name]
         except RuntimeError as error:  # whole, and yet nothing for this driver
             _log.warning("a kept kernel is compiled again: %s", error)
-    made = _Compiled(*utils._nvrtc_compile(source, name, _architecture()))
+    made = _Compiled(*utils._nvrtc_compile(source, name))
     loaded = utils._cuda_load_module(made.code, [made.name])[made.name]
     if file is not None:
         _write(file, made)
     return loaded
-
-
-def _architecture() -> str | None:
-    """What to compile for: instructions that only Hopper has are those of 9.0a."""
-    return "90a" if torch.cuda.get_device_capability() == (9, 0) else None
 
 
 def _file(source: str, name: str) -> Path | None:

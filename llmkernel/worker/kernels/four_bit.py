@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from llmkernel.worker.kernels.plans import (
     ROWS,
     FewPlan,
     ManyPlan,
+    RingPlan,
     few_plan,
     many_plan,
     processors,
+    ring_plan,
     shared_memory,
     token_tiles,
 )
@@ -201,7 +203,8 @@ def product(
 
     With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
     is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
-    `ahead` is what will be read next.
+    `ahead` is what will be read next; products of few tokens bring it
+    near, with more tokens that was slower.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
@@ -212,19 +215,29 @@ def product(
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
-    plan = few_plan(packed.columns)
-    if on_gpu and count <= FEW_TOKENS and (plan.parts == 1 or (norm is None and not gated)):
-        more = {"residual": residual, "gated": gated, "ahead": ahead}
-        return few_product(x, packed, bias, plan, norm=norm, **more)
+    if on_gpu and count <= FEW_TOKENS:
+        few = _few(packed, gated, norm is not None, x.device)
+        if few is not None:
+            return few(x, packed, bias, norm=norm, residual=residual, gated=gated, ahead=ahead)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
-        return many_product(x, packed, bias, residual=residual, gated=gated, ahead=ahead)
+        return many_product(x, packed, bias, residual=residual, gated=gated)
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
     if gated:
         return ungate(output)
     return output if residual is None else output + residual
+
+
+def _few(packed: Packed, gated: bool, norm: bool, device: torch.device) -> Any:
+    """The product of few tokens for a matrix, None where there is none that can be `gated` or has a `norm`."""
+    room = (processors(device), shared_memory(device))
+    ring = ring_plan(packed.rows, packed.columns, packed.group, packed.offsets is not None, *room)
+    if ring is not None:
+        return functools.partial(ring_product, plan=ring)
+    plan = few_plan(packed.columns)
+    return functools.partial(few_product, plan=plan) if plan.parts == 1 or not (norm or gated) else None
 
 
 def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
@@ -253,7 +266,7 @@ def few_product(
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None, packed.columns)
+    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     split = plan.parts > 1
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
@@ -265,10 +278,33 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, count, ahead,
+            _counters(device) if split else None, rows, packed.columns, count, ahead,
         ],
-        plan.shared(packed.group, packed.offsets is not None),
+        plans.TABLE_END,
     )  # fmt: skip
+    return output
+
+
+def ring_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None,
+    plan: RingPlan,
+    *,
+    norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
+    ahead: Ahead = NOTHING,
+) -> Tensor:
+    """Up to 8 tokens by one kernel that keeps more weights on their way."""
+    count, rows = x.shape[0], packed.rows
+    kind, shared = _kind(packed, gated), plan.shared(packed.group, packed.offsets is not None)
+    kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, packed.columns, shared)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
+    units = rows // ROWS // (1 + gated)
+    weight, eps = norm or (None, 0.0)
+    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count, ahead]
+    kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
     return output
 
 
@@ -280,7 +316,6 @@ def many_product(
     *,
     residual: Tensor | None = None,
     gated: bool = False,
-    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """1 to 64 tokens by one kernel."""
     count, device, rows = x.shape[0], x.device, packed.rows
@@ -295,7 +330,7 @@ def many_product(
         32 * plan.row_warps * plan.k_warps,
         [
             *_matrix(packed), x, bias, residual, output, sums,
-            _counters(device) if parts > 1 else None, rows, count, ahead,
+            _counters(device) if parts > 1 else None, rows, count,
         ],
         shared,
     )  # fmt: skip
@@ -328,12 +363,17 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 
 
 @functools.cache
-def _few_kernel(
-    plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int
+def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
+    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **sizes)
+
+
+@functools.cache
+def _ring_kernel(
+    plan: RingPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int, shared: int
 ) -> launch.Kernel:
     sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
-    shared = plan.shared(COLUMNS // kind.groups, kind.offsets)
-    return launch.kernel("four_bit_few", dtype, shared, **sizes)
+    return launch.kernel("four_bit_ring", dtype, shared, **sizes)
 
 
 @functools.cache

@@ -45,10 +45,8 @@ __device__ __forceinline__ void write_out(Total total_of, int first, int rows, i
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
               const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
-              const u16* residual, u16* y, float* sums, u32* counters, int rows, int count,
-              const __grid_constant__ Ahead ahead) {
+              const u16* residual, u16* y, float* sums, u32* counters, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
-  const float code_value = code_of_lane(code);  // ahead of the weights, which it would wait behind
   const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
   const int block_tile = blockIdx.x * TILES * ROW_WARPS;
   const int per = (K_TILES + gridDim.y - 1) / gridDim.y;
@@ -121,7 +119,7 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
       if (slot < left) fetch(slot, r);
   advance();
   let_next_start();
-  fill_table(code_value);
+  fill_table(code_of_lane(code));
   wait_for_input();
   __syncthreads();
 #pragma unroll
@@ -138,7 +136,6 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
 
   for (int turn = 0; turn < turns; turn++) {
     if (turn + EARLY < turns) stage(turn + EARLY);
-    if (turn == turns - 1 && warp == 0) bring_near(ahead, lane);  // all of this kernel is on its way
     const u32 place = turn % STAGES, from = STAGE_AT + place * STAGE_BYTES + k_warp * (TOKENS * 1024) + lane * 16;
     wait_at(filled_at + place * 8, turn / STAGES & 1);
 #pragma unroll

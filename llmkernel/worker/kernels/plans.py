@@ -19,6 +19,10 @@ _STATIC = 1024
 """More bytes of shared memory than the compiler places itself."""
 _LONG = 128
 """k-tiles of a matrix whose columns are in parts where it has few rows."""
+_MANY_TURNS = 4
+"""Row tiles of a block from which on its weights go through a ring in shared memory."""
+_FULL = 128
+"""Registers of a thread where a block has 16 warps."""
 _WIDE = 7
 """Row tiles of a block from which on a warp has two of them, and long turns."""
 
@@ -26,15 +30,27 @@ _WIDE = 7
 class FewPlan(NamedTuple):
     """How `four_bit_few` is launched.
 
-    A block has `warps` of `tiles` k-tiles each; those of `stages` row tiles are on their way. `blocks`
-    share a multiprocessor, the columns are in `parts`.
+    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
+    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
+    """
+
+    warps: int
+    tiles: int
+    ahead: int
+    blocks: int
+    parts: int
+
+
+class RingPlan(NamedTuple):
+    """How `four_bit_ring` is launched.
+
+    A block has `warps` of `tiles` k-tiles each, all columns together; the weights of `stages` row
+    tiles are on their way.
     """
 
     warps: int
     tiles: int
     stages: int
-    blocks: int
-    parts: int
 
     def shared(self, group: int, offsets: bool) -> int:
         """Bytes of shared memory: the table, and the weights on their way."""
@@ -85,8 +101,20 @@ def few_plan(columns: int) -> FewPlan:
     """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them."""
     across = columns // COLUMNS
     if across <= 64:
-        return FewPlan(max(4, math.ceil(across / 4)), 4, 2, 1, 1)
-    return FewPlan(14, 4, 2, 1, math.ceil(across / 56))
+        return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
+    return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
+
+
+@functools.cache
+def ring_plan(
+    rows: int, columns: int, group: int, offsets: bool, processors: int, shared: int
+) -> RingPlan | None:
+    """Where each block has many row tiles, and a multiprocessor the memory for what is on its way."""
+    across = columns // COLUMNS
+    plan = RingPlan(max(4, math.ceil(across / 4)), 4, 2)
+    if across > 64 or rows // ROWS < _MANY_TURNS * processors or plan.shared(group, offsets) > shared:
+        return None
+    return plan
 
 
 @functools.cache
@@ -102,18 +130,46 @@ def many_plan(
 
     Where the matrix is `gated`, gate and up of a pair are one block's. No block has more than `shared` bytes of shared memory, of which there are 99 KiB at least.
     """
-    down, across, warps = rows // ROWS, columns // COLUMNS, 16 if count <= 32 else 8
+    down, across, tokens = rows // ROWS, columns // COLUMNS, token_tiles(count)
     parts = 4 if across >= _LONG and down <= 4 * processors else 1
     mine = math.ceil(down * parts / processors)
-    tiles = 2 if down % 2 == 0 and (mine >= _WIDE or count > 32) else 1
-    row_warps = min(8, math.ceil(mine / tiles))
-    row_warps += gated and row_warps * tiles % 2
-    most = min(warps // row_warps, 8 if count <= 16 else 4, math.ceil(across / parts))
-    k_warps = 2 ** int(math.log2(max(1, most)))
-    plan = ManyPlan(row_warps, k_warps, tiles, 2 if mine >= _WIDE or tiles == 1 else 1, 4, 1, parts)
+    tiles = _tiles_of_a_warp(down, mine, tokens, gated)
+    if tiles > 2 or tiles == mine == 2:
+        row_warps = mine // tiles
+        k_warps = (16 if _registers(tiles, tokens) <= _FULL else 8) // row_warps
+        depth = 2 if k_warps * row_warps == 8 and tokens <= 4 else 1
+        plan = ManyPlan(row_warps, min(k_warps, across), tiles, depth, 4, 1, parts)
+    else:
+        warps = 16 if count <= 32 else 8
+        row_warps = min(8, math.ceil(mine / tiles))
+        row_warps += gated and row_warps * tiles % 2
+        most = min(warps // row_warps, 8 if count <= 16 else 4, math.ceil(across / parts))
+        k_warps = 2 ** int(math.log2(max(1, most)))
+        depth = 2 if mine >= _WIDE or tiles == 1 else 1
+        plan = ManyPlan(row_warps, k_warps, tiles, depth, 4, 1, parts)
     while plan.shared(token_tiles(count)) > shared:
         plan = plan.smaller()
     return plan
+
+
+def _tiles_of_a_warp(down: int, mine: int, tokens: int, gated: bool) -> int:
+    """Row tiles of a warp where a block has `mine`: each reads the activations anew.
+
+    All of a block where they are few. Of many, a good part as long as the sums leave room for
+    weights, else two.
+    """
+    if mine in (2, 3) and down % mine == 0 and not (gated and mine % 2):
+        return mine
+    if mine >= _WIDE and tokens <= 2:
+        for tiles in (7, 6, 5, 4):
+            if mine % tiles == 0 and down % tiles == 0 and not (gated and mine % 2):
+                return tiles
+    return 2 if down % 2 == 0 and (mine >= _WIDE or tokens > 4) else 1
+
+
+def _registers(tiles: int, tokens: int) -> int:
+    """About as many has a thread of `four_bit_many`: sums, activations, weights, and the rest."""
+    return 4 * tiles * tokens + 8 * tokens + 6 * tiles + 36
 
 
 @functools.cache

@@ -147,18 +147,6 @@ __device__ __forceinline__ void wait_for_groups() {
   asm volatile("cp.async.wait_group %0;" :: "n"(MOST) : "memory");
 }
 
-// What another block has written, and all that it wrote before.
-__device__ __forceinline__ u32 load_acquire(const u32* at) {
-  u32 value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
-  return value;
-}
-
-// Adds, and all that this thread knows of was written before.
-__device__ __forceinline__ void add_release(u32* at, u32 value) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" :: "l"(at), "r"(value) : "memory");
-}
-
 // Barriers in shared memory that count arrivals (PTX ISA, "mbarrier"); 8 bytes.
 __device__ __forceinline__ void make_barrier(u32 barrier, u32 arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(barrier), "r"(arrivals) : "memory");

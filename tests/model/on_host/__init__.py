@@ -72,7 +72,6 @@ def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kern
     if dtype == torch.bfloat16:
         defines.append("#define BF16")
     own = launch.source(f"{name}.cu").replace(launch.source("ptx.cuh"), '#include "cuda.h"')
-    own = own.replace(launch.source("hopper.cuh"), "")  # cuda.h has that, too
     text = "\n".join([*defines, own, _START % name])
     file = _folder() / f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.so"
     _compile("-x", "c++", "-", "-x", "none", str(_threads()), "-o", str(file), text=text)

@@ -18,7 +18,8 @@ namespace {
 
 constexpr size_t STACK = 128 * 1024;
 constexpr u32 NONE = ~0u;
-constexpr auto PATIENCE = std::chrono::seconds(20);
+constexpr auto PATIENCE = std::chrono::seconds(5);
+constexpr u32 MOST_STILL = 1000;  // rounds: the process itself may have been stopped for long
 
 struct Copy {
   void* to;
@@ -29,13 +30,12 @@ struct Copy {
 struct Late {
   std::vector<Copy> copies;
   u32 barrier;
-  bool bulk = false;
 };
 
-// The 8 bytes of a barrier in shared memory; what bytes are missing counts by 16.
+// The 8 bytes of a barrier in shared memory.
 struct Barrier {
-  u16 expected, pending, phase;
-  short missing;
+  u16 expected, pending;
+  u32 phase;
 };
 
 // Threads that do something together once all of them have come.
@@ -49,13 +49,12 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   u32 index = 0;
   bool done = false, waits = false;
-  std::vector<std::vector<Copy>> groups{1};  // of copies; the last one is open
-  std::vector<std::vector<WideProduct>> products{1};  // likewise
+  std::vector<std::vector<Copy>> groups{1};  // of copies that no barrier knows of; the last one is open
 };
 
 struct Block {
   std::vector<Fiber> fibers;
-  std::vector<Meeting> warps, warpgroups;
+  std::vector<Meeting> warps;
   Meeting all;
   std::vector<Late> late;
   ucontext_t scheduler;
@@ -94,26 +93,13 @@ void perform(const std::vector<Copy>& copies) {
   for (const Copy& copy : copies) memcpy(copy.to, copy.from, copy.bytes);
 }
 
-void end_phase_if_all_came(Barrier& it) {
-  if (it.pending == 0 && it.missing == 0) it.pending = it.expected, it.phase++;
-}
-
-void complete(u32 at, u32 bytes) {
-  barrier(at).missing -= bytes / 16;
-  end_phase_if_all_came(barrier(at));
-}
-
 // Some of what is under way arrives, whatever was sent first.
 void deliver(Block& block) {
   std::shuffle(block.late.begin(), block.late.end(), block.chance);
   for (size_t many = 1 + block.chance() % block.late.size(); many; many--) {
-    const Late late = std::move(block.late.back());
+    perform(block.late.back().copies);
+    arrive(block.late.back().barrier);
     block.late.pop_back();
-    perform(late.copies);
-    if (late.bulk)
-      complete(late.barrier, late.copies[0].bytes);
-    else
-      arrive(late.barrier);
   }
 }
 
@@ -127,7 +113,6 @@ void prepare(Block& block, u32 threads) {
   memset(memory, 0x7f, SHARED);  // not zeros: what is never written shows
   block.fibers.resize(threads);
   block.warps.resize((threads + 31) / 32);
-  block.warpgroups.resize((threads + 127) / 128);
   for (u32 i = 0; i < threads; i++) {
     Fiber& fiber = block.fibers[i];
     fiber.index = i;
@@ -160,9 +145,6 @@ std::string leftovers(const Block& block) {
   for (const Fiber& fiber : block.fibers)
     for (const auto& group : fiber.groups)
       if (!group.empty()) return "copies that nobody waited for";
-  for (const Fiber& fiber : block.fibers)
-    for (const auto& group : fiber.products)
-      if (!group.empty()) return "products that nobody waited for";
   return "";
 }
 
@@ -188,7 +170,7 @@ std::string run(Block& block, u32 threads) {
       asleep = block.chance() % warps.size();
     if (moved)
       last_move = std::chrono::steady_clock::now();
-    else if (std::chrono::steady_clock::now() - last_move > PATIENCE)
+    else if (still > MOST_STILL && std::chrono::steady_clock::now() - last_move > PATIENCE)
       return "a block stands still";
     else
       std::this_thread::yield();
@@ -223,40 +205,11 @@ void wait_for_groups(u32 most) {
   for (; groups.size() > most + 1; groups.erase(groups.begin())) perform(groups.front());
 }
 
-void pause() {
-  here->running->waits = true;
-  swapcontext(&here->running->context, &here->scheduler);
-}
-
-void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0, 0}; }
+void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0}; }
 
 void arrive(u32 at) {
-  barrier(at).pending--;
-  end_phase_if_all_came(barrier(at));
-}
-
-void arrive_and_expect(u32 at, u32 bytes) {
-  barrier(at).missing += bytes / 16;
-  arrive(at);
-}
-
-void begin_bulk_copy(void* to, const void* from, u32 bytes, u32 at) {
-  here->late.push_back({{{to, from, bytes}}, at, true});
-}
-
-void begin_product(const WideProduct& product) { here->running->products.back().push_back(product); }
-
-void end_products() { here->running->products.emplace_back(); }
-
-void wait_for_products(u32 most, Multiply multiply) {
-  auto& groups = here->running->products;
-  for (; groups.size() > most + 1; groups.erase(groups.begin()))
-    for (WideProduct& product : groups.front()) in_warpgroup(&product, multiply);
-}
-
-void in_warpgroup(void* mine, Once once) {
-  const u32 index = here->running->index;
-  meet(here->warpgroups[index / 128], 128, index % 128, mine, once);
+  Barrier& it = barrier(at);
+  if (--it.pending == 0) it.pending = it.expected, it.phase++;
 }
 
 void arrive_with_copies(u32 at) {
@@ -285,9 +238,9 @@ void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** gi
         errors[b] = run(*block, threads);
       });
     for (auto& thread : running) thread.join();
+    for (const auto& text : errors)
+      if (!text.empty()) return (void)strcpy(error, text.c_str());
   }
-  for (const auto& text : errors)
-    if (!text.empty()) return (void)strcpy(error, text.c_str());
 }
 
 }  // namespace on_host

@@ -19,30 +19,15 @@ inline char* shared(u32 at) { return memory + (int)at; }
 
 // `once` is called by the last thread of a warp that comes, with what each lane has given.
 void in_warp(void* mine, Once once);
-void in_warpgroup(void* mine, Once once);
 void in_block();
 
 void begin_copy(void* to, const void* from, u32 bytes);
 void end_group();
 void wait_for_groups(u32 most);
-void pause();  // others may go on
 void make_barrier(u32 at, u32 arrivals);
 void arrive(u32 at);
 void arrive_with_copies(u32 at);
-void arrive_and_expect(u32 at, u32 bytes);
-void begin_bulk_copy(void* to, const void* from, u32 bytes, u32 barrier);
 void wait_at(u32 at, u32 parity);
-
-// A product of a warpgroup, begun: kept until somebody waits for it.
-struct WideProduct {
-  float* d;
-  u32 a[4];
-  unsigned long long b;
-};
-typedef void (*Multiply)(void** all);  // of the 128 threads' products
-void begin_product(const WideProduct& product);
-void end_products();
-void wait_for_products(u32 most, Multiply multiply);
 
 // A grid, `at_once` blocks at the same time. Writes the first error, if there is one.
 void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** given, char* error);
