@@ -267,7 +267,7 @@ def test_every_ring_plan_is_right(plan, count):
 @pytest.mark.parametrize(
     "plan",
     [
-        ManyPlan(1, 16, 3, 1, 3, 1, 1),
+        ManyPlan(1, 16, 3, 1, 2, 1, 1),
         ManyPlan(2, 4, 7, 2, 4, 1, 1),
         ManyPlan(2, 8, 1, 1, 4, 1, 1),
         ManyPlan(2, 4, 1, 2, 2, 2, 3),

@@ -79,7 +79,6 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 
   for (int turn = 0; unit < units; unit += stride, turn++) {
     const int buffer = turn & 1;
-    if (warp == 0 && unit + stride >= units) bring_near(ahead, lane);  // all of this kernel is on its way
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
       const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;
@@ -114,6 +113,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     if (reader >= 0 && reader < 128)
       add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
   }
+  if (warp == 0) bring_near(ahead, lane);
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {

@@ -82,9 +82,7 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
   const u32 lane_at = lane_address();
 
   u32 place = ring_at;
-  bool brought = false;  // what the next kernels begin with, once all of this one is on its way
   for (int turn = 0; turn * IN_TURN < mine; turn++) {
-    if (warp == 0 && left <= 0 && !brought) bring_near(ahead, lane), brought = true;
     const int buffer = turn % 2 * 2, unit = group + turn * IN_TURN * stride;
 #pragma unroll
     for (int deep = 0; deep < 2; deep++) {
@@ -123,5 +121,5 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
     }
   }
   wait_for_groups<0>();
-  if (warp == 0 && !brought) bring_near(ahead, lane);
+  if (warp == 0) bring_near(ahead, lane);
 }

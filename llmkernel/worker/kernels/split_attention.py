@@ -2,10 +2,10 @@
 
 A program takes one row, one key head and one part of the row's tokens, with all query
 heads of that key head as the rows of a small matrix product; where there are several parts
-the program that is done last joins them by their log-sum-exp (flash decoding, Dao et al. 2023,
-over the pages of Kwon et al. 2023). The number of parts depends on the batch and never on a
-length, so that the launch can be captured in a graph; parts beyond a row's end do nothing. On
-GPUs that can, it is launched while the kernel before it still runs, as those of launch.py.
+a second kernel joins them by their log-sum-exp (flash decoding, Dao et al. 2023, over the
+pages of Kwon et al. 2023). The number of parts depends on the batch and never on a length,
+so that the launch can be captured in a graph; parts beyond a row's end do nothing. On GPUs
+that can, both are launched while the kernel before them still runs, as those of launch.py.
 
 The plain reference is `paged_attention.decode_attention`.
 """
@@ -27,8 +27,6 @@ _TILE = 32
 _PROGRAMS = 512
 """Programs that keep a large GPU busy."""
 _MOST_PARTS = 32
-_TOGETHER = tl.constexpr(4)
-"""Query heads whose parts are read at the same time."""
 _LEAST_DOT = 16
 """The smallest side of a matrix product in Triton."""
 
@@ -40,7 +38,7 @@ def split_decode_attention(
 
     Keys and values are read where they lie; nothing else of the pool is touched. Scores and
     sums are float32. `parts` of each row, a power of two, are chosen by the number of rows
-    where it is 0. Enqueues a kernel and waits for nothing.
+    where it is 0. Enqueues one or two kernels and waits for nothing.
     """
     count, heads, head_dim = query.shape
     kv_heads = pool.keys.shape[2]
@@ -48,12 +46,21 @@ def split_decode_attention(
     parts = parts or _parts(count * kv_heads)
     query = query.contiguous()
     output = torch.empty_like(query)
-    sums, logs, arrived = output, output, output
+    sums, logs = output, output
     if parts > 1:
         sums = query.new_empty((count, heads, parts, head_dim), dtype=torch.float32)
         logs = query.new_empty((count, heads, parts), dtype=torch.float32)
-        arrived = _arrived(query.device, triton.next_power_of_2(count * kv_heads))
+    sinks = logs if options.sinks is None else options.sinks
+    sized = {
+        "HAS_SINKS": options.sinks is not None,
+        "PARTS": parts,
+        "HEAD": head_dim,
+        "HEAD_PAD": max(_LEAST_DOT, triton.next_power_of_2(head_dim)),
+        "num_warps": 4,
+    }
     early = starts_early(query.device)
+    if early:
+        sized["launch_pdl"] = True
     _attend_part[(count, kv_heads, parts)](
         query,
         pool.keys,
@@ -63,9 +70,7 @@ def split_decode_attention(
         rows.context_lens,
         sums,
         logs,
-        arrived,
-        logs if options.sinks is None else options.sinks,
-        output,
+        sinks,
         rows.tables.stride(0),
         kv_heads,
         options.scale,
@@ -73,24 +78,15 @@ def split_decode_attention(
         options.window or 0,
         EARLY=early,
         SOFTCAP=options.softcap is not None,
-        HAS_SINKS=options.sinks is not None,
-        PARTS=parts,
         BLOCK=pool.block_size,
         TILE=_TILE,
-        HEAD=head_dim,
-        HEAD_PAD=max(_LEAST_DOT, triton.next_power_of_2(head_dim)),
         GROUP=group,
         GROUP_PAD=max(_LEAST_DOT, triton.next_power_of_2(group)),
-        num_warps=4,
-        **({"launch_pdl": True} if early else {}),
+        **sized,
     )
+    if parts > 1:
+        _join_parts[(count, heads)](sums, logs, sinks, output, heads, EARLY=early, **sized)
     return output
-
-
-@functools.cache
-def _arrived(device: torch.device, most: int) -> Tensor:
-    """Of each row and key head the parts that are done; the last one leaves it at zero."""
-    return torch.zeros(most, dtype=torch.int32, device=device)
 
 
 @functools.cache
@@ -115,9 +111,7 @@ def _attend_part(
     lengths,
     sums,
     logs,
-    arrived,
     sinks,
-    output,
     table_stride,
     kv_heads,
     scale,
@@ -158,32 +152,24 @@ def _attend_part(
         q, keys, values, table, start, end, kv_head, kv_heads, scale, softcap,
         SOFTCAP, BLOCK, TILE, HEAD, HEAD_PAD, GROUP_PAD,
     )  # fmt: skip
-    at = (first_head + heads[:, None]) * HEAD + dims[None, :]
-    if PARTS > 1:
-        empty = total == 0.0
-        result = result / tl.where(empty, 1.0, total)[:, None]
-        log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
-        at_part = (first_head + heads) * PARTS + part
-        tl.store(logs + at_part, log, mask=heads < GROUP)
-        tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
-        tl.debug_barrier()  # all of this program is written before it counts as done
-        counter = arrived + row * kv_heads + kv_head
-        if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") < PARTS - 1:
-            return
-        tl.store(counter, 0)
-        tl.debug_barrier()
-        for head in tl.range(0, GROUP, loop_unroll_factor=_TOGETHER):
-            _join(sums, logs, sinks, output, first_head + head, kv_head * GROUP + head, dims, HAS_SINKS, PARTS, HEAD)
+    if PARTS == 1:
+        if HAS_SINKS:
+            own = kv_head * GROUP + heads
+            sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
+            larger = tl.maximum(largest, sink)
+            shrink = tl.exp(largest - larger)
+            total = total * shrink + tl.exp(sink - larger)
+            result = result * shrink[:, None]
+        result = result / total[:, None]
+        at = (first_head + heads[:, None]) * HEAD + dims[None, :]
+        tl.store(sums + at, result.to(sums.dtype.element_ty), mask=query_mask)
         return
-    if HAS_SINKS:
-        own = kv_head * GROUP + heads
-        sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
-        larger = tl.maximum(largest, sink)
-        shrink = tl.exp(largest - larger)
-        total = total * shrink + tl.exp(sink - larger)
-        result = result * shrink[:, None]
-    result = result / total[:, None]
-    tl.store(output + at, result.to(output.dtype.element_ty), mask=query_mask)
+    empty = total == 0.0
+    result = result / tl.where(empty, 1.0, total)[:, None]
+    log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
+    at_part = (first_head + heads) * PARTS + part
+    tl.store(logs + at_part, log, mask=heads < GROUP)
+    tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
 
 
 @triton.jit
@@ -234,24 +220,26 @@ def _attend_keys(
 
 
 @triton.jit
-def _join(
+def _join_parts(
     sums,
     logs,
     sinks,
     output,
-    at,
-    head,
-    dims,
+    heads,
+    EARLY: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     PARTS: tl.constexpr,
     HEAD: tl.constexpr,
+    HEAD_PAD: tl.constexpr,
 ) -> None:
-    """What the parts of query head `head` make together; it is number `at` of all rows' heads."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    head = tl.program_id(1)
+    at = tl.program_id(0) * heads + head
     parts = tl.arange(0, PARTS)
-    # past the L1, which may have what was there before
-    log = tl.load(logs + at * PARTS + parts, cache_modifier=".cg")
-    place = sums + (at * PARTS + parts[:, None]) * HEAD + dims[None, :]
-    part = tl.load(place, mask=dims[None, :] < HEAD, other=0.0, cache_modifier=".cg")
+    dims = tl.arange(0, HEAD_PAD)
+    log = tl.load(logs + at * PARTS + parts)
     largest = tl.max(log, 0)
     if HAS_SINKS:
         sink = tl.load(sinks + head).to(tl.float32)
@@ -260,5 +248,10 @@ def _join(
     total = tl.sum(weights, 0)
     if HAS_SINKS:
         total += tl.exp(sink - largest)
+    part = tl.load(
+        sums + (at * PARTS + parts[:, None]) * HEAD + dims[None, :],
+        mask=(parts[:, None] >= 0) & (dims[None, :] < HEAD),
+        other=0.0,
+    )
     result = tl.sum(part * weights[:, None], 0) / total
     tl.store(output + at * HEAD + dims, result.to(output.dtype.element_ty), mask=dims < HEAD)

@@ -25,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from llmkernel.worker.kernels.paged_attention import Chunks, Options, Pool
+from llmkernel.worker.kernels.split_attention import _join_parts
 
 _LEAST_DOT = 16
 """The smallest side of a matrix product in Triton."""
@@ -113,6 +114,7 @@ def tiled_prefill_attention(
             sinks,
             output,
             heads,
+            EARLY=False,
             HAS_SINKS=options.sinks is not None,
             PARTS=parts,
             HEAD=head_dim,
@@ -327,38 +329,3 @@ def _attend_keys(
         result += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         largest = larger
     return result, largest, total
-
-
-@triton.jit
-def _join_parts(
-    sums,
-    logs,
-    sinks,
-    output,
-    heads,
-    HAS_SINKS: tl.constexpr,
-    PARTS: tl.constexpr,
-    HEAD: tl.constexpr,
-    HEAD_PAD: tl.constexpr,
-) -> None:
-    """What the parts make together, by their log-sum-exp; a program for each row and head."""
-    head = tl.program_id(1)
-    at = tl.program_id(0) * heads + head
-    parts = tl.arange(0, PARTS)
-    dims = tl.arange(0, HEAD_PAD)
-    log = tl.load(logs + at * PARTS + parts)
-    largest = tl.max(log, 0)
-    if HAS_SINKS:
-        sink = tl.load(sinks + head).to(tl.float32)
-        largest = tl.maximum(largest, sink)
-    weights = tl.exp(log - largest)
-    total = tl.sum(weights, 0)
-    if HAS_SINKS:
-        total += tl.exp(sink - largest)
-    part = tl.load(
-        sums + (at * PARTS + parts[:, None]) * HEAD + dims[None, :],
-        mask=(parts[:, None] >= 0) & (dims[None, :] < HEAD),
-        other=0.0,
-    )
-    result = tl.sum(part * weights[:, None], 0) / total
-    tl.store(output + at * HEAD + dims, result.to(output.dtype.element_ty), mask=dims < HEAD)
