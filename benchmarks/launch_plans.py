@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,43 +30,32 @@ from benchmarks.gpu import read_bandwidth, timed
 from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
 from llmkernel.worker.kernels import four_bit, plans
 from llmkernel.worker.kernels.four_bit import Packed
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan
+from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 
-_WARPS = [
-    (8, 2),
-    (7, 2),
-    (6, 2),
-    (4, 4),
-    (3, 4),
-    (5, 3),
-    (2, 8),
-    (16, 1),
-    (8, 1),
-    (7, 1),
-    (4, 2),
-    (2, 4),
-]
-"""Warps of a block along the rows and along the columns."""
+_ROW_TILES, _K_WARPS, _PARTS = (1, 2, 3, 4, 6, 7, 8), (1, 2, 3, 4, 6, 8, 12, 16), range(1, 9)
+"""Of a warp, of a block, of a matrix."""
+_FULL = 0.83
+"""Part of the multiprocessors that a plan must have busy."""
 
 
 def many_plans(rows: int, columns: int, count: int) -> list[ManyPlan]:
-    """Plans that fill the multiprocessors once or twice."""
+    """Plans that fill the multiprocessors once, with 8 to 16 warps on each."""
     processors = plans.processors(torch.device("cuda"))
-    tokens, found = plans.token_tiles(count), []
-    for (row_warps, k_warps), (tiles, depth, stages), together in itertools.product(
-        _WARPS, [(2, 1, 4), (2, 2, 3), (2, 2, 4), (4, 1, 4), (1, 2, 4)], (1, 2)
+    tokens, found, down = plans.token_tiles(count), [], rows // 16
+    for tiles, row_warps, k_warps, parts, depth in itertools.product(
+        _ROW_TILES, range(1, 9), _K_WARPS, _PARTS, (1, 2)
     ):
-        registers = 8 * tokens * (tiles + 1) + 8 * tiles * depth
-        most_warps = 16 if registers < 130 else 12 if registers < 170 else 8
-        if row_warps * k_warps * together > most_warps or rows // 16 % tiles:
+        warps, blocks = row_warps * k_warps, -(-down // (tiles * row_warps)) * parts
+        registers = 4 * tiles * tokens + 8 * tokens + 6 * tiles * depth + 36
+        fits = 8 <= warps <= 16 and registers * warps <= 2048
+        full = _FULL * processors <= blocks <= processors
+        if down % tiles or not fits or not full or k_warps > columns // 64 // parts:
             continue
-        blocks = -(-rows // 16 // (tiles * row_warps))
-        most, room = columns // 64 // k_warps, together * processors
-        for share in sorted({room // blocks, -(-room // blocks)}):
-            parts = max(1, min(share, most))
-            plan = ManyPlan(row_warps, k_warps, tiles, depth, stages, together, parts)
-            if plan.shared(tokens) < 226 * 1024 // together and plan not in found:
+        for stages in (4, 3, 2):
+            plan = ManyPlan(row_warps, k_warps, tiles, depth, stages, 1, parts)
+            if plan.shared(tokens) < 226 * 1024:
                 found.append(plan)
+                break
     return found
 
 
@@ -83,6 +73,12 @@ def few_plans(columns: int) -> list[FewPlan]:
         if 4 <= warps <= most and warps * tiles < per * 1.15:
             found.append(FewPlan(warps, tiles, ahead, blocks, parts))
     return found
+
+
+def ring_plans(columns: int) -> list[RingPlan]:
+    """Plans whose warps have all columns."""
+    warps = max(4, math.ceil(columns / 256))
+    return [RingPlan(warps, 4, stages) for stages in (1, 2, 3, 4)] if warps <= 16 else []
 
 
 def best_plan(
@@ -133,6 +129,10 @@ def main() -> None:
             if tokens <= four_bit.FEW_TOKENS:
                 few = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
                 taken, plan = min((taken, plan), few)
+            if tokens <= four_bit.FEW_TOKENS and (rings := ring_plans(columns)):
+                taken, plan = min(
+                    (taken, plan), best_plan(matrices, x, rings, four_bit.ring_product)
+                )
             chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
             size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
             row = {

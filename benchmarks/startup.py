@@ -7,7 +7,8 @@ attachment is a Python process of its own; its clock runs from its first line, s
 llmkernel is in it, and starting the interpreter is not ("process" has that too). Before
 the first start the files of the checkpoint are dropped from the page cache (`--warm` leaves them);
 the second start finds them there, and what the first one has kept: packed weights and compiled
-kernels (stage "keep"; before the first start nothing is kept).
+kernels (stage "keep"; before the first start nothing is kept). Imports are a good part of a start:
+Python's bytecode should be there, as pip leaves it (`python -m compileall`).
 
 On a GPU the memory is what the driver says, less what was in use before: after the first token,
 and after streams at several widths.
@@ -169,6 +170,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="attachments (default: 5)")
     parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
     arguments = parser.parse_args(given)
+    if sys.dont_write_bytecode:
+        print("Python keeps no bytecode here: each start compiles torch and transformers again.")
     shape = serving.shape(arguments)
     prompts = Prompts(shape.vocabulary)
     asked = serving.settings(arguments, context_length=8192, weight_cache=True)

@@ -97,7 +97,7 @@ def test_a_norm_and_a_gate_are_part_of_a_product_of_few_tokens(count, ring, orde
     x, norm = 3 * random(count, 1024), four_bit.Norm(random(1024), 1e-5)
     wide = norm._replace(weight=norm.weight.float())
     expected = four_bit.product(x.float(), packed, bias.float(), norm=wide, gated=True)
-    more = {"norm": norm, "gated": True, "ahead": four_bit.Ahead(matrix(48, 1024))}
+    more = {"norm": norm, "gated": True}
     if ring:
         mine = four_bit.ring_product(x, packed, bias, RingPlan(4, 4, 2), **more)
     else:

@@ -102,17 +102,6 @@ def test_wide_matrices_go_through_rings_where_there_is_memory_for_them():
     assert plans.ring_plan(28672, 8192, 64, False, *large) is None, "too long for one block"
 
 
-def test_what_is_brought_near_is_a_whole_part_of_the_matrix():
-    packed, _ = random_matrix(256, 1024, "cpu")
-    part = four_bit.Ahead(packed, 50_000)
-    assert (part.weights, part.weight_bytes) == (packed.weights.data_ptr(), 49_664)
-    assert (part.scales, part.scale_bytes % 64) == (packed.scales.data_ptr(), 0)
-    whole = four_bit.Ahead(packed, 2**30)
-    assert whole.weight_bytes == packed.weights.nbytes
-    assert whole.scale_bytes == packed.scales.nbytes
-    assert (four_bit.Ahead().weights, four_bit.Ahead().weight_bytes) == (None, 0)
-
-
 def test_gate_and_up_in_turns_give_what_they_give_one_by_one():
     (gate, first), (up, second) = random_matrix(48, 128, "cpu"), random_matrix(48, 128, "cpu")
     up = up._replace(weights=up.weights.flip(0), code=gate.code)

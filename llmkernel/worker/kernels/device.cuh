@@ -24,18 +24,3 @@ __device__ __forceinline__ bool last_to_arrive(u32* counter, u32 many) {
   __threadfence();
   return last;
 }
-
-// What the next kernels begin with: the first bytes of some arrays, a multiple of 16 each.
-struct Ahead {
-  const char *weights, *scales;
-  u32 weight_bytes, scale_bytes;
-};
-
-// Brings this block's share of it to the L2; called by the threads of one warp. Each of these instructions
-// takes long, however much it brings.
-__device__ __forceinline__ void bring_near(const Ahead& ahead, u32 lane) {
-  const u32 blocks = gridDim.x * gridDim.y, mine = blockIdx.y * gridDim.x + blockIdx.x;
-  const u32 all = lane ? ahead.scale_bytes : ahead.weight_bytes, per = (all / 64 + blocks - 1) / blocks * 64;
-  const u32 first = min(mine * per, all), end = min(first + per, all);
-  if (lane < 2 && first < end) bring_near((lane ? ahead.scales : ahead.weights) + first, end - first);
-}

@@ -6,10 +6,9 @@ or a scale and an offset, for groups of a row's weights: bitsandbytes' NF4 and F
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,8 +35,6 @@ MOST_TOKENS = 64
 """Activations beyond this are multiplied by the expanded weights."""
 FEW_TOKENS = 8
 """Activations that `four_bit_few` keeps in registers."""
-BROUGHT = 4 * 2**20
-"""Bytes of the next weights that a product brings near."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
 
@@ -120,32 +117,6 @@ def _by_row(scales: Tensor, rows: int) -> Tensor:
     return scales.permute(0, 3, 2, 1).reshape(rows, -1, 1)
 
 
-class Ahead(ctypes.Structure):
-    """What the next kernels begin with, which a product brings to the L2 while it ends."""
-
-    _fields_ = (
-        ("weights", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("weight_bytes", ctypes.c_uint),
-        ("scale_bytes", ctypes.c_uint),
-    )  # `Ahead` of device.cuh
-
-    def __init__(self, packed: Packed | None = None, size: int = BROUGHT) -> None:
-        self.packed = packed  # which thereby stays where it is
-        if packed is not None:
-            weights, scales = packed.weights, packed.scales
-            part = min(1.0, size / weights.nbytes)
-            super().__init__(
-                weights.data_ptr(),
-                scales.data_ptr(),
-                int(part * weights.nbytes) // 512 * 512,
-                int(part * scales.nbytes) // 64 * 64,
-            )
-
-
-NOTHING = Ahead()
-
-
 class Norm(NamedTuple):
     """RMS normalisation of what is multiplied: x * rsqrt(mean(x^2) + eps) * weight [columns]."""
 
@@ -197,14 +168,11 @@ def product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
-    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """`x` [tokens, columns] times the transposed matrix, plus `bias` [rows]: [tokens, rows].
 
     With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
     is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
-    `ahead` is what will be read next; products of few tokens bring it
-    near, with more tokens that was slower.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
@@ -216,9 +184,11 @@ def product(
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
     if on_gpu and count <= FEW_TOKENS:
-        few = _few(packed, gated, norm is not None, x.device)
-        if few is not None:
-            return few(x, packed, bias, norm=norm, residual=residual, gated=gated, ahead=ahead)
+        ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
+        if ring is not None:
+            return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
+        if few.parts == 1 or (norm is None and not gated):
+            return few_product(x, packed, bias, few, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= MOST_TOKENS:
@@ -230,14 +200,10 @@ def product(
     return output if residual is None else output + residual
 
 
-def _few(packed: Packed, gated: bool, norm: bool, device: torch.device) -> Any:
-    """The product of few tokens for a matrix, None where there is none that can be `gated` or has a `norm`."""
+def _ring_plan(packed: Packed, device: torch.device) -> RingPlan | None:
     room = (processors(device), shared_memory(device))
-    ring = ring_plan(packed.rows, packed.columns, packed.group, packed.offsets is not None, *room)
-    if ring is not None:
-        return functools.partial(ring_product, plan=ring)
-    plan = few_plan(packed.columns)
-    return functools.partial(few_product, plan=plan) if plan.parts == 1 or not (norm or gated) else None
+    offsets = packed.offsets is not None
+    return ring_plan(packed.rows, packed.columns, packed.group, offsets, *room)
 
 
 def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
@@ -262,7 +228,6 @@ def few_product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
-    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
@@ -278,7 +243,7 @@ def few_product(
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, packed.columns, count, ahead,
+            _counters(device) if split else None, rows, packed.columns, count,
         ],
         plans.TABLE_END,
     )  # fmt: skip
@@ -294,7 +259,6 @@ def ring_product(
     norm: Norm | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
-    ahead: Ahead = NOTHING,
 ) -> Tensor:
     """Up to 8 tokens by one kernel that keeps more weights on their way."""
     count, rows = x.shape[0], packed.rows
@@ -303,7 +267,7 @@ def ring_product(
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
     units = rows // ROWS // (1 + gated)
     weight, eps = norm or (None, 0.0)
-    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count, ahead]
+    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count]
     kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
     return output
 

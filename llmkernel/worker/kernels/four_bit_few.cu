@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
-             int rows, int columns, int count, const __grid_constant__ Ahead ahead) {
+             int rows, int columns, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
   const int k_tiles = columns >> 6, units = (rows >> 4) / PAIRED;
   const int part = blockIdx.x % PARTS, stride = gridDim.x / PARTS;
@@ -113,7 +113,6 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     if (reader >= 0 && reader < 128)
       add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
   }
-  if (warp == 0) bring_near(ahead, lane);
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {

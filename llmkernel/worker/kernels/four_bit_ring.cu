@@ -19,7 +19,7 @@
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
 four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
               const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
-              const u16* __restrict__ bias, const u16* residual, u16* y, int rows, int count, const __grid_constant__ Ahead ahead) {
+              const u16* __restrict__ bias, const u16* residual, u16* y, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
   const int units = (rows >> 4) / PAIRED;
   const int group = blockIdx.x, stride = gridDim.x;
@@ -121,5 +121,4 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
     }
   }
   wait_for_groups<0>();
-  if (warp == 0) bring_near(ahead, lane);
 }

@@ -29,10 +29,6 @@ _MOST_PLAIN_SHARED = 48 * 1024
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
-Argument = Tensor | int | float | ctypes.Structure | None
-"""Of a kernel."""
-
-
 class _Attribute(ctypes.Structure):
     """CUlaunchAttribute of cuda.h: an id and a union of 64 bytes."""
 
@@ -53,7 +49,7 @@ class _Config(ctypes.Structure):
 
 
 class Kernel:
-    """A compiled kernel; called with tensors (their addresses), None (null), ints, floats and structs.
+    """A compiled kernel; called with tensors (their addresses), None (null), ints and floats.
 
     A launch costs as much as many kernels take, so what the driver is given is made at the first
     one and filled in again at each: the kinds of the arguments stay the same, and one thread
@@ -77,7 +73,7 @@ class Kernel:
         self,
         grid: tuple[int, int],
         threads: int,
-        arguments: Sequence[Argument],
+        arguments: Sequence[Tensor | int | float | None],
         shared: int = 0,
     ) -> None:
         """Enqueue it on the current stream. Raises RuntimeError where the driver refuses."""
@@ -119,22 +115,17 @@ def source(file: str) -> str:
     return _INCLUDE.sub(lambda found: source(found[1]), (_FOLDER / file).read_text())
 
 
-def slot_of(argument: Argument) -> Any:
+def slot_of(argument: Tensor | float | None) -> Any:
     """Where an argument of this kind is put for the driver."""
-    if isinstance(argument, ctypes.Structure):
-        return type(argument)()
     if argument is None or isinstance(argument, Tensor):
         return ctypes.c_void_p()
     return ctypes.c_float() if isinstance(argument, float) else ctypes.c_int()
 
 
-def fill(slots: Sequence[Any], arguments: Sequence[Argument]) -> None:
+def fill(slots: Sequence[Any], arguments: Sequence[Tensor | int | float | None]) -> None:
     """Put arguments where the driver reads them."""
     for slot, argument in zip(slots, arguments, strict=True):
-        if isinstance(argument, ctypes.Structure):
-            ctypes.memmove(ctypes.addressof(slot), ctypes.addressof(argument), ctypes.sizeof(slot))
-        else:
-            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
 
 
 def _current_stream(device: int) -> int:

@@ -112,9 +112,8 @@ def ring_plan(
     """Where each block has many row tiles, and a multiprocessor the memory for what is on its way."""
     across = columns // COLUMNS
     plan = RingPlan(max(4, math.ceil(across / 4)), 4, 2)
-    if across > 64 or rows // ROWS < _MANY_TURNS * processors or plan.shared(group, offsets) > shared:
-        return None
-    return plan
+    wide = rows // ROWS >= _MANY_TURNS * processors
+    return plan if across <= 64 and wide and plan.shared(group, offsets) <= shared else None
 
 
 @functools.cache
@@ -128,7 +127,8 @@ def many_plan(
 ) -> ManyPlan:
     """One block for each multiprocessor where that goes: rows first, then parts of long columns.
 
-    Where the matrix is `gated`, gate and up of a pair are one block's. No block has more than `shared` bytes of shared memory, of which there are 99 KiB at least.
+    Where the matrix is `gated`, gate and up of a pair are one block's. No block has more than
+    `shared` bytes of shared memory, of which there are 99 KiB at least.
     """
     down, across, tokens = rows // ROWS, columns // COLUMNS, token_tiles(count)
     parts = 4 if across >= _LONG and down <= 4 * processors else 1

@@ -78,13 +78,6 @@ __device__ __forceinline__ void look_at(const uint4* at) {
   asm volatile("{\n.reg .u32 a, b, c, d;\nld.global.nc.v4.u32 {a, b, c, d}, [%0];\n}" :: "l"(at));
 }
 
-// Brings a multiple of 16 bytes to the L2, where there is an instruction for that.
-__device__ __forceinline__ void bring_near(const void* from, u32 bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 // The memory that a launch asks for.
 __device__ __forceinline__ float* dynamic_shared() {
   extern __shared__ float memory[];

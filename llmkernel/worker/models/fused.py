@@ -8,7 +8,6 @@ its place; what is not recognised or not equal keeps that code.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from typing import Any, NamedTuple
 
@@ -57,7 +56,6 @@ class FusedLayer(nn.Module):
             self._head_norms = (query.weight, key.weight, query.eps)
         if hasattr(original, "attention_type"):
             self.attention_type = original.attention_type
-        self.precede(None)
 
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
@@ -67,28 +65,21 @@ class FusedLayer(nn.Module):
         hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
         return self.feed_forward(hidden)[None]
 
-    def precede(self, following: FusedLayer | None) -> None:
-        """Bring the beginning of the weights of `following` near while this layer ends."""
-        after = (self.output, self.gate_up, self.down, following and following.qkv)
-        self._ahead = [four_bit.Ahead(linear.packed if linear else None) for linear in after]
-
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
         assert state.step is not None, "the runner sets the step before the forward pass"
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
-        merged = self.qkv.product(hidden, norm=self._input_norm, ahead=self._ahead[0])
+        merged = self.qkv.product(hidden, norm=self._input_norm)
         query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
         seen = attend(query, pool, step, options, state.decode, state.prefill)
-        return self.output.product(seen.flatten(1), residual=hidden, ahead=self._ahead[1])
+        return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """The second half: [tokens, hidden] to the same."""
-        of_gate_up, of_down = self._ahead[2:]
-        norm = self._network_norm
-        inner = self.gate_up.product(hidden, norm=norm, gated=True, ahead=of_gate_up)
-        return self.down.product(inner, residual=hidden, ahead=of_down)
+        inner = self.gate_up.product(hidden, norm=self._network_norm, gated=True)
+        return self.down.product(inner, residual=hidden)
 
 
 class FusedNorm(nn.Module):
@@ -117,9 +108,6 @@ def fuse_layers(model: Any, state: PagedState) -> int:
         if fused is not None:
             layers[index] = fused
             replaced += 1
-    for one, following in itertools.pairwise(layers):
-        if isinstance(one, FusedLayer) and isinstance(following, FusedLayer):
-            one.precede(following)
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
     if replaced:

@@ -11,7 +11,6 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static __thread
 
@@ -127,9 +126,6 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
 
 template <typename T> T stream_in(const T* at) { return *at; }
 inline void look_at(const uint4*) {}
-inline void bring_near(const void* from, u32 bytes) {
-  (void)*(volatile const char*)from, (void)((volatile const char*)from)[bytes - 1];  // it is memory
-}
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
