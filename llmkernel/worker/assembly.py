@@ -167,6 +167,10 @@ def _loaded(config: WorkerConfig, report: Report) -> Parts:
     # what was asked for has to fit; what was not is taken where it does
     tokens = runner.warm_up(config.max_prefill_tokens or config.max_batch_tokens)
     report(Progress(stage="warm_up", done=1, total=1, unit="steps"))
+    if on_gpu:
+        from llmkernel.worker.models import compiling
+
+        compiling.begin(loaded.model, loaded.dtype, loaded.device)
     info = msgspec.structs.replace(loaded.info, kernels=runner.kernels)
     info = _with_cache(info, config, blocks, (blocks + 1) * block_bytes)
     return Parts(

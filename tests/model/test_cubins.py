@@ -53,6 +53,22 @@ def test_a_kernel_is_compiled_once(folder: Path, compiled: list[str]) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_kernel_that_was_kept_is_only_loaded(folder: Path, compiled: list[str]) -> None:
+    assert cubins.keep("a", "k")
+    assert cubins.keep("a", "k")
+    assert cubins.load("a", "k") == (b"code of a", "_Zk")
+    assert compiled == ["a"]
+
+
+def test_without_a_folder_nothing_is_compiled_to_be_kept(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLMKERNEL_CACHE", str(tmp_path / "file" / "cache"))
+    assert not cubins.keep("a", "k")
+    assert compiled == []
+
+
 def test_another_source_device_or_compiler_is_another_kernel(
     folder: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

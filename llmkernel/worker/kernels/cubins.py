@@ -50,6 +50,19 @@ def load(source: str, name: str) -> Any:
     return loaded
 
 
+def keep(source: str, name: str) -> bool:
+    """Compile it where it is not kept, so that `load` takes a millisecond; False where nothing can be.
+
+    Has nothing done on the GPU, so a thread of its own may call it while others compute. Raises
+    RuntimeError where it cannot be built.
+    """
+    file = _file(source, name)
+    if file is not None and _read(file) is None:
+        utils: Any = torch.cuda._utils
+        _write(file, _Compiled(*utils._nvrtc_compile(source, name)))
+    return file is not None
+
+
 def _file(source: str, name: str) -> Path | None:
     """Where the kernel is kept, whose compiler comes with torch; None where nothing can be."""
     capability = torch.cuda.get_device_capability()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -178,7 +179,7 @@ def product(
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
     reference computes it.
     """
-    count, on_gpu = x.shape[0], x.device.type == "cuda"
+    count, on_gpu = x.shape[0], _on_gpu(x)
     if packed.order is not None:
         if norm is not None:
             x, norm = layer.rms_norm(x, *norm), None
@@ -198,6 +199,10 @@ def product(
     if gated:
         return ungate(output)
     return output if residual is None else output + residual
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.device.type == "cuda"
 
 
 def _ring_plan(packed: Packed, device: torch.device) -> RingPlan | None:
@@ -328,16 +333,14 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 
 @functools.cache
 def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
-    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
-    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **sizes)
+    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **_few_sizes(plan, kind, norm))
 
 
 @functools.cache
 def _ring_kernel(
     plan: RingPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int, shared: int
 ) -> launch.Kernel:
-    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
-    return launch.kernel("four_bit_ring", dtype, shared, **sizes)
+    return launch.kernel("four_bit_ring", dtype, shared, **_ring_sizes(plan, kind, norm, columns))
 
 
 @functools.cache
@@ -346,9 +349,41 @@ def _many_kernel(
 ) -> tuple[launch.Kernel, int]:
     """The kernel and the bytes of shared memory that it is launched with."""
     shared = plan.shared(tokens)
+    sizes = _many_sizes(plan, kind, tokens, columns)
+    return launch.kernel("four_bit_many", dtype, shared, **sizes), shared
+
+
+def _few_sizes(plan: FewPlan, kind: _Kind, norm: bool) -> dict[str, int]:
+    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+
+
+def _ring_sizes(plan: RingPlan, kind: _Kind, norm: bool, columns: int) -> dict[str, int]:
+    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
+
+
+def _many_sizes(plan: ManyPlan, kind: _Kind, tokens: int, columns: int) -> dict[str, int]:
     sizes = plan._asdict() | kind.defines() | {"tokens": tokens, "columns": columns}
     del sizes["parts"]
-    return launch.kernel("four_bit_many", dtype, shared, **sizes), shared
+    return sizes
+
+
+def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str, dict[str, int]]]:
+    """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`."""
+    kind, columns, device = _kind(packed, gated), packed.columns, packed.weights.device
+    ring, few = _ring_plan(packed, device), few_plan(columns)
+    inside = norm and packed.order is None  # the norm is part of the product
+    least = FEW_TOKENS + 1
+    if ring is not None:
+        yield "four_bit_ring", _ring_sizes(ring, kind, inside, columns)
+    elif few.parts == 1 or not (inside or gated):
+        yield "four_bit_few", _few_sizes(few, kind, inside)
+    else:
+        least = 1
+    room = (processors(device), shared_memory(device))
+    for tokens in sorted({token_tiles(count) for count in range(least, MOST_TOKENS + 1)}):
+        plan = many_plan(packed.rows, columns, 8 * tokens, *room, gated)
+        yield "four_bit_many", _many_sizes(plan, kind, tokens, columns)
+    yield "four_bit_expand", {"groups": kind.groups}
 
 
 def _matrix(packed: Packed) -> list[Tensor | None]:

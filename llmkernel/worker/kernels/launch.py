@@ -100,14 +100,23 @@ def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kern
     Takes a second or so when it was never asked for on this machine. Raises RuntimeError where it
     cannot be built, or needs more of the GPU than there is.
     """
-    defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
-    if dtype == torch.bfloat16:
-        defines.append("#define BF16")
-    compiled = cubins.load("\n".join([*defines, source(f"{name}.cu")]), name)
+    compiled = cubins.load(_text(name, dtype, sizes), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
     early = torch.cuda.get_device_capability() >= EARLY_START
     return Kernel(compiled, early, torch.cuda.current_device())
+
+
+def keep(name: str, dtype: torch.dtype, **sizes: int) -> bool:
+    """Have what `kernel` would compile ready on disk, as `cubins.keep`."""
+    return cubins.keep(_text(name, dtype, sizes), name)
+
+
+def _text(name: str, dtype: torch.dtype, sizes: dict[str, int]) -> str:
+    defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
+    if dtype == torch.bfloat16:
+        defines.append("#define BF16")
+    return "\n".join([*defines, source(f"{name}.cu")])
 
 
 def source(file: str) -> str:

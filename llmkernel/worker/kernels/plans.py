@@ -140,14 +140,14 @@ def many_plan(
         depth = 2 if k_warps * row_warps == 8 and tokens <= 4 else 1
         plan = ManyPlan(row_warps, min(k_warps, across), tiles, depth, 4, 1, parts)
     else:
-        warps = 16 if count <= 32 else 8
+        warps = 16 if tokens <= 4 else 8
         row_warps = min(8, math.ceil(mine / tiles))
         row_warps += gated and row_warps * tiles % 2
-        most = min(warps // row_warps, 8 if count <= 16 else 4, math.ceil(across / parts))
+        most = min(warps // row_warps, 8 if tokens <= 2 else 4, math.ceil(across / parts))
         k_warps = 2 ** int(math.log2(max(1, most)))
         depth = 2 if mine >= _WIDE or tiles == 1 else 1
         plan = ManyPlan(row_warps, k_warps, tiles, depth, 4, 1, parts)
-    while plan.shared(token_tiles(count)) > shared:
+    while plan.shared(tokens) > shared:
         plan = plan.smaller()
     return plan
 

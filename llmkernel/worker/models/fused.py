@@ -65,6 +65,15 @@ class FusedLayer(nn.Module):
         hidden = self.attend(hidden_states[0], (cosines[0], sines[0]))
         return self.feed_forward(hidden)[None]
 
+    def products(self) -> list[tuple[PackedLinear, bool, bool]]:
+        """Its matrices, whether a norm is part of their product, and whether a gate is."""
+        return [
+            (self.qkv, True, False),
+            (self.output, False, False),
+            (self.gate_up, True, True),
+            (self.down, False, False),
+        ]
+
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options

@@ -1,0 +1,74 @@
+"""Kernels for other numbers of rows, compiled while the first requests are served.
+
+A product has a kernel for each size of steps, and compiling one takes half a second. Those of a
+single stream are compiled before a worker is ready. Without this the others would be in the step
+that needs them first, with everybody waiting.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from llmkernel.worker.kernels import four_bit, launch
+from llmkernel.worker.models.fused import FusedLayer
+from llmkernel.worker.models.packed import PackedLinear
+
+_PATIENCE = 10.0
+"""Seconds that the end of the process waits for the kernel that is being compiled."""
+_log = logging.getLogger(__name__)
+
+Kernel = tuple[str, dict[str, int]]
+"""Name and sizes."""
+
+
+def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threading.Thread:
+    """Compile what the products of a model may need, on a thread that the process ends with."""
+    wanted = list(kernels_of(model))
+    stopped = threading.Event()
+
+    def work() -> None:
+        if device.index is not None:
+            torch.cuda.set_device(device)
+        for name, sizes in wanted:
+            try:
+                if stopped.is_set() or not launch.keep(name, dtype, **sizes):
+                    return
+            except RuntimeError as error:  # the step that needs it says so, if one ever does
+                _log.warning("%s %s cannot be compiled: %s", name, sizes, error)
+                return
+
+    thread = threading.Thread(target=work, name="llmkernel-compile", daemon=True)
+
+    def end() -> None:
+        stopped.set()
+        thread.join(_PATIENCE)
+
+    atexit.register(end)
+    thread.start()
+    return thread
+
+
+def kernels_of(model: nn.Module) -> Iterator[Kernel]:
+    """Every kernel that a product in a model may launch, each once."""
+    seen: list[Kernel] = []
+    for linear, norm, gated in _products(model):
+        for kernel in four_bit.kernels_of(linear.packed, norm=norm, gated=gated):
+            if kernel not in seen:
+                seen.append(kernel)
+                yield kernel
+
+
+def _products(model: nn.Module) -> Iterator[tuple[PackedLinear, bool, bool]]:
+    fused = [module for module in model.modules() if isinstance(module, FusedLayer)]
+    inside = {id(linear) for layer in fused for linear, _, _ in layer.products()}
+    for layer in fused:
+        yield from layer.products()
+    for module in model.modules():
+        if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside:
+            yield module, False, False
