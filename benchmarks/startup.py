@@ -62,6 +62,13 @@ def stages(found: dict[str, Any]) -> dict[str, float]:
     return {name: end - begin for (name, begin), (_, end) in itertools.pairwise(moments.items())}
 
 
+def say_of_bytecode() -> None:
+    """Say on stderr that imports may take longer here than elsewhere."""
+    if sys.dont_write_bytecode:
+        note = "Python is told to keep no bytecode: what pip has not compiled is at each start."
+        print(note, file=sys.stderr)
+
+
 def drop_from_page_cache(folder: Path) -> None:
     """Have the system read the files of a folder from disk the next time."""
     os.sync()
@@ -170,8 +177,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="attachments (default: 5)")
     parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
     arguments = parser.parse_args(given)
-    if sys.dont_write_bytecode:
-        print("Python keeps no bytecode here: each start compiles torch and transformers again.")
+    say_of_bytecode()
     shape = serving.shape(arguments)
     prompts = Prompts(shape.vocabulary)
     asked = serving.settings(arguments, context_length=8192, weight_cache=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from benchmarks import startup
@@ -18,6 +20,15 @@ def test_starts_and_attachments_are_measured(measured):
     assert 0 < found["attach"]["imported"] < found["attach"]["ready"]
     assert printed.startswith("first start: first token after")
     assert "| warm_up " in shown(found).text
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_python_that_keeps_no_bytecode_is_said(kept, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    startup.say_of_bytecode()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("keep no bytecode" in printed.err) == (not kept)
 
 
 def test_a_stage_lasts_until_the_next_one_begins():
