@@ -138,6 +138,26 @@ def test_a_kernel_that_cannot_be_built_is_said_and_ends_it(model, monkeypatch, c
     caplog.clear()
 
 
+def test_the_end_of_the_process_waits_for_one_kernel_and_not_for_all(model, monkeypatch):
+    ends, asked = [], []
+    compiles, ended = threading.Event(), threading.Event()
+
+    def keep(name: str, dtype: torch.dtype, **sizes: int) -> bool:
+        asked.append(name)
+        compiles.set()
+        return ended.wait(10)
+
+    monkeypatch.setattr(launch, "keep", keep)
+    monkeypatch.setattr(compiling.atexit, "register", ends.append)
+    thread = compiling.begin(model, BF16, torch.device("cpu"))
+    assert compiles.wait(10)
+    (end,) = ends
+    threading.Timer(0.2, ended.set).start()
+    end()
+    assert not thread.is_alive()
+    assert len(asked) == 1 < len(list(compiling.kernels_of(model)))
+
+
 def test_what_is_kept_is_what_is_loaded(monkeypatch):
     texts = []
     monkeypatch.setattr(cubins, "keep", lambda text, name: texts.append((text, name)))
