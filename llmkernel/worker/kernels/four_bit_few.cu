@@ -70,10 +70,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 
   auto tile_of = [&](int slot) { return k0 + slot * WARPS < end ? k0 + slot * WARPS : -1; };
   u32 input[TILES][8];
-  load_input(input, x, columns, count, tile_of);
-#ifdef NORM
-  normalise(input, norm, eps, columns, tile_of);
-#endif
+  load_input(input, x, norm, eps, columns, count, tile_of);
   __syncthreads();
   const u32 lane_at = lane_address();
 

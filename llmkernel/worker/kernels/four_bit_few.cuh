@@ -8,24 +8,6 @@ __device__ __forceinline__ u32 partial_at(u32 buffer, u32 warp, u32 at) {
   return TABLE_AT + 128 + ((buffer * WARPS + warp) * 4 + (at >> 5)) * 256 + (at & 31) * 4;
 }
 
-// Activations of token g of a warp's k-tiles: columns 8 c to 8 c + 7 of both halves of each. Slot i has
-// k-tile `tile_of(i)`, none where that is negative.
-template <typename TileOf>
-__device__ __forceinline__ void load_input(u32 (*input)[8], const u16* x, int columns, int count, TileOf tile_of) {
-  const u32 g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
-#pragma unroll
-  for (int slot = 0; slot < TILES; slot++) {
-    const bool there = tile_of(slot) >= 0 && g < count;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const u16* at = x + (size_t)g * columns + tile_of(slot) * 64 + half * 32 + c * 8;
-      const uint4 v = there ? *(const uint4*)at : make_uint4(0, 0, 0, 0);
-      u32* to = &input[slot][half * 4];
-      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-    }
-  }
-}
-
 // x becomes x * rsqrt(mean(x^2) + eps) * norm; all threads of the block call it.
 template <typename TileOf>
 __device__ __forceinline__ void normalise(u32 (*input)[8], const u16* norm, float eps, int columns, TileOf tile_of) {
@@ -60,6 +42,29 @@ __device__ __forceinline__ void normalise(u32 (*input)[8], const u16* norm, floa
         word = pack(low_of(word) * by * low_of(factors[j]), high_of(word) * by * high_of(factors[j]));
       }
     }
+}
+
+// Activations of token g of a warp's k-tiles: columns 8 c to 8 c + 7 of both halves of each. Slot i has
+// k-tile `tile_of(i)`, none where that is negative. With NORM they are normalised; all threads of the block
+// call it.
+template <typename TileOf>
+__device__ __forceinline__ void load_input(u32 (*input)[8], const u16* x, const u16* norm, float eps, int columns,
+                                           int count, TileOf tile_of) {
+  const u32 g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
+#pragma unroll
+  for (int slot = 0; slot < TILES; slot++) {
+    const bool there = tile_of(slot) >= 0 && g < count;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const u16* at = x + (size_t)g * columns + tile_of(slot) * 64 + half * 32 + c * 8;
+      const uint4 v = there ? *(const uint4*)at : make_uint4(0, 0, 0, 0);
+      u32* to = &input[slot][half * 4];
+      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+    }
+  }
+#ifdef NORM
+  normalise(input, norm, eps, columns, tile_of);
+#endif
 }
 
 // Adds the product of a tile to the sums of a row tile. A scale belongs to a row: steps are summed unscaled,

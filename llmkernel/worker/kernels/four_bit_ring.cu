@@ -74,10 +74,7 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
 
   auto tile_of = [&](int slot) { return has(slot) ? k0 + slot : -1; };
   u32 input[TILES][8];
-  load_input(input, x, COLUMNS, count, tile_of);
-#ifdef NORM
-  normalise(input, norm, eps, COLUMNS, tile_of);
-#endif
+  load_input(input, x, norm, eps, COLUMNS, count, tile_of);
   __syncthreads();
   const u32 lane_at = lane_address();
 

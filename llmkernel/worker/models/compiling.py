@@ -1,8 +1,8 @@
 """Kernels for other numbers of rows, compiled while the first requests are served.
 
-A product has a kernel for each size of steps, and compiling one takes half a second. Those of a
-single stream are compiled before a worker is ready. Without this the others would be in the step
-that needs them first, with everybody waiting.
+A product has a kernel for each size of steps, and compiling one takes up to half a second. Those
+of one stream and of short prompts are compiled before a worker is ready. Without this the others
+would be compiled in the step that needs them first, with everybody waiting.
 """
 
 from __future__ import annotations
