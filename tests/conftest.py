@@ -81,12 +81,18 @@ def scripted_worker(start_worker: Callable[..., Connection]) -> Connection:
 
 
 def stop_worker(connection: Connection) -> None:
-    """End a worker at once and wait until its process is gone."""
+    """End a worker at once and wait until its process is gone; one that stays says where it is."""
     with contextlib.suppress(ProcessLookupError):
         if connection.alive:
             os.kill(connection.pid, signal.SIGCONT)
             os.kill(connection.pid, signal.SIGQUIT)
-    wait_until(lambda: not connection.alive, seconds=10, what="the worker to leave")
+    try:
+        wait_until(lambda: not connection.alive, seconds=10, what="the worker to leave")
+    except AssertionError:
+        os.kill(connection.pid, signal.SIGUSR1)
+        time.sleep(1)
+        print(Path(connection.log).read_text())
+        raise
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float, what: str) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import psutil
@@ -28,6 +28,7 @@ from llmkernel.errors import (
     ProtocolMismatch,
 )
 from llmkernel.worker.desk import Desk
+from llmkernel.worker.handover import Handover
 from llmkernel.worker.peers import Exchange, Peer
 from llmkernel.worker.sequence import EngineEvent
 from llmkernel.worker.stream import EngineLike
@@ -101,6 +102,7 @@ class Front:
     async def run(self) -> None:
         """Serve until `close` or cancellation; then say goodbye."""
         self._loop = asyncio.get_running_loop()
+        self._steps = Handover(self._loop, self._deliver)
         self._exchange.start(self._loop)
         closed = asyncio.ensure_future(self._closed.wait())
         try:
@@ -121,6 +123,7 @@ class Front:
                 peer, protocol.Goodbye(code=Draining.code, message="The worker is leaving.")
             )
         self._peers.clear()
+        self._steps.close()
         self._threads.close()
         self._exchange.close()
 
@@ -194,9 +197,9 @@ class Front:
         """Refuse new requests at once; those in flight go on. Any thread."""
         self._soon(self._drain)
 
-    def on_events(self, events: Sequence[EngineEvent]) -> None:
-        """Deliver the events of one step. Any thread."""
-        self._soon(lambda: self._deliver(events))
+    def on_events(self, events: list[EngineEvent]) -> None:
+        """Deliver the events of one step; waits while the loop is many steps behind. Any thread."""
+        self._steps.put(events)
 
     @property
     def refused(self) -> Tally:
@@ -237,7 +240,7 @@ class Front:
             self._why_not = Draining("The worker is stopping and takes no new requests.")
             self._become("draining")
 
-    def _deliver(self, events: Sequence[EngineEvent]) -> None:
+    def _deliver(self, events: list[EngineEvent]) -> None:
         if self._desk is not None:
             with self._exchange.many():
                 self._desk.deliver(events)

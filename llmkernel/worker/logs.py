@@ -11,6 +11,7 @@ import io
 import logging
 import logging.handlers
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class RotatingLog(logging.handlers.RotatingFileHandler):
 def configure(path: Path, *, capture: bool) -> None:
     """Log to `path`; with `capture` standard output and error go there, else the log goes to both.
 
+    SIGUSR1 writes where each thread is to standard error, whatever the interpreter is busy with.
+
     Raises InvalidRequest for a log level in the environment that there is none of.
     """
     level = environment.log_level()
@@ -51,3 +54,4 @@ def configure(path: Path, *, capture: bool) -> None:
     logging.getLogger("llmkernel").setLevel(level)
     logging.captureWarnings(True)
     faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr)

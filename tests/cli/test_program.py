@@ -91,8 +91,10 @@ def test_it_is_a_subcommand_of_jupyter():
     assert "Usage: jupyter llmkernel [OPTIONS]" in done.stdout
 
 
-def test_a_reader_that_leaves_ends_the_program_without_a_word(scripted_worker):
-    command = " ".join(PROGRAM) + " generate x -n 1500 --ignore-eos"
+def test_a_reader_that_leaves_ends_the_program_without_a_word(start_worker):
+    start_worker(model="scripted:context_length=200000,blocks=16000", name="scripted")
+    # more than a pipe holds, so that it cannot be done before the reader leaves
+    command = " ".join(PROGRAM) + " generate x -n 150000 --ignore-eos"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | head -c 20; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,

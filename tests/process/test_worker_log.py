@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import llmkernel
 from llmkernel import paths
 from llmkernel.worker.logs import RotatingLog
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -104,3 +107,12 @@ def test_debug_is_asked_for_by_the_environment(start_worker, monkeypatch):
     monkeypatch.setenv("LLMKERNEL_LOG_LEVEL", "error")
     connection = start_worker(name="one")
     assert " INFO " not in Path(connection.log).read_text()
+
+
+def test_a_worker_that_is_asked_writes_where_its_threads_are_and_goes_on(scripted_worker):
+    os.kill(scripted_worker.pid, signal.SIGUSR1)
+    log = Path(scripted_worker.log)
+    wait_until(lambda: log.read_text().count("most recent call first") > 1, seconds=10, what="it")
+    assert "/worker/engine.py" in log.read_text()
+    with llmkernel.connect("scripted") as client:
+        assert client.generate("hello", max_tokens=3).text

@@ -126,7 +126,7 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown(endless):
         deltas = raw.deltas()
         assert (output.finish_reason, output.stop_reason) == ("stop", ord(" "))
         assert " " not in text_of(deltas)
-        assert deltas[-1].token_ids == [ord(" ")]
+        assert deltas[-1].token_ids[-1] == ord(" ")
 
 
 def test_usage_and_timings_are_those_of_the_request(runtime_dir):
@@ -212,17 +212,26 @@ def test_a_stream_whose_reader_stalls_is_cut_and_its_neighbours_go_on(runtime_di
 def test_a_client_that_takes_nothing_at_all_is_dropped_without_harm(runtime_dir):
     """Not even what its socket holds is taken: the pipe fills, then the outbox, then it is cut."""
     model = "scripted:eos_after=100000,context_length=20000,blocks=40000"
-    with serving(model, patience=0.5) as served:
-        small = {"rcvhwm": 1, "rcvbuf": 4096, "heartbeat_ivl": 0}
-        stuck = RawClient(served.connection, **small)
-        with RawClient(served.connection) as quick:
+    small = {"rcvhwm": 1, "rcvbuf": 4096, "heartbeat_ivl": 0}
+    with (
+        serving(model, patience=0.5) as served,
+        RawClient(served.connection, **small) as stuck,
+        RawClient(served.connection) as quick,
+    ):
+        for key in range(64):
+            stuck.submit(key=key, prompt=f"{key}", max_tokens=15_000)
+
+        def dropped():
+            """It still says that it reads, and nobody waits for it."""
             for key in range(64):
-                stuck.submit(key=key, prompt=f"{key}", max_tokens=15_000)
-            for number in range(300):
-                quick.submit(key=number, prompt="q", max_tokens=2, stream=False)
-                assert isinstance(quick.terminal(), protocol.Finished)
-            wait_until(lambda: not served.front.busy, seconds=15, what="the stuck client's end")
-        stuck.close()
+                stuck.send(protocol.Credit(id=key, tokens=1024))
+            quick.submit(prompt="q", max_tokens=2, stream=False)
+            assert isinstance(quick.terminal(), protocol.Finished)
+            quick.send(protocol.GetStatus(id=1))
+            return quick.until(protocol.StatusReport).clients == 1
+
+        wait_until(dropped, seconds=30, what="the stuck client to be dropped")
+        wait_until(lambda: not served.front.busy, seconds=5, what="the end of what it had")
 
 
 @pytest.mark.timeout(90)
