@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _COLLECT_AFTER = (50_000, 20, 100)
 """Objects more than before, and how many collections of one age make one of the next."""
@@ -18,3 +21,28 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Look for nothing meanwhile."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Look for nothing while modules are imported, nor among what is there then: they stay.
+
+    Else each look would find more of them, and the first one afterwards all.
+    """
+    before = len(sys.modules)
+    with paused():
+        yield
+        if len(sys.modules) > before:
+            gc.freeze()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from llmkernel import collector
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import InvalidRequest, NotEnoughMemory, missing
 from llmkernel.protocol import ModelInfo, Progress
@@ -143,9 +144,10 @@ def _no_room(needed: int, free: int, bounded: bool) -> NotEnoughMemory:
 
 def _loaded(config: WorkerConfig, report: Report) -> Parts:
     driver.begin(config.device)
-    import torch
+    with collector.importing():
+        import torch
 
-    from llmkernel.worker import loader, memory
+        from llmkernel.worker import loader, memory
 
     loaded = loader.load(config, report)
     from llmkernel.worker.runner import ModelRunner, kv_bytes_per_block

@@ -9,15 +9,14 @@ decoding sequence, with the tokens before it as its context: one graph serves bo
 from __future__ import annotations
 
 import bisect
-import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from llmkernel import collector
 from llmkernel.worker.inputs import StepTensors
 from llmkernel.worker.step import GraphRoom, StepBatch
 
@@ -109,23 +108,11 @@ class StepGraphs:
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with (
-            _no_collection(),
+            collector.paused(),  # a graph that it frees would end the capture of this one
             torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"),
         ):
             decoded = self._compute(tensors)
         return graph, decoded
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without Python's garbage collector: a graph that it frees would end the capture of this one."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def buckets(max_rows: int) -> list[int]:

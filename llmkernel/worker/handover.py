@@ -1,7 +1,9 @@
 """The events of steps on their way from the engine's thread to the front's loop.
 
 An engine that is faster than the loop would otherwise be further ahead with each turn of it: the
-loop finds more steps than the last time, takes longer, and meanwhile there are more again.
+loop finds more steps than the last time, takes longer, and meanwhile there are more again. And the
+loop is woken once for all steps that wait: asyncio wakes it through the pipe that signals come
+through as well, which holds a few hundred wake-ups, and loses a signal that finds it full.
 """
 
 from __future__ import annotations

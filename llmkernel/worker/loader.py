@@ -21,7 +21,7 @@ import torch
 
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.protocol import ModelInfo, Progress
-from llmkernel.worker import budget, checkpoint, hub, placement
+from llmkernel.worker import budget, checkpoint, hub, imports, placement
 from llmkernel.worker.cache.keeper import Keeper, keeper_of
 from llmkernel.worker.checkpoint import Checkpoint
 from llmkernel.worker.hub import Source
@@ -67,7 +67,8 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     Takes as long as it takes. Raises the classes below StartFailed.
     """
     opened = _open(config, report)
-    from llmkernel.worker import construction
+    with imports.lean(() if config.trust_remote_code else imports.UNUSED):
+        from llmkernel.worker import construction
 
     return construction.build(config, opened, report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, _no_collection, buckets
+from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, buckets
 from llmkernel.worker.step import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
@@ -179,12 +178,6 @@ def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
         runner._inputs.fill(steps(runner, chunk=15)[1], 32)
         graphs.run(32)
     assert graphs.room is None
-
-
-def test_pythons_collector_rests_only_while_a_graph_is_captured():
-    with _no_collection():
-        assert not gc.isenabled()
-    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])

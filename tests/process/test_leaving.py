@@ -73,6 +73,18 @@ def test_a_second_sigterm_and_sigquit_do_not_wait(runtime_dir, signals):
     assert cancelled.usage.completion_tokens > 0
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.05, 0.1])
+def test_a_signal_is_heeded_while_the_engine_is_faster_than_the_loop(runtime_dir, seconds):
+    """A wake-up for each step would fill the pipe that signals come through, and lose them."""
+    fast = "scripted:eos_after=100000,context_length=20000,blocks=40000"
+    with foreground(fast) as (process, connection), Watcher(connection) as watcher:
+        for key in range(16):
+            submit(watcher, 15_000, key=key)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGQUIT)
+        assert ended(process, runtime_dir) == 0
+
+
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_client_may_stop_it(runtime_dir, drain):
     with foreground(SLOW) as (process, connection), Watcher(connection) as watcher:

@@ -1,0 +1,119 @@
+"""What a start imports for a model of text, and what it leaves alone."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+import small_checkpoints
+
+from llmkernel import collector
+from llmkernel.worker import imports
+from llmkernel.worker.imports import UNUSED
+
+pytestmark = pytest.mark.timeout(120)
+
+START = """
+import sys
+from llmkernel.config import WorkerConfig
+from llmkernel.worker.assembly import assemble
+
+trust = sys.argv[2] == "True"
+assemble(WorkerConfig.build(model=sys.argv[1], device="cpu", trust_remote_code=trust), id)
+print("assembled")
+import sklearn
+"""
+
+
+@pytest.fixture
+def everything(tmp_path):
+    """A folder with every package that is not used, each of which says that it is imported."""
+    for name in UNUSED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"print('{name}')\nraise SystemExit(3)\n")
+    return tmp_path
+
+
+@pytest.fixture
+def name(monkeypatch):
+    """A name of which no module is imported."""
+    monkeypatch.setitem(sys.modules, "nothing_here", None)
+    monkeypatch.delitem(sys.modules, "nothing_here")
+    return "nothing_here"
+
+
+def started(folder, packages, *, trust):
+    """What a start prints with these packages installed."""
+    path = os.pathsep.join([str(packages), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(folder), str(trust)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    return done.stdout.split()
+
+
+def test_a_start_imports_nothing_for_pictures_sound_or_training(tmp_path_factory, everything):
+    small_checkpoints.save(folder := tmp_path_factory.mktemp("model"))
+    assert started(folder, everything, trust=False) == ["assembled", "sklearn"]
+
+
+def test_a_models_own_code_finds_all_that_is_installed(tmp_path_factory, everything):
+    small_checkpoints.save(folder := tmp_path_factory.mktemp("model"))
+    (found,) = started(folder, everything, trust=True)
+    assert found in UNUSED
+
+
+def test_what_was_imported_before_stays_there():
+    with imports.lean(("os", "nothing_here")):
+        assert sys.modules["os"] is os
+    assert sys.modules["os"] is os
+
+
+def test_what_was_hidden_can_be_imported_afterwards(name):
+    with pytest.raises(ModuleNotFoundError), imports.lean((name,)):
+        __import__(name)
+    assert name not in sys.modules
+
+
+def test_the_collector_pauses_and_goes_on_whatever_happens():
+    enabled = []
+    with pytest.raises(ZeroDivisionError), collector.paused():
+        enabled.append(gc.isenabled() / 0)
+    assert (enabled, gc.isenabled()) == ([], True)
+
+
+def test_the_collector_rests_meanwhile():
+    with collector.paused():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_was_imported_is_not_looked_through_again(monkeypatch):
+    with collector.importing():
+        pass
+    frozen = gc.get_freeze_count()
+    try:
+        with collector.importing():
+            monkeypatch.setitem(sys.modules, "just_imported", gc)
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+    assert gc.isenabled()
+
+
+def test_a_collector_that_is_off_stays_off():
+    gc.disable()
+    try:
+        with collector.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
