@@ -21,17 +21,12 @@ MOST_STEPS = 64
 """Steps that may wait: more than a busy moment of the loop, less than anybody would notice."""
 MOST_SECONDS = 1.0
 """How long the engine waits for the loop; one that is held for longer must not stop it for good."""
-_TOGETHER = 512
-"""Events from which on further steps are delivered by themselves."""
 _TURN_SECONDS = 0.005
 """How long events are delivered in a row before the loop may do something else."""
 
 
 class Handover:
-    """Calls `deliver(events)` on `loop` with the events of all steps, in their order.
-
-    Steps that wait are delivered together, which takes less for each of them.
-    """
+    """Calls `deliver(events)` on `loop` with the events of each step, in their order."""
 
     def __init__(
         self,
@@ -68,7 +63,7 @@ class Handover:
     def _turn(self) -> None:
         end = time.monotonic() + _TURN_SECONDS
         try:
-            while events := self._take():
+            while (events := self._take()) is not None:
                 self._deliver(events)
                 if time.monotonic() > end:
                     break
@@ -79,15 +74,12 @@ class Handover:
             raise
         self._loop.call_soon(self._turn)
 
-    def _take(self) -> list[EngineEvent]:
-        """Events of the next steps; none, and no turn is due any more, where none wait."""
-        events: list[EngineEvent] = []
+    def _take(self) -> list[EngineEvent] | None:
+        """The events of the next step; None, and no turn is due any more, where none waits."""
         with self._changed:
-            while self._waiting and len(events) < _TOGETHER:
-                events += self._waiting.popleft()
-            self._due = bool(events)
+            self._due = bool(self._waiting)
             self._changed.notify_all()
-        return events
+            return self._waiting.popleft() if self._due else None
 
     def _has_room(self) -> bool:
         return self._closed or len(self._waiting) < MOST_STEPS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import pytest
 
@@ -43,17 +43,9 @@ def handed_over(steps, *, seconds=0.0, during=None):
     return delivered
 
 
-def test_every_event_comes_once_and_in_order():
+def test_every_step_comes_once_and_in_order():
     steps = [[(step, row) for row in range(1 + step % 7)] for step in range(3000)]
-    delivered = handed_over(steps)
-    assert list(chain(*delivered)) == list(chain(*steps))
-
-
-def test_a_step_is_never_torn_and_many_small_ones_come_together():
-    steps = [[step] * 100 for step in range(500)]
-    delivered = handed_over(steps, seconds=0.002)
-    assert all(len(events) % 100 == 0 for events in delivered)
-    assert max(map(len, delivered)) == 600, "steps up to 512 events, and the one that reaches them"
+    assert handed_over(steps) == steps
 
 
 def test_the_loop_has_turns_for_others_while_the_engine_is_faster():
