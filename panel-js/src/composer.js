@@ -9,6 +9,8 @@ import { quoted } from './turns.js';
 /** After so long without a key the kernel is told what is typed, and while keys go on at least so often. */
 const TELL_MS = 250;
 const MOST_MS = 500;
+/** After so long without an answer what the kernel was told is lost, as after its restart. */
+const LOST_MS = 5000;
 
 export class Composer {
   /** @param {View} view */
@@ -43,8 +45,11 @@ export class Composer {
     /** What the ids of its turns begin with: the same after it was renamed. @type {string | undefined} */
     this.mark = undefined;
     this.unsent = false;
-    /** What is typed as the kernel had it last, from whichever view. */
+    /** What is typed as the kernel has it: what it said last, or what it was told since. */
     this.known = '';
+    /** How often it was told, and when last. */
+    this.told = 0;
+    this.toldAt = -Infinity;
     /** The same of the words that the reply starts with. */
     this.knownStart = '';
     /** When the first key was pressed that the kernel has not heard of. */
@@ -90,6 +95,8 @@ export class Composer {
     if (fresh === this.seen) return;
     const mark = marks(state).get(state.name);
     const moved = state.name !== this.conversation && (mark === undefined || mark !== this.mark);
+    // what it was told before it said this will come; until then this view knows better
+    if (!moved && this.#isBehind(state.draft?.heard)) return;
     if (moved) this.#leave(state);
     this.seen = fresh;
     this.conversation = state.name;
@@ -98,9 +105,15 @@ export class Composer {
     this.known = text;
     this.#takeStart(state.draft?.start ?? '', moved || (state.draft?.by !== this.#id && !this.unsent));
     if (moved) {
+      this.toldAt = -Infinity;
       this.#show(text);
       write(this.key, text);
-    } else if (state.draft?.by !== this.#id) this.#join(before, text, state.draft?.by === '');
+    } else this.#join(before, text, state.draft?.by === '');
+  }
+
+  /** Whether the kernel has not taken all that it was told; one that is new may never. @param {Record<string, number> | undefined} heard */
+  #isBehind(heard) {
+    return heard !== undefined && (heard[this.#id] ?? 0) < this.told && performance.now() < this.toldAt + LOST_MS;
   }
 
   /** @param {string} text how the reply is to start @param {boolean} shows */
@@ -181,7 +194,12 @@ export class Composer {
     clearTimeout(this.timer);
     this.unsent = false;
     const { box, start } = this;
-    this.view.send({ do: 'draft', text: box.value, start: start.value, by: this.#id, name: this.conversation });
+    const base = this.known;
+    this.known = box.value;
+    this.told += 1;
+    this.toldAt = performance.now();
+    const from = { by: this.#id, name: this.conversation, n: this.told };
+    this.view.send({ do: 'draft', text: box.value, base, start: start.value, ...from });
   }
 
   get #busy() {

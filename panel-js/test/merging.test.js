@@ -20,16 +20,29 @@ test.each([
   expect(merged(before, mine, theirs)).toBe(both);
 });
 
-/** Two views on one kernel, which hears what they send in order and tells both. */
+/** Two views on one kernel, which takes what they send in order and tells both, as late as it is asked to. */
 function together() {
   const pages = [opened(), opened()];
-  const heard = [0, 0];
-  const pass = (/** @type {number} */ from) => {
+  const taken = [0, 0];
+  const late = [[], []];
+  let text = '';
+  const heard = {};
+  /** The kernel takes what a view has sent. */
+  const take = (/** @type {number} */ from) => {
     const drafts = pages[from].told('draft');
-    for (const { text, by } of drafts.slice(heard[from])) for (const one of pages) one.say({ draft: { text, by } });
-    heard[from] = drafts.length;
+    for (const one of drafts.slice(taken[from])) {
+      text = merged(one.base, one.text, text);
+      heard[one.by] = one.n;
+      for (const states of late) states.push({ text, by: one.by, heard: { ...heard } });
+    }
+    taken[from] = drafts.length;
   };
-  return { boxes: pages.map(({ view }) => view.composer.box), pass, say: (/** @type {any} */ set) => pages.forEach((one) => one.say(set)) };
+  /** A view hears of it: of several drafts maybe the last alone. */
+  const tell = (/** @type {number} */ to, skips = false) => {
+    for (const draft of late[to].splice(0).slice(skips ? -1 : 0)) pages[to].say({ draft });
+  };
+  const pass = (/** @type {number} */ from) => [take(from), tell(0), tell(1)];
+  return { boxes: pages.map(({ view }) => view.composer.box), take, tell, pass, say: (/** @type {any} */ set) => pages.forEach((one) => one.say(set)) };
 }
 
 test('two views that type at the same time keep what both typed, and agree', () => {
@@ -48,6 +61,30 @@ test('two views that type at the same time keep what both typed, and agree', () 
   }
   expect(boxes[0].value).toBe(boxes[1].value);
   expect([...boxes[0].value].sort().join('')).toBe([...'firstSECON'].sort().join(''));
+});
+
+test.each(Array.from({ length: 40 }, (_, seed) => seed))('nothing that two views type is lost, however late each hears of it: %i', (seed) => {
+  let state = seed + 1;
+  const chance = (/** @type {number} */ most) => {
+    state = (state * 48271) % 2147483647;
+    return state % most;
+  };
+  const { boxes, take, tell } = together();
+  const keys = [[...'abcdefghij'], [...'ABCDEFGHIJ']];
+  while (keys[0].length + keys[1].length > 0) {
+    const which = chance(2);
+    const key = chance(3) ? keys[which].shift() : undefined;
+    if (key) type(boxes[which], boxes[which].value + key);
+    vi.advanceTimersByTime(chance(300));
+    if (chance(2)) take(chance(2));
+    if (chance(2)) tell(chance(2), chance(2) === 1);
+  }
+  for (let at = 0; at < 8; at += 1) {
+    vi.advanceTimersByTime(600);
+    for (const one of [0, 1]) [take(one), tell(0), tell(1)];
+  }
+  expect(boxes[0].value).toBe(boxes[1].value);
+  expect([...boxes[0].value].sort().join('')).toBe('ABCDEFGHIJabcdefghij');
 });
 
 test('what another view types leaves the caret where it is', () => {

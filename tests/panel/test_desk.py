@@ -17,6 +17,7 @@ from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import archive
 from llmkernel.notebook.panel.controls import Controls
 from llmkernel.notebook.panel.desk import Desk
+from llmkernel.notebook.panel.merging import merged
 from llmkernel.notebook.panel.queueing import Place
 from llmkernel.notebook.panel.workers import Workers
 from llmkernel.protocol import Load
@@ -264,7 +265,12 @@ def test_how_the_reply_starts_is_kept_with_its_question_counted_and_given_back(m
     panel.take({"do": "send", "text": "many words " * 50, "start": "Sure: "})
     rest(panel)
     assert panel.views.path == []
-    assert panel.views.state["draft"] == {"text": "many words " * 50, "start": "Sure: ", "by": ""}
+    assert panel.views.state["draft"] == {
+        "text": "many words " * 50,
+        "start": "Sure: ",
+        "by": "",
+        "heard": {},
+    }
 
 
 def test_an_answer_that_cannot_go_on_because_all_is_full_stays(make, start_worker):
@@ -291,7 +297,12 @@ def test_the_cost_of_a_draft_and_of_what_is_attached_is_counted(make, scripted_w
         lambda: panel.views.state["context"]["used"] == before + 10, seconds=10, what="a count"
     )
     assert panel.views.state["pending"][0]["tokens"] > 4
-    assert panel.views.state["draft"] == {"text": "ten bytes.", "start": "", "by": "me"}
+    assert panel.views.state["draft"] == {
+        "text": "ten bytes.",
+        "start": "",
+        "by": "me",
+        "heard": {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -534,3 +545,35 @@ def test_a_start_that_failed_is_said_where_everybody_looks(make, scripted_worker
     wait_until(lambda: not started(), seconds=20, what="its end")
     assert panel.views.state["loading"] is None
     assert panel.views.state["problem"] is None
+
+
+def test_what_two_views_type_at_once_is_one_draft(make):
+    panel = make()
+    panel.take({"do": "draft", "text": "one ", "base": "", "by": "left", "n": 1})
+    panel.take({"do": "draft", "text": "two ", "base": "", "by": "right", "n": 1})
+    panel.take({"do": "draft", "text": "two three ", "base": "two ", "by": "right", "n": 2})
+    draft = panel.views.state["draft"]
+    assert draft["text"] == "one two three "
+    assert draft["heard"] == {"left": 1, "right": 2}
+    for number in range(50):
+        panel.take({"do": "draft", "text": "x", "by": f"view {number}", "n": 1})
+    heard = panel.views.state["draft"]["heard"]
+    assert list(heard) == [f"view {number}" for number in range(50 - len(heard), 50)]
+    assert len(heard) < 40
+
+
+@pytest.mark.parametrize(
+    ("before", "mine", "theirs", "both"),
+    [
+        ("", "mine", "theirs", "theirsmine"),
+        ("a c", "a b c", "a c d", "a b c d"),
+        ("a c", "a c d", "a b c", "a b c d"),
+        ("one two", "two", "one two three", "two three"),
+        ("same", "same", "other", "other"),
+        ("a", "ab", "ab", "ab"),
+        ("word", "wind", "wand", "wanind"),
+    ],
+)
+def test_texts_are_merged_as_on_the_page(before, mine, theirs, both):
+    """The cases of panel-js/test/merging.test.js."""
+    assert merged(before, mine, theirs) == both

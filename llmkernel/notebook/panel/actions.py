@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmkernel.errors import InvalidRequest
 from llmkernel.notebook.panel import archive, attachments, undoing
 from llmkernel.notebook.panel.conversation import Conversation, Turn, name_of
+from llmkernel.notebook.panel.merging import merged
 
 if TYPE_CHECKING:
     from llmkernel.notebook.panel.desk import Desk
@@ -92,8 +93,12 @@ def _draft(desk: Desk, message: Mapping[str, Any]) -> None:
     conversation = desk.current
     if "name" in message:  # the view may have moved on since
         conversation = desk.named(_text(message, "name"))
-    conversation.draft, conversation.start = _text(message), _text(message, "start")
+    text = _text(message)
+    if "base" in message:  # what the view knew when it was typed; another one may have been faster
+        text = merged(_text(message, "base"), text, conversation.draft)
+    conversation.draft, conversation.start = text, _text(message, "start")
     conversation.draft_by = _text(message, "by")
+    conversation.hear(conversation.draft_by, message.get("n"))
     desk.attendant.count()
 
 

@@ -20,6 +20,7 @@ State = Literal["done", "running", "stopped", "failed"]
 Messages = list[dict[str, str]]
 ROLES = ("user", "assistant")
 _LONGEST_NAME = 60
+_MOST_VIEWS = 32
 
 
 def name_of(text: str) -> str:
@@ -78,7 +79,9 @@ class Conversation:
         self.draft = ""
         self.start = ""
         self.draft_by = ""
-        """Which view typed it, so that it does not write over what it types on."""
+        """Which view typed it last."""
+        self.heard: dict[str, int] = {}
+        """How many drafts of a view were taken: until then it knows better than what it is shown."""
         self.pending: list[Attachment] = []
         self.turns: dict[str, Turn] = {}
         self.prefix = prefix
@@ -86,6 +89,14 @@ class Conversation:
         self._numbers = itertools.count(1)
         self._first: list[str] = []
         self._first_shown: str | None = None
+
+    def hear(self, view: str, number: Any) -> None:
+        """Note the number of the draft of a view that was taken; of many views the last ones."""
+        if isinstance(number, int):
+            self.heard.pop(view, None)
+            self.heard[view] = number
+            if len(self.heard) > _MOST_VIEWS:
+                del self.heard[next(iter(self.heard))]
 
     @property
     def path(self) -> list[Turn]:

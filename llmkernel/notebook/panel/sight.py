@@ -28,7 +28,12 @@ def of(desk: Desk) -> tuple[View, dict[str, View]]:
         "aside": {each.name: _aside(each) for each in desk.conversations if each is not current},
         "path": [turn.id for turn in path],
         "system": current.system,
-        "draft": {"text": current.draft, "start": current.start, "by": current.draft_by},
+        "draft": {
+            "text": current.draft,
+            "start": current.start,
+            "by": current.draft_by,
+            "heard": dict(current.heard),
+        },
         "pending": [chip(each) for each in current.pending],
         "answering": desk.answered.id if desk.answered else None,
         "live": desk.live,
