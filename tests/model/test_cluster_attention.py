@@ -69,7 +69,10 @@ class Problem:
         """Compare with the reference in float32, what is written to the pool as well."""
         wide = Pool(self.pool.keys.float().cpu(), self.pool.values.float().cpu())
         rows = DecodeRows(
-            self.rows.tables.cpu(), self.rows.slots.cpu(), self.rows.context_lens.cpu(), self.rows.width
+            self.rows.tables.cpu(),
+            self.rows.slots.cpu(),
+            self.rows.context_lens.cpu(),
+            self.rows.width,
         )
         query = layer.rope_write(
             self.merged.float().cpu(),

@@ -6,12 +6,14 @@ end. The plain reference is `layer.rope_write` and then `paged_attention.decode_
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from llmkernel.worker.kernels import launch
 from llmkernel.worker.kernels.layer import HeadNorms
-from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool
+from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, PagedStep, Pool
 
 HEAD_DIMS = (64, 128)
 """Dimensions of a head that are shared out evenly among the lanes of a warp."""
@@ -20,13 +22,25 @@ MOST_GROUP = 8
 MOST_CLUSTER = 8
 """Blocks that every GPU with clusters can have in one."""
 _WARPS = 4
+_TILE = 16
+"""Tokens that a warp takes at a time, all of one block."""
 _BLOCKS = 512
 """Blocks that keep a large GPU busy."""
 
 
-def serves(head_dim: int, group: int) -> bool:
-    """Whether there is a kernel for heads of this size, `group` of queries to one of keys."""
-    return head_dim in HEAD_DIMS and group <= MOST_GROUP
+RopedAttention = Callable[
+    [Tensor, tuple[Tensor, Tensor], Pool, Tensor, DecodeRows, Options, HeadNorms | None], Tensor
+]
+
+
+def serves(step: PagedStep, pool: Pool, width: int) -> bool:
+    """Whether there is a kernel for a step whose merged projections are `width` wide."""
+    rows = step.decode
+    if rows is None or not rows.apart or rows.context_lens.shape != step.slot_mapping.shape:
+        return False
+    kv_heads, head_dim = pool.keys.shape[2:]
+    group = width // head_dim // kv_heads - 2
+    return head_dim in HEAD_DIMS and group <= MOST_GROUP and pool.block_size % _TILE == 0
 
 
 def roped_attention(
