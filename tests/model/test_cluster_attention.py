@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import tiny_models
 from llmkernel.worker.kernels import cluster_attention, launch, layer
 from llmkernel.worker.kernels.cluster_attention import roped_attention
 from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool, decode_attention
+from llmkernel.worker.models import attention
+from llmkernel.worker.models.packed import pack_layers
 from tests.model import on_host
+from tests.model.driving import Driver, make_prompt, make_runner
+from tests.model.quantised import quantise
 
 pytestmark = pytest.mark.timeout(120)
 BF16, F16 = torch.bfloat16, torch.float16
@@ -140,6 +145,35 @@ def test_what_lies_beyond_a_row_is_not_read():
 def test_clusters_fill_the_device_with_few_rows():
     chosen = [cluster_attention._cluster(8 * rows) for rows in (1, 8, 9, 16, 32, 64, 128)]
     assert chosen == [8, 8, 4, 4, 2, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # bitsandbytes brings them
+@pytest.mark.skipif(ON_GPU, reason="it stands in for the kernel where there is none")
+def test_only_steps_whose_rows_stand_apart_take_it(monkeypatch, order):
+    taken = []
+
+    def recorded(merged, rotary, pool, places, rows, options, norms):
+        taken.append(len(places))
+        query = layer.rope_write(merged, rotary, pool, places, norms)
+        return decode_attention(query, pool, rows, options)
+
+    monkeypatch.setattr(cluster_attention, "HEAD_DIMS", (16, 64, 128))
+    answers = []
+    for roped in (None, recorded):
+        monkeypatch.setattr(attention, "roped_attention_for", lambda device, roped=roped: roped)
+        model = quantise(tiny_models.build("llama"), torch.float32, "cpu")
+        pack_layers(model)
+        runner = make_runner("llama", loaded={"model": model})
+        probed = len(taken)
+        driver = Driver(runner, depth=1, chunk=9)
+        sequences = [driver.add(make_prompt(n, n), 12) for n in (5, 17, 40)]
+        driver.run()
+        answers.append([list(sequence.output_ids) for sequence in sequences])
+    assert answers[0] == answers[1]
+    layers = model.config.num_hidden_layers
+    assert probed == layers, "a decode row of each layer is compared with transformers' code"
+    assert set(taken[probed:]) <= {1, 2, 3}
+    assert len(taken[probed:]) >= 10 * layers
 
 
 @pytest.mark.gpu
