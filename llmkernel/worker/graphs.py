@@ -95,8 +95,6 @@ class StepGraphs:
         It is not replayed: a step writes what it begins from, the newest tokens.
         """
         tensors, decoded = self._padded(bucket), None
-        assert tensors.paged.decode is not None, "each token is a row"
-        tensors.paged.decode.apart = bucket not in PROMPT_BUCKETS
         try:
             decoded = self._compute(tensors)
             self._captured[bucket] = self._capture(tensors)

@@ -180,19 +180,6 @@ def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
     assert graphs.room is None
 
 
-def test_rows_stand_apart_where_no_prompt_shares_their_graph():
-    runner, apart = make_runner(max_concurrent=64), {}
-
-    def compute(tensors):
-        apart[len(tensors.ids)] = tensors.paged.decode.apart
-        raise torch.OutOfMemoryError
-
-    graphs = StepGraphs(compute, runner._inputs.padded, 64)
-    for bucket in (64, 48, 32, 24, 1):
-        graphs.run(bucket)
-    assert apart == {64: False, 48: True, 32: False, 24: True, 1: True}
-
-
 @pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])
 @pytest.mark.parametrize(("depth", "chunk"), [(0, 1000), (1, 1000), (0, 3), (1, 7)])
 def test_what_a_graph_draws_is_what_the_sampler_draws(asked, depth, chunk):

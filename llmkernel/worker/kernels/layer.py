@@ -13,8 +13,6 @@ from torch import Tensor
 from llmkernel.worker.kernels import launch
 from llmkernel.worker.kernels.paged_attention import Pool, write_kv
 
-HeadNorms = tuple[Tensor, Tensor, float]
-"""Weights [head_dim] of an RMS norm of each query and of each key head, and its eps."""
 _HEADS_A_BLOCK = 8
 _WIDTH_STEP = 8
 
@@ -40,14 +38,15 @@ def rope_write(
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: HeadNorms | None = None,
+    norms: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """Rotate queries and keys, put keys and values into their slots; returns the queries.
 
     `merged` [tokens, (query_heads + 2 * kv_heads) * head_dim] is what the projections of
     queries, keys and values give. `rotary` are the cosines and sines [tokens, head_dim] of the
     positions, for pairs of dimensions i and i + head_dim / 2 (Su et al. 2021, in the layout of
-    GPT-NeoX). `slots` [tokens] int64 belong to `pool`. The result is [tokens, query_heads, head_dim].
+    GPT-NeoX). `slots` [tokens] int64 belong to `pool`. `norms` are weights [head_dim] of an RMS
+    norm of each query and key head, and its eps. The result is [tokens, query_heads, head_dim].
     """
     if merged.device.type != "cuda":
         by_head = merged.view(merged.shape[0], -1, pool.keys.shape[3])
@@ -60,7 +59,7 @@ def rope_write_on_gpu(
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: HeadNorms | None = None,
+    norms: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """`rope_write` by its kernel."""
     kv_heads, head_dim = pool.keys.shape[2:]
@@ -84,7 +83,7 @@ def _roped(
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: HeadNorms | None,
+    norms: tuple[Tensor, Tensor, float] | None,
 ) -> Tensor:
     kv_heads = pool.keys.shape[2]
     query, key, value = torch.split(merged, [merged.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)

@@ -59,13 +59,6 @@ __device__ __forceinline__ void mma(float* d, const u32* a, u32 b0, u32 b1) {
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Of 8 rows of 8 numbers, of which a lane has two neighbours of a row, the columns.
-__device__ __forceinline__ u32 transposed(u32 pair) {
-  u32 result;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
-  return result;
-}
-
 // Volatile keeps loads of weights ahead of what uses them.
 __device__ __forceinline__ uint4 stream_in(const uint4* at) {
   uint4 v;
@@ -174,22 +167,3 @@ __device__ __forceinline__ void wait_at(u32 barrier, u32 parity) {
       "@!done bra again;\n}"
       :: "r"(barrier), "r"(parity) : "memory");
 }
-
-// Blocks of a cluster are on neighbouring multiprocessors (9.0 and up). What a thread has written when it
-// arrives, every thread of them sees that has waited; all threads do both, in turns.
-#ifdef CLUSTER
-__device__ __forceinline__ void arrive_in_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void wait_in_cluster() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-// To the same address in the shared memory of another block, or of this one.
-__device__ __forceinline__ void store_in_cluster(u32 at, u32 block, float value) {
-  asm volatile(
-      "{\n.reg .u32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.f32 [there], %2;\n}"
-      :: "r"(at), "r"(block), "f"(value) : "memory");
-}
-#endif

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import cluster_attention, four_bit, layer, plans
+from llmkernel.worker.kernels import four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -50,7 +50,7 @@ class FusedLayer(nn.Module):
         self._paged: PagedLayer = attention.llmkernel_layer
         self._input_norm = _norm_of(original.input_layernorm)
         self._network_norm = _norm_of(original.post_attention_layernorm)
-        self._head_norms: layer.HeadNorms | None = None
+        self._head_norms: tuple[Tensor, Tensor, float] | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
             self._head_norms = (query.weight, key.weight, query.eps)
@@ -81,13 +81,8 @@ class FusedLayer(nn.Module):
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
         merged = self.qkv.product(hidden, norm=self._input_norm)
-        if state.roped is not None and cluster_attention.serves(step, pool, merged.shape[1]):
-            assert step.decode is not None, "it serves decode rows alone"
-            places, rows = step.slot_mapping, step.decode
-            seen = state.roped(merged, rotary, pool, places, rows, options, norms)
-        else:
-            query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-            seen = attend(query, pool, step, options, state.decode, state.prefill)
+        query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
+        seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:

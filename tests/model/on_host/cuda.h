@@ -12,7 +12,6 @@
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __cluster_dims__(...)
 #define __shared__ static __thread
 
 struct alignas(16) uint4 { u32 x, y, z, w; };
@@ -125,16 +124,6 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
   });
 }
 
-inline u32 transposed(u32 pair) {
-  struct Given { u32 mine, other; } given{pair, 0};
-  on_host::in_warp(&given, [](void** all) {
-    auto at = [&](int row, int column) { return ((Given*)all[row * 4 + column / 2])->mine >> 16 * (column & 1) & 0xffff; };
-    for (int lane = 0; lane < 32; lane++)
-      ((Given*)all[lane])->other = at((lane & 3) * 2, lane >> 2) | at((lane & 3) * 2 + 1, lane >> 2) << 16;
-  });
-  return given.other;
-}
-
 template <typename T> T stream_in(const T* at) { return *at; }
 inline void look_at(const uint4*) {}
 
@@ -155,11 +144,6 @@ using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;
 using on_host::wait_at;
-using on_host::arrive_in_cluster;
-using on_host::wait_in_cluster;
-inline void store_in_cluster(u32 at, u32 block, float value) {
-  memcpy(on_host::shared_of(block) + (int)at, &value, 4);
-}
 
 // A kernel called with the addresses of its arguments.
 template <int... AT> struct Places {};

@@ -29,13 +29,7 @@ void arrive(u32 at);
 void arrive_with_copies(u32 at);
 void wait_at(u32 at, u32 parity);
 
-// All threads of a cluster's blocks.
-void arrive_in_cluster();
-void wait_in_cluster();
-char* shared_of(u32 block);
-
-// A grid, `at_once` clusters of `cluster` blocks at the same time. Writes the first error, if there is one.
-void launch(Body body, Index grid, u32 threads, u32 cluster, u32 at_once, u32 seed, void** given,
-            char* error);
+// A grid, `at_once` blocks at the same time. Writes the first error, if there is one.
+void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** given, char* error);
 
 }  // namespace on_host
