@@ -89,7 +89,8 @@ def stop_worker(connection: Connection) -> None:
     try:
         wait_until(lambda: not connection.alive, seconds=10, what="the worker to leave")
     except AssertionError:
-        os.kill(connection.pid, signal.SIGUSR1)
+        with contextlib.suppress(ProcessLookupError):  # it has left just now
+            os.kill(connection.pid, signal.SIGUSR1)
         time.sleep(1)
         print(Path(connection.log).read_text())
         raise

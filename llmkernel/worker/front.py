@@ -102,7 +102,7 @@ class Front:
     async def run(self) -> None:
         """Serve until `close` or cancellation; then say goodbye."""
         self._loop = asyncio.get_running_loop()
-        self._steps = Handover(self._loop, self._deliver)
+        self._handover = Handover(self._loop, self._deliver)
         self._exchange.start(self._loop)
         closed = asyncio.ensure_future(self._closed.wait())
         try:
@@ -123,7 +123,7 @@ class Front:
                 peer, protocol.Goodbye(code=Draining.code, message="The worker is leaving.")
             )
         self._peers.clear()
-        self._steps.close()
+        self._handover.close()
         self._threads.close()
         self._exchange.close()
 
@@ -199,7 +199,7 @@ class Front:
 
     def on_events(self, events: list[EngineEvent]) -> None:
         """Deliver the events of one step; waits while the loop is many steps behind. Any thread."""
-        self._steps.put(events)
+        self._handover.put(events)
 
     @property
     def refused(self) -> Tally:

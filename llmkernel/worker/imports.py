@@ -1,4 +1,4 @@
-"""Importing torch and transformers for text alone: a good part of a start is nothing else."""
+"""Importing transformers for text alone: a good part of a start is nothing else."""
 
 from __future__ import annotations
 
