@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import tiny_models
 from llmkernel.worker.kernels.paged_attention import (
     Chunks,
     Options,
@@ -194,7 +195,9 @@ def half_precision_is_near(dtype, head_dim=64, window=None, softcap=None):
 def test_a_runner_with_it_answers_as_without(name):
     answers = []
     for prefill in (None, functools.partial(tiled_prefill_attention, tiles=SMALL)):
-        runner = make_runner(name)
+        model = tiny_models.build(name).to(DEVICE)
+        loaded = {"model": model, "device": torch.device(DEVICE), "dtype": torch.float32}
+        runner = make_runner(name, loaded=loaded)
         runner._state.prefill = prefill
         driver = Driver(runner, depth=1, chunk=24)
         sequences = []

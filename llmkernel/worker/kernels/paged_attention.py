@@ -84,13 +84,14 @@ class DecodeRows:
     `tables` [slots, columns] int64: block ids by sequence slot; beyond a sequence's length lies
     anything that is an id. `slots` [rows] int64: the slot of each row. `context_lens` [rows]
     int64: tokens to attend to, the query's own included; at least 1. No row reaches beyond
-    the first `width` columns.
+    the first `width` columns. `apart` says that none attends to what another one's step writes.
     """
 
     tables: Tensor
     slots: Tensor
     context_lens: Tensor
     width: int
+    apart: bool = True
     _plans: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def gather_plan(self, pool: Pool, window: int | None) -> tuple[Tensor, Tensor]:
@@ -307,10 +308,14 @@ def prefill_attention(query: Tensor, pool: Pool, row: PrefillRow, options: Optio
     grouped = query.transpose(0, 1).reshape(kv_heads, -1, *query.shape[::2])
     if options.plain:
         shape = (-1, grouped.shape[1], -1, -1)
+        keys, values = keys[:, None].expand(shape), values[:, None].expand(shape)
+        if query.device.type == "cuda":
+            # heads of stride zero are wrong there where a tile has one query (pytorch#192138)
+            keys, values = keys.contiguous(), values.contiguous()
         output = functional.scaled_dot_product_attention(
             grouped,
-            keys[:, None].expand(shape),
-            values[:, None].expand(shape),
+            keys,
+            values,
             attn_mask=bias,
             is_causal=bias is None,
             scale=options.scale,
