@@ -31,6 +31,17 @@ by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8
 _log = logging.getLogger(__name__)
 
 
+class Bucket(NamedTuple):
+    """Steps that share a graph: of `rows` at most.
+
+    In some no row is of a sequence that another is of, so that none sees what another one writes:
+    they stand `apart`, and a kernel may read keys before all are written.
+    """
+
+    rows: int
+    apart: bool
+
+
 class Decoded(NamedTuple):
     """What a step computes in which each token is a row: `hidden` [rows, hidden_size], `logits`
     [rows, vocab_size] and their `greedy_tokens` [rows]."""
@@ -44,8 +55,9 @@ class StepGraphs:
     """The graphs of one runner.
 
     `compute` runs a step on the device whose tokens are rows, and waits for nothing; `padded`
-    gives the static tensors of a bucket. `max_rows` sequences decode. The graphs share one pool
-    of memory, since they never run at the same time.
+    gives the static tensors of a number of rows. `max_rows` sequences decode. Where rows that stand
+    apart are computed in another way, `tells_apart` says so. The graphs share one pool of memory,
+    since they never run at the same time.
     """
 
     def __init__(
@@ -53,30 +65,33 @@ class StepGraphs:
         compute: Callable[[StepTensors], Decoded],
         padded: Callable[[int], StepTensors],
         max_rows: int,
+        *,
+        tells_apart: bool = False,
     ) -> None:
         self._compute = compute
         self._padded = padded
+        self._tells_apart = tells_apart
         self._buckets = buckets(max_rows)
         self._prompt_buckets = list(PROMPT_BUCKETS)
         self._memory: Any = None
         """The pool, from the first capture on."""
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
+        self._captured: dict[Bucket, tuple[torch.cuda.CUDAGraph, Decoded]] = {}
 
     @property
     def room(self) -> GraphRoom | None:
         """Which steps with prompts have one; None where there was no memory for any."""
         return ROOM._replace(tokens=self._prompt_buckets[-1]) if self._prompt_buckets else None
 
-    def bucket(self, batch: StepBatch) -> int:
-        """The rows of the graph that serves the batch; 0 where none does."""
-        tokens = batch.tokens
+    def bucket(self, batch: StepBatch) -> Bucket | None:
+        """The graph that serves the batch; None where none does."""
+        tokens, apart = batch.tokens, batch.tokens == len(batch.rows)
         sizes = self._buckets
-        if tokens != len(batch.rows):
+        if not apart:
             sizes = self._prompt_buckets if batch.read <= ROOM.read else []
         at = bisect.bisect_left(sizes, tokens)
-        return sizes[at] if at < len(sizes) else 0
+        return Bucket(sizes[at], apart and self._tells_apart) if at < len(sizes) else None
 
-    def run(self, bucket: int) -> Decoded | None:
+    def run(self, bucket: Bucket) -> Decoded | None:
         """Replay the step that lies in the buffers, which `bucket` gave the size of.
 
         What comes back is overwritten by the next replay of the bucket. None where there is
@@ -89,19 +104,21 @@ class StepGraphs:
         graph.replay()
         return decoded
 
-    def _first(self, bucket: int) -> Decoded | None:
+    def _first(self, bucket: Bucket) -> Decoded | None:
         """Launch the step, which compiles kernels and sets libraries up, then capture it.
 
         It is not replayed: a step writes what it begins from, the newest tokens.
         """
-        tensors, decoded = self._padded(bucket), None
+        tensors, decoded = self._padded(bucket.rows), None
+        assert tensors.paged.decode is not None, "each token is a row"
+        tensors.paged.decode.apart = bucket.apart
         try:
             decoded = self._compute(tensors)
             self._captured[bucket] = self._capture(tensors)
         except torch.OutOfMemoryError:
-            self._buckets = [size for size in self._buckets if size < bucket]
-            self._prompt_buckets = [size for size in self._prompt_buckets if size < bucket]
-            _log.warning("no memory for the graph of %d rows; such steps are launched", bucket)
+            self._buckets = [size for size in self._buckets if size < bucket.rows]
+            self._prompt_buckets = [size for size in self._prompt_buckets if size < bucket.rows]
+            _log.warning("no memory for the graph of %d rows; such steps are launched", bucket.rows)
         return decoded
 
     def _capture(self, tensors: StepTensors) -> tuple[torch.cuda.CUDAGraph, Decoded]:

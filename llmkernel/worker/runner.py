@@ -19,7 +19,6 @@ from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
 from llmkernel.worker.graphs import PROMPT_BUCKETS, ROOM, Decoded, StepGraphs
-from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.kernels.paged_attention import decode_attention
 from llmkernel.worker.models import (
@@ -31,6 +30,7 @@ from llmkernel.worker.models import (
 )
 from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
+from llmkernel.worker.newest import NewestTokens
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
 from llmkernel.worker.sequence import Request, Sampled, Sequence
@@ -38,6 +38,10 @@ from llmkernel.worker.step import GraphRoom, Row, StepBatch, StepResult
 
 _CPU_MEMORY = "can't allocate memory"
 """How torch says that the machine, which has no error class of its own, is out of memory."""
+
+
+_FEW_AFTER_MANY = (128, 1024)
+"""Tokens of a chunk, and before it: its attention is by kernels that larger chunks do not have."""
 
 
 class Loaded(Protocol):
@@ -128,10 +132,7 @@ class ModelRunner:
             )
             self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
             self._owners: list[Sequence | None] = [None] * max_concurrent
-            # one more for the rows of padding, which are nobody's
-            self._last_token = torch.zeros(
-                max_concurrent + 1, dtype=torch.int64, device=self._device
-            )
+            self._newest = NewestTokens(max_concurrent, self._device)
         self._graphs = self._make_graphs(max_concurrent)
 
     @property
@@ -194,7 +195,15 @@ class ModelRunner:
             self._try_out(len(self._owners) if large else 1, 1)
             for size in PROMPT_BUCKETS if self._graphs else ():
                 self._try_out(1, min(size, self._loaded.context_length - 1))
+            if large and self._has_room_for(*_FEW_AFTER_MANY):
+                self._try_out(1, *_FEW_AFTER_MANY)
         return tokens
+
+    def _has_room_for(self, count: int, start: int) -> bool:
+        """Whether a step may have `count` tokens of a sequence after `start` others."""
+        blocks, size = self._inputs.tables.ids.shape[1], self._state.pools[0].block_size
+        longest = min(blocks * size, self._loaded.context_length)
+        return count <= self._max_batch_tokens and start + count <= longest
 
     def largest_prefill(self, least: int) -> int:
         """Tokens of prompts that fit into a step: all there may be, or half, ..., or `least`.
@@ -215,16 +224,19 @@ class ModelRunner:
             else:
                 return tokens
 
-    def _try_out(self, width: int, count: int) -> None:
-        """Run one step of `width` rows with `count` tokens each, in the block of the padding."""
+    def _try_out(self, width: int, count: int, start: int = 0) -> None:
+        """Run one step of `width` rows with `count` tokens each, in the block of the padding.
+
+        Before them are `start` tokens that were computed.
+        """
         params = SamplingParams(temperature=0.0)
         request = Request(key=-1, client="", prompt=(), params=params, max_tokens=1)
-        blocks = [0] * self._inputs.tables.ids.shape[1]
+        blocks, end = [0] * self._inputs.tables.ids.shape[1], start + count
         sequences = [
-            Sequence(request, index, [0] * count, blocks=blocks, slot=index, output_start=count)
+            Sequence(request, index, [0] * end, blocks=blocks, slot=index, output_start=end)
             for index in range(width)
         ]
-        rows = [Row(sequence, 0, count, samples=True) for sequence in sequences]
+        rows = [Row(sequence, start, count, samples=True) for sequence in sequences]
         self.collect(self.launch(StepBatch(rows)))
         for slot in range(width):
             self.release(slot)
@@ -263,11 +275,12 @@ class ModelRunner:
         allowed = environment.cuda_graphs()
         if self._device.type != "cuda" or family.waits or not fixed or not allowed:
             return None
-        return StepGraphs(self._step_of_rows, self._inputs.padded, max_rows)
+        apart = self._state.roped is not None
+        return StepGraphs(self._step_of_rows, self._inputs.padded, max_rows, tells_apart=apart)
 
     def _compute(self, batch: StepBatch) -> _Computed:
-        bucket = self._graphs.bucket(batch) if self._graphs else 0
-        tensors = self._inputs.fill(batch, bucket)
+        bucket = self._graphs.bucket(batch) if self._graphs else None
+        tensors = self._inputs.fill(batch, bucket.rows if bucket else 0)
         samples = tensors.sampled.shape[0]
         decoded = self._graphs.run(bucket) if self._graphs and bucket else None
         hidden = decoded.hidden[: batch.tokens] if decoded else self._forward(tensors)
@@ -283,16 +296,14 @@ class ModelRunner:
         """A step in which every token is a row, as if all that are sampled were greedy."""
         hidden = self._forward(tensors)
         logits = self._head(hidden)
-        greedy = greedy_tokens(logits)
-        self._keep_newest(tensors.slots, greedy)
+        greedy = self._newest.keep_likeliest(logits, tensors.slots)
         return Decoded(hidden, logits, greedy)
 
     def _forward(self, tensors: StepTensors) -> Tensor:
         """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
         ids = tensors.ids
         if not tensors.known:
-            newest = self._last_token[tensors.sources.clamp_min(0)]
-            ids = torch.where(tensors.sources >= 0, newest, ids)
+            ids = self._newest.fill_in(ids, tensors.sources)
         self._state.step = tensors.paged
         output = self._backbone(
             input_ids=ids[None], position_ids=tensors.positions[None], use_cache=False
@@ -304,15 +315,10 @@ class ModelRunner:
         if computed.logits is None:
             return None
         output = self._sampler.sample(computed.logits, rows, computed.greedy)
-        if output.tokens is not computed.greedy:
-            self._keep_newest(computed.tensors.slots, output.tokens)
+        if self._ahead and output.tokens is not computed.greedy:
+            # a next step that is launched before these are read back begins from them
+            self._newest.keep(computed.tensors.slots, output.tokens)
         return output
-
-    def _keep_newest(self, slots: Tensor, tokens: Tensor) -> None:
-        """Let a next step that is launched before these tokens are read back begin from them."""
-        if self._ahead:
-            # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
-            self._last_token.index_copy_(0, slots, tokens.clamp_min(0))
 
 
 def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:

@@ -122,3 +122,30 @@ def test_a_step_without_memory_fails_alone(monkeypatch):
         driver.step()
     greedy.pop().remove()
     driver.run()
+
+
+def compiled():
+    """Kernels that Triton has compiled for attention."""
+    from llmkernel.worker.kernels import split_attention, tiled_attention
+
+    functions = (
+        split_attention._attend_part,
+        split_attention._join_parts,
+        tiled_attention._attend_tile,
+    )
+    return sum(len(each[0]) for one in functions for each in one.device_caches.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_attention_is_compiled_before_anybody_waits():
+    model = tiny_models.build("llama").to("cuda", torch.bfloat16)
+    loaded = {"model": model, "device": torch.device("cuda"), "dtype": torch.bfloat16}
+    loaded["context_length"] = 2048
+    runner = make_runner("llama", loaded=loaded, num_blocks=1200, max_batch_tokens=512)
+    runner.warm_up()
+    before = compiled()
+    driver = Driver(runner, depth=1, chunk=130)
+    for length in (1500, 700, 131, 65, 7, 3):
+        driver.add(make_prompt(length, length), 30)
+    driver.run()
+    assert compiled() == before > 0

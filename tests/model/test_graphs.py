@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import tiny_models
-from llmkernel.worker.graphs import ROOM, Decoded, StepGraphs, buckets
+from llmkernel.worker.graphs import ROOM, Bucket, Decoded, StepGraphs, buckets
 from llmkernel.worker.step import StepBatch
 from tests.model.driving import Driver, make_prompt, make_runner
 
@@ -41,21 +41,22 @@ def steps(runner, **settings):
 def test_steps_of_few_tokens_have_a_graph():
     graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
     *_, decode = steps(make_runner())
-    assert graphs.bucket(decode) == 4
-    assert graphs.bucket(StepBatch(decode.rows[:1])) == 1
-    assert StepGraphs(lambda tensors: None, lambda bucket: None, 2).bucket(decode) == 0
+    assert graphs.bucket(decode) == Bucket(4, apart=False)
+    assert graphs.bucket(StepBatch(decode.rows[:1])) == Bucket(1, apart=False)
+    assert StepGraphs(lambda tensors: None, lambda bucket: None, 2).bucket(decode) is None
     large = steps(make_runner())[0]
     assert large.tokens == 5 + 40 + 70 > ROOM.tokens
-    assert graphs.bucket(large) == 0
+    assert graphs.bucket(large) is None
     mixed = steps(make_runner(), chunk=15)[1]  # 15 of 40, 15 of 70, and a token of 5
     assert [row.count for row in mixed.rows] == [1, 15, 15]
-    assert graphs.bucket(mixed) == 32
+    assert graphs.bucket(mixed) == Bucket(32, apart=False)
 
 
 def test_a_step_that_reads_too_much_has_no_graph():
     graphs = StepGraphs(lambda tensors: None, lambda bucket: None, max_rows=4)
     _, mixed, *_ = steps(make_runner(), chunk=15)
-    for start, bucket in ((ROOM.read // 30 - 15, 32), (ROOM.read // 30 + 1, 0)):
+    shared = Bucket(32, apart=False)
+    for start, bucket in ((ROOM.read // 30 - 15, shared), (ROOM.read // 30 + 1, None)):
         rows = [replace(row, start=start if row.count > 1 else 0) for row in mixed.rows]
         assert graphs.bucket(StepBatch(rows)) == bucket
 
@@ -69,13 +70,13 @@ def test_padding_changes_nothing_for_the_rows(name):
         expected = runner._head(runner._forward(plain).index_select(0, plain.sampled))
         for bucket in (3, 4, 8):
             runner._inputs.fill(batch, bucket)
-            runner._last_token.fill_(-7)
+            runner._newest._ids.fill_(-7)
             decoded = runner._step_of_rows(runner._inputs.padded(bucket))
             assert decoded.logits.isfinite().all(), "padding must not make numbers that spread"
             torch.testing.assert_close(decoded.logits[:3], expected, rtol=1e-4, atol=1e-4)
             launched = runner._sampler.sample(decoded.logits[:3], batch.rows)
             assert decoded.greedy[:3].tolist() == launched.tokens.tolist()
-            newest = runner._last_token.tolist()
+            newest = runner._newest._ids.tolist()
             assert [newest[row.sequence.slot] for row in batch.rows] == launched.tokens.tolist()
             assert newest[3:8] == [-7] * 5, "padding is nobody's"
 
@@ -95,7 +96,7 @@ def test_tokens_of_prompts_are_rows_of_a_graph(name):
             expected = runner._head(hidden.index_select(0, plain.sampled))
             filled = runner._inputs.fill(batch, 64)
             assert filled.sampled.tolist() == plain.sampled.tolist()
-            runner._last_token.fill_(-7)
+            runner._newest._ids.fill_(-7)
             decoded = runner._step_of_rows(runner._inputs.padded(64))
             torch.testing.assert_close(decoded.hidden[: batch.tokens], hidden, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(
@@ -103,7 +104,7 @@ def test_tokens_of_prompts_are_rows_of_a_graph(name):
             )
             sampling = {row.sequence.slot for row in batch.rows if row.samples}
             changed = {
-                slot for slot, token in enumerate(runner._last_token.tolist()[:8]) if token != -7
+                slot for slot, token in enumerate(runner._newest._ids.tolist()[:8]) if token != -7
             }
             assert len(sampling) == count
             assert changed == sampling, "only what is sampled becomes a newest token"
@@ -176,8 +177,23 @@ def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
     assert graphs.room == ROOM
     with torch.inference_mode():
         runner._inputs.fill(steps(runner, chunk=15)[1], 32)
-        graphs.run(32)
+        graphs.run(Bucket(32, apart=False))
     assert graphs.room is None
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_rows_stand_apart_where_none_is_of_a_prompt(told):
+    runner, seen = make_runner(max_concurrent=64), []
+
+    def compute(tensors):
+        seen.append((len(tensors.ids), tensors.paged.decode.apart))
+        raise torch.OutOfMemoryError
+
+    graphs = StepGraphs(compute, runner._inputs.padded, 64, tells_apart=told)
+    mixed, decode = steps(make_runner(), chunk=15)[1], steps(make_runner())[-1]
+    for batch in (mixed, decode):
+        graphs.run(graphs.bucket(batch))
+    assert seen == [(32, False), (4, told)]
 
 
 @pytest.mark.parametrize("asked", [ASKED, ASKED[:1] * 3], ids=["mixed", "greedy"])

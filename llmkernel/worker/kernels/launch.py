@@ -25,6 +25,8 @@ _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
 EARLY_START = (9, 0)
 """Compute capability from which on kernels start early."""
+_CARVEOUT = 9
+"""CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT of cuda.h."""
 _MOST_PLAIN_SHARED = 48 * 1024
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
@@ -94,15 +96,21 @@ class Kernel:
 
 
 @functools.cache
-def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
+def kernel(
+    name: str, dtype: torch.dtype, shared: int = 0, carveout: int | None = None, **sizes: int
+) -> Kernel:
     """The kernel of the file `name`.cu, compiled for these sizes and `shared` bytes of memory.
 
-    Takes a second or so when it was never asked for on this machine. Raises RuntimeError where it
-    cannot be built, or needs more of the GPU than there is.
+    `carveout` is the percentage of a multiprocessor's L1 that it would have be shared memory; where
+    it says nothing, what the kernel before it had may stay. Takes a second or so when it was never
+    asked for on this machine. Raises RuntimeError where it cannot be built, or needs more of the
+    GPU than there is.
     """
     compiled = cubins.load(_text(name, dtype, sizes), name)
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
+    if carveout is not None:  # a hint: what the driver says to it is of no consequence
+        _driver().cuFuncSetAttribute(compiled.func, _CARVEOUT, carveout)
     early = torch.cuda.get_device_capability() >= EARLY_START
     return Kernel(compiled, early, torch.cuda.current_device())
 

@@ -13,8 +13,11 @@ from torch import Tensor
 from llmkernel.worker.kernels import launch
 from llmkernel.worker.kernels.paged_attention import Pool, write_kv
 
+HeadNorms = tuple[Tensor, Tensor, float]
+"""Weights [head_dim] of an RMS norm of each query and of each key head, and its eps."""
 _HEADS_A_BLOCK = 8
 _WIDTH_STEP = 8
+_THREADS = 256
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -33,20 +36,47 @@ def rms_norm_on_gpu(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return output
 
 
+def rotary(
+    positions: Tensor, frequencies: Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [tokens, head_dim] of `positions` [tokens] int64, as `rope_write` takes them.
+
+    `frequencies` [head_dim / 2] are float32 radians a position; all is multiplied by `scaling`.
+    """
+    if positions.device.type != "cuda":
+        angles = positions.float()[:, None] * frequencies
+        angles = torch.cat((angles, angles), -1)
+        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+    return rotary_on_gpu(positions, frequencies, scaling, dtype)
+
+
+def rotary_on_gpu(
+    positions: Tensor, frequencies: Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`rotary` by its kernel."""
+    count, half = positions.shape[0], frequencies.shape[0]
+    both = torch.empty(2, count, 2 * half, dtype=dtype, device=positions.device)
+    launch.kernel("rotary", dtype)(
+        (math.ceil(count * half / _THREADS), 1),
+        _THREADS,
+        [positions, frequencies, scaling, both[0], both[1], count, half],
+    )
+    return both[0], both[1]
+
+
 def rope_write(
     merged: Tensor,
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: tuple[Tensor, Tensor, float] | None = None,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     """Rotate queries and keys, put keys and values into their slots; returns the queries.
 
     `merged` [tokens, (query_heads + 2 * kv_heads) * head_dim] is what the projections of
     queries, keys and values give. `rotary` are the cosines and sines [tokens, head_dim] of the
     positions, for pairs of dimensions i and i + head_dim / 2 (Su et al. 2021, in the layout of
-    GPT-NeoX). `slots` [tokens] int64 belong to `pool`. `norms` are weights [head_dim] of an RMS
-    norm of each query and key head, and its eps. The result is [tokens, query_heads, head_dim].
+    GPT-NeoX). `slots` [tokens] int64 belong to `pool`. The result is [tokens, query_heads, head_dim].
     """
     if merged.device.type != "cuda":
         by_head = merged.view(merged.shape[0], -1, pool.keys.shape[3])
@@ -59,7 +89,7 @@ def rope_write_on_gpu(
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: tuple[Tensor, Tensor, float] | None = None,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     """`rope_write` by its kernel."""
     kv_heads, head_dim = pool.keys.shape[2:]
@@ -83,7 +113,7 @@ def _roped(
     rotary: tuple[Tensor, Tensor],
     pool: Pool,
     slots: Tensor,
-    norms: tuple[Tensor, Tensor, float] | None,
+    norms: HeadNorms | None,
 ) -> Tensor:
     kv_heads = pool.keys.shape[2]
     query, key, value = torch.split(merged, [merged.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)

@@ -59,6 +59,13 @@ __device__ __forceinline__ void mma(float* d, const u32* a, u32 b0, u32 b1) {
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Of 8 rows of 8 numbers, of which a lane has two neighbours of a row, the columns.
+__device__ __forceinline__ u32 transposed(u32 pair) {
+  u32 result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+
 // Volatile keeps loads of weights ahead of what uses them.
 __device__ __forceinline__ uint4 stream_in(const uint4* at) {
   uint4 v;
@@ -76,6 +83,26 @@ __device__ __forceinline__ float2 stream_in(const float2* at) {
 // Brings 16 bytes to the L1.
 __device__ __forceinline__ void look_at(const uint4* at) {
   asm volatile("{\n.reg .u32 a, b, c, d;\nld.global.nc.v4.u32 {a, b, c, d}, [%0];\n}" :: "l"(at));
+}
+
+// What an earlier kernel has written, before wait_for_input: past the L1, which may still have what was there
+// before that. Volatile keeps it there.
+__device__ __forceinline__ uint4 read_early(const uint4* at) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
+  return v;
+}
+
+__device__ __forceinline__ long long read_early(const long long* at) {
+  long long value;
+  asm volatile("ld.global.cg.s64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
+  return value;
+}
+
+// To the L2, where every kernel sees what others write: allowed at any time.
+__device__ __forceinline__ void bring_near(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" :: "l"(at));
 }
 
 // The memory that a launch asks for.
@@ -167,3 +194,60 @@ __device__ __forceinline__ void wait_at(u32 barrier, u32 parity) {
       "@!done bra again;\n}"
       :: "r"(barrier), "r"(parity) : "memory");
 }
+
+// Blocks of a cluster are on neighbouring multiprocessors (9.0 and up). They start together, and each may store
+// into the shared memory of another one, or its own, once all threads of the cluster have arrived. A barrier there
+// counts the bytes: who has waited at it sees what was stored, and nobody else needs to wait (PTX ISA, "st.async").
+// Of a single block all of that is plain.
+#if CLUSTER > 1
+__device__ __forceinline__ void arrive_in_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void wait_in_cluster() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Before a thread arrives; by one of the block.
+__device__ __forceinline__ void expect_stores(u32 barrier, u32 bytes) {
+  make_barrier(barrier, 1);
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ u32 in_block_of_cluster(u32 at, u32 block) {
+  u32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(block));
+  return there;
+}
+
+// To the addresses of another block that `at` and `barrier` are in this one.
+__device__ __forceinline__ void store_in_cluster(u32 at, u32 barrier, u32 block, const float* v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];"
+      :: "r"(in_block_of_cluster(at, block)), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]),
+         "r"(in_block_of_cluster(barrier, block)) : "memory");
+}
+
+__device__ __forceinline__ void store_in_cluster(u32 at, u32 barrier, u32 block, float2 v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];"
+      :: "r"(in_block_of_cluster(at, block)), "f"(v.x), "f"(v.y), "r"(in_block_of_cluster(barrier, block)) : "memory");
+}
+
+__device__ __forceinline__ void wait_for_stores(u32 barrier) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n"
+      "@!done bra again;\n}"
+      :: "r"(barrier) : "memory");
+}
+#else
+__device__ __forceinline__ void arrive_in_cluster() {}
+__device__ __forceinline__ void wait_in_cluster() {}
+__device__ __forceinline__ void expect_stores(u32, u32) {}
+__device__ __forceinline__ void store_in_cluster(u32 at, u32, u32, const float* v) { store_shared(at, v); }
+__device__ __forceinline__ void store_in_cluster(u32 at, u32, u32, float2 v) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" :: "r"(at), "f"(v.x), "f"(v.y) : "memory");
+}
+__device__ __forceinline__ void wait_for_stores(u32) { __syncthreads(); }
+#endif

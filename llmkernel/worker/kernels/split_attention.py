@@ -53,7 +53,6 @@ def split_decode_attention(
     sinks = logs if options.sinks is None else options.sinks
     sized = {
         "HAS_SINKS": options.sinks is not None,
-        "PARTS": parts,
         "HEAD": head_dim,
         "HEAD_PAD": max(_LEAST_DOT, triton.next_power_of_2(head_dim)),
         "num_warps": 4,
@@ -76,7 +75,9 @@ def split_decode_attention(
         options.scale,
         options.softcap or 0.0,
         options.window or 0,
+        parts,
         EARLY=early,
+        SPLIT=parts > 1,
         SOFTCAP=options.softcap is not None,
         BLOCK=pool.block_size,
         TILE=_TILE,
@@ -85,7 +86,9 @@ def split_decode_attention(
         **sized,
     )
     if parts > 1:
-        _join_parts[(count, heads)](sums, logs, sinks, output, heads, EARLY=early, **sized)
+        _join_parts[(count, heads)](
+            sums, logs, sinks, output, heads, parts, EARLY=early, MOST=_MOST_PARTS, **sized
+        )
     return output
 
 
@@ -101,7 +104,9 @@ def _parts(programs: int) -> int:
     return min(parts, _MOST_PARTS)
 
 
-@triton.jit
+# Nothing is compiled anew for where a step's numbers lie in their buffer, nor for a number of parts: that
+# takes a second, with everybody waiting.
+@triton.jit(do_not_specialize=["parts"], do_not_specialize_on_alignment=["slots", "lengths"])
 def _attend_part(
     query,
     keys,
@@ -117,10 +122,11 @@ def _attend_part(
     scale,
     softcap,
     window,
+    parts,
     EARLY: tl.constexpr,
+    SPLIT: tl.constexpr,
     SOFTCAP: tl.constexpr,
     HAS_SINKS: tl.constexpr,
-    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     HEAD: tl.constexpr,
@@ -137,7 +143,7 @@ def _attend_part(
     length = tl.load(lengths + row)
     table = tables + tl.load(slots + row) * table_stride
     oldest = tl.where(window > 0, tl.maximum(length - window, 0), 0)
-    tiles = tl.cdiv(tl.cdiv(length - oldest, PARTS), TILE)
+    tiles = tl.cdiv(tl.cdiv(length - oldest, parts), TILE)
     start = oldest + part * tiles * TILE
     end = tl.minimum(start + tiles * TILE, length)
 
@@ -152,7 +158,7 @@ def _attend_part(
         q, keys, values, table, start, end, kv_head, kv_heads, scale, softcap,
         SOFTCAP, BLOCK, TILE, HEAD, HEAD_PAD, GROUP_PAD,
     )  # fmt: skip
-    if PARTS == 1:
+    if not SPLIT:
         if HAS_SINKS:
             own = kv_head * GROUP + heads
             sink = tl.load(sinks + own, mask=heads < GROUP, other=0.0).to(tl.float32)
@@ -167,7 +173,7 @@ def _attend_part(
     empty = total == 0.0
     result = result / tl.where(empty, 1.0, total)[:, None]
     log = tl.where(empty, float("-inf"), largest + tl.log(tl.where(empty, 1.0, total)))
-    at_part = (first_head + heads) * PARTS + part
+    at_part = (first_head + heads) * parts + part
     tl.store(logs + at_part, log, mask=heads < GROUP)
     tl.store(sums + at_part[:, None] * HEAD + dims[None, :], result, mask=query_mask)
 
@@ -219,16 +225,17 @@ def _attend_keys(
     return result, largest, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _join_parts(
     sums,
     logs,
     sinks,
     output,
     heads,
+    parts,
     EARLY: tl.constexpr,
     HAS_SINKS: tl.constexpr,
-    PARTS: tl.constexpr,
+    MOST: tl.constexpr,
     HEAD: tl.constexpr,
     HEAD_PAD: tl.constexpr,
 ) -> None:
@@ -237,9 +244,9 @@ def _join_parts(
         tl.extra.cuda.gdc_wait()
     head = tl.program_id(1)
     at = tl.program_id(0) * heads + head
-    parts = tl.arange(0, PARTS)
+    part = tl.arange(0, MOST)
     dims = tl.arange(0, HEAD_PAD)
-    log = tl.load(logs + at * PARTS + parts)
+    log = tl.load(logs + at * parts + part, mask=part < parts, other=float("-inf"))
     largest = tl.max(log, 0)
     if HAS_SINKS:
         sink = tl.load(sinks + head).to(tl.float32)
@@ -248,10 +255,10 @@ def _join_parts(
     total = tl.sum(weights, 0)
     if HAS_SINKS:
         total += tl.exp(sink - largest)
-    part = tl.load(
-        sums + (at * PARTS + parts[:, None]) * HEAD + dims[None, :],
-        mask=(parts[:, None] >= 0) & (dims[None, :] < HEAD),
+    seen = tl.load(
+        sums + (at * parts + part[:, None]) * HEAD + dims[None, :],
+        mask=(part[:, None] < parts) & (dims[None, :] < HEAD),
         other=0.0,
     )
-    result = tl.sum(part * weights[:, None], 0) / total
+    result = tl.sum(seen * weights[:, None], 0) / total
     tl.store(output + at * HEAD + dims, result.to(output.dtype.element_ty), mask=dims < HEAD)

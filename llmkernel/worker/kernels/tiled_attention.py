@@ -93,8 +93,8 @@ def tiled_prefill_attention(
     _attend_tile[(grid[0], grid[1], grid[2] * parts)](
         query, pool.keys, pool.values, chunks.tables, chunks.slots, chunks.lengths, chunks.begins,
         sinks, sums, logs, chunks.tables.stride(0), query.stride(0), query.stride(1), kv_heads,
-        options.scale, options.softcap or 0.0, options.window or 0,
-        PARTS=parts,
+        options.scale, options.softcap or 0.0, options.window or 0, parts,
+        SPLIT=parts > 1,
         SOFTCAP=options.softcap is not None,
         WINDOW=options.window is not None,
         SINKS=options.sinks is not None and parts == 1,
@@ -114,9 +114,10 @@ def tiled_prefill_attention(
             sinks,
             output,
             heads,
+            parts,
             EARLY=False,
             HAS_SINKS=options.sinks is not None,
-            PARTS=parts,
+            MOST=_MOST_PARTS,
             HEAD=head_dim,
             HEAD_PAD=padded_head,
             num_warps=4,
@@ -148,7 +149,10 @@ def _parts(programs: int, furthest: int) -> int:
     return 1 << max(wanted, 1).bit_length() - 1
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["parts"],
+    do_not_specialize_on_alignment=["tables", "slots", "lengths", "begins"],
+)
 def _attend_tile(
     query,
     keys,
@@ -167,7 +171,8 @@ def _attend_tile(
     scale,
     softcap,
     window,
-    PARTS: tl.constexpr,
+    parts,
+    SPLIT: tl.constexpr,
     SOFTCAP: tl.constexpr,
     WINDOW: tl.constexpr,
     SINKS: tl.constexpr,
@@ -181,8 +186,8 @@ def _attend_tile(
     # the last tiles see most keys, so they go first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     kv_head = tl.program_id(1)
-    row = tl.program_id(2) // PARTS
-    part = tl.program_id(2) % PARTS
+    row = tl.program_id(2) // parts
+    part = tl.program_id(2) % parts
     first = tl.load(begins + row)
     count = (tl.load(begins + row + 1) - first).to(tl.int32)
     if tile * QUERIES >= count * GROUP:
@@ -202,7 +207,7 @@ def _attend_tile(
     position = length - count + token
     lowest = length - count + tile * QUERIES // GROUP
     highest = length - count + tl.minimum((tile * QUERIES + QUERIES - 1) // GROUP, count - 1)
-    start, edge, inner, stop = _borders(lowest, highest, part, window, PARTS, WINDOW, KEYS)
+    start, edge, inner, stop = _borders(lowest, highest, part, parts, window, WINDOW, KEYS)
 
     if SINKS:
         largest = tl.load(sinks + head).to(tl.float32) * _LOG2_E
@@ -231,8 +236,8 @@ def _attend_tile(
     empty = total == 0.0
     total = tl.where(empty, 1.0, total)
     result = result / total[:, None]
-    place = ((first + token) * (kv_heads * GROUP) + head) * PARTS + part
-    if PARTS > 1:
+    place = ((first + token) * (kv_heads * GROUP) + head) * parts + part
+    if SPLIT:
         log = tl.where(empty, float("-inf"), (largest + tl.log2(total)) * _LN_2)
         tl.store(logs + place, log, mask=token < count)
     tl.store(
@@ -243,9 +248,7 @@ def _attend_tile(
 
 
 @triton.jit
-def _borders(
-    lowest, highest, part, window, PARTS: tl.constexpr, WINDOW: tl.constexpr, KEYS: tl.constexpr
-):
+def _borders(lowest, highest, part, parts, window, WINDOW: tl.constexpr, KEYS: tl.constexpr):
     """Start, edge, inner and stop of a part of the keys of queries at `lowest` to `highest`.
 
     Its keys are [start, stop); each query sees those of [edge, inner).
@@ -258,7 +261,7 @@ def _borders(
     if WINDOW:
         oldest = tl.maximum(lowest - window + 1, 0)
         all_from = tl.maximum(highest - window + 1, 0)
-    steps = tl.cdiv(tl.cdiv(end - oldest, PARTS), KEYS)
+    steps = tl.cdiv(tl.cdiv(end - oldest, parts), KEYS)
     start = oldest + part * steps * KEYS
     stop = tl.minimum(start + steps * KEYS, end)
     edge = start + tl.cdiv(tl.maximum(tl.minimum(all_from, stop) - start, 0), KEYS) * KEYS

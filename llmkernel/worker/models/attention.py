@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from llmkernel import environment
+from llmkernel.worker.kernels.cluster_attention import RopedAttention, roped_attention
 from llmkernel.worker.kernels.paged_attention import (
     DecodeAttention,
     Options,
@@ -61,6 +62,8 @@ class PagedState:
         self.step: PagedStep | None = None
         self.decode = decode_attention_for(device)
         self.prefill = prefill_attention_for(device)
+        self.roped = roped_attention_for(device)
+        """Rotation and attention of decode rows in one, where there is a kernel for it."""
 
 
 def decode_attention_for(device: torch.device) -> DecodeAttention:
@@ -82,6 +85,15 @@ def prefill_attention_for(device: torch.device) -> PrefillAttention | None:
     from llmkernel.worker.kernels.tiled_attention import tiled_prefill_attention
 
     return tiled_prefill_attention
+
+
+def roped_attention_for(device: torch.device) -> RopedAttention | None:
+    """The kernel that rotates, writes keys and attends to them, on GPUs that can."""
+    if decode_attention_for(device) is decode_attention:
+        return None
+    from llmkernel.worker.kernels.split_attention import starts_early
+
+    return roped_attention if starts_early(device) else None
 
 
 class PagedLayer:

@@ -1,8 +1,8 @@
 """Kernels for other numbers of rows, compiled while the first requests are served.
 
-A product has a kernel for each size of steps, and compiling one takes up to half a second. Those
-of one stream and of short prompts are compiled before a worker is ready. Without this the others
-would be compiled in the step that needs them first, with everybody waiting.
+A product has a kernel for each size of steps, and attention for some; compiling one takes up to half
+a second. Those of one stream and of short prompts are compiled before a worker is ready. Without
+this the others would be compiled in the step that needs them first, with everybody waiting.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kernel = tuple[str, dict[str, int]]
 
 
 def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threading.Thread:
-    """Compile what the products of a model may need, on a thread that the process ends with."""
+    """Compile what the layers of a model may need, on a thread that the process ends with."""
     wanted = list(kernels_of(model))
     stopped = threading.Event()
 
@@ -55,20 +55,24 @@ def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threadi
 
 
 def kernels_of(model: nn.Module) -> Iterator[Kernel]:
-    """Every kernel that a product in a model may launch, each once."""
+    """Every kernel that attention and products of a model may launch, each once."""
     seen: list[Kernel] = []
-    for linear, norm, gated in _products(model):
-        for kernel in four_bit.kernels_of(linear.packed, norm=norm, gated=gated):
-            if kernel not in seen:
-                seen.append(kernel)
-                yield kernel
+    for kernel in _wanted(model):
+        if kernel not in seen:
+            seen.append(kernel)
+            yield kernel
 
 
-def _products(model: nn.Module) -> Iterator[tuple[PackedLinear, bool, bool]]:
+def _wanted(model: nn.Module) -> Iterator[Kernel]:
     fused = [module for module in model.modules() if isinstance(module, FusedLayer)]
-    inside = {id(linear) for layer in fused for linear, _, _ in layer.products()}
     for layer in fused:
-        yield from layer.products()
-    for module in model.modules():
-        if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside:
-            yield module, False, False
+        yield from layer.attention_kernels()
+    products = [product for layer in fused for product in layer.products()]
+    inside = {id(linear) for linear, _, _ in products}
+    products += [
+        (module, False, False)
+        for module in model.modules()
+        if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside
+    ]
+    for linear, norm, gated in products:
+        yield from four_bit.kernels_of(linear.packed, norm=norm, gated=gated)

@@ -9,12 +9,13 @@ its place; what is not recognised or not equal keeps that code.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import four_bit, layer, plans
+from llmkernel.worker.kernels import cluster_attention, four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -26,6 +27,8 @@ _NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _SILU = {"SiLU", "SiLUActivation"}
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
+_CHANGING = ("dynamic", "longrope")
+"""Kinds of rotary embeddings whose frequencies depend on the text, if nobody has fixed them."""
 _PROBES = (1, 9)
 """Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
 _log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class FusedLayer(nn.Module):
         self._paged: PagedLayer = attention.llmkernel_layer
         self._input_norm = _norm_of(original.input_layernorm)
         self._network_norm = _norm_of(original.post_attention_layernorm)
-        self._head_norms: tuple[Tensor, Tensor, float] | None = None
+        self._head_norms: layer.HeadNorms | None = None
         if hasattr(attention, "q_norm"):
             query, key = _norm_of(attention.q_norm), _norm_of(attention.k_norm)
             self._head_norms = (query.weight, key.weight, query.eps)
@@ -74,6 +77,13 @@ class FusedLayer(nn.Module):
             (self.down, False, False),
         ]
 
+    def attention_kernels(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """Name and sizes of each kernel that its attention may launch, beside Triton's."""
+        if self._paged.state.roped is not None:
+            normed = self._head_norms is not None
+            pool, width = self._paged.pool, self.qkv.packed.rows
+            yield from cluster_attention.kernels_of(pool, width, normed=normed)
+
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
         state, pool, options = self._paged.state, self._paged.pool, self._paged.options
@@ -81,8 +91,13 @@ class FusedLayer(nn.Module):
         assert options is not None, "transformers' layer has run"
         step, norms = state.step, self._head_norms
         merged = self.qkv.product(hidden, norm=self._input_norm)
-        query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
-        seen = attend(query, pool, step, options, state.decode, state.prefill)
+        if state.roped is not None and cluster_attention.serves(step, pool, merged.shape[1]):
+            assert step.decode is not None, "it serves decode rows alone"
+            places, rows = step.slot_mapping, step.decode
+            seen = state.roped(merged, rotary, pool, places, rows, options, norms)
+        else:
+            query = layer.rope_write(merged, rotary, pool, step.slot_mapping, norms)
+            seen = attend(query, pool, step, options, state.decode, state.prefill)
         return self.output.product(seen.flatten(1), residual=hidden)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
@@ -103,6 +118,20 @@ class FusedNorm(nn.Module):
         return layer.rms_norm(x.reshape(-1, x.shape[-1]), self.weight, self._eps).view(x.shape)
 
 
+class FusedRotary(nn.Module):
+    """A rotary embedding whose frequencies stay as they are, by one kernel."""
+
+    def __init__(self, original: Any) -> None:
+        super().__init__()
+        self._frequencies: Tensor = original.inv_freq.float()
+        self._scaling = float(original.attention_scaling)
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [1, tokens, head_dim] of `position_ids` [1, tokens]."""
+        found = layer.rotary(position_ids[0], self._frequencies, self._scaling, x.dtype)
+        return found[0][None], found[1][None]
+
+
 @torch.inference_mode()
 def fuse_layers(model: Any, state: PagedState) -> int:
     """Replace the layers of a paged model where they can be fused; how many it were."""
@@ -119,6 +148,8 @@ def fuse_layers(model: Any, state: PagedState) -> int:
             replaced += 1
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
+    if replaced and _same_rotary(rotary, backbone.norm.weight, state.context_length):
+        backbone.rotary_emb = FusedRotary(rotary)
     if replaced:
         _log.info("%d of %d layers are fused", replaced, len(layers))
     return replaced
@@ -162,14 +193,24 @@ def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | 
         network.down_proj,
     )
     fused = FusedLayer(original, projections)
+    if _equal(fused, original, rotary, state):
+        return fused
+    roped, state.roped = state.roped, None
+    if roped is not None and _equal(fused, original, rotary, state):
+        _log.warning("rotation and attention stay apart")
+        return fused
+    state.roped = roped
+    return None
+
+
+def _equal(fused: FusedLayer, original: Any, rotary: nn.Module, state: PagedState) -> bool:
     try:
-        equal = all(_agree(fused, original, rotary, state, count) for count in _PROBES)
+        return all(_agree(fused, original, rotary, state, count) for count in _PROBES)
     except (RuntimeError, TypeError, ValueError):
         _log.exception("a layer keeps transformers' code")
-        return None
+        return False
     finally:
         state.step = None
-    return fused if equal else None
 
 
 def _gated(merged: PackedLinear) -> PackedLinear:
@@ -181,6 +222,21 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     if bias is not None:
         bias = bias.view(2, -1, plans.ROWS).transpose(0, 1).flatten()
     return PackedLinear(four_bit.gated(*cut), bias)
+
+
+def _same_rotary(original: Any, like: Tensor, context_length: int) -> bool:
+    """Whether `FusedRotary` gives what the original does, up to the last position."""
+    frequencies = getattr(original, "inv_freq", None)
+    if not isinstance(frequencies, Tensor) or getattr(original, "rope_type", None) in _CHANGING:
+        return False
+    positions = torch.linspace(0, context_length - 1, 64, device=like.device).long()[None]
+    hidden = like.expand(1, 1, -1)
+    try:
+        mine, expected = FusedRotary(original)(hidden, positions), original(hidden, positions)
+    except (RuntimeError, TypeError, ValueError):
+        _log.exception("the rotary embedding keeps transformers' code")
+        return False
+    return all(map(_near, mine, expected))
 
 
 def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
@@ -214,6 +270,6 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
 def _near(mine: Tensor, expected: Tensor) -> bool:
     error = ((mine.float() - expected.float()).norm() / expected.float().norm()).item()
     if not error < _TOLERANCE[expected.dtype]:  # not-a-number too
-        _log.warning("a layer keeps transformers' code: relative error %g", error)
+        _log.warning("transformers' code stays: relative error %g", error)
         return False
     return True

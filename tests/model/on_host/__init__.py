@@ -23,8 +23,8 @@ _OPTIONS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-w", f"-I{_HER
 _MOST_SHARED = 227 * 1024
 """Of a Hopper GPU."""
 _START = """
-extern "C" void start(u32 x, u32 y, u32 threads, u32 at_once, u32 seed, void** given, char* error) {
-  on_host::launch([](void** given) { call(&%s, given); }, {x, y}, threads, at_once, seed, given, error);
+extern "C" void start(u32 x, u32 y, u32 threads, u32 cluster, u32 at_once, u32 seed, void** given, char* error) {
+  on_host::launch([](void** given) { call(&%s, given); }, {x, y}, threads, cluster, at_once, seed, given, error);
 }
 """
 
@@ -32,14 +32,15 @@ extern "C" void start(u32 x, u32 y, u32 threads, u32 at_once, u32 seed, void** g
 class Kernel:
     """Called as `launch.Kernel` is; waits for the end. Raises RuntimeError for what goes wrong.
 
-    `at_once` blocks run at the same time; `seed` is of the order in which threads do.
+    `at_once` clusters of blocks run at the same time; `seed` is of the order in which threads do.
     """
 
     at_once = 2
     seed = 0
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, cluster: int) -> None:
         self._start = ctypes.CDLL(str(library)).start
+        self._cluster = cluster
 
     def __call__(
         self,
@@ -54,7 +55,7 @@ class Kernel:
         launch.fill(slots, arguments)
         pointers = (ctypes.c_void_p * len(slots))(*map(ctypes.addressof, slots))
         error = ctypes.create_string_buffer(256)
-        self._start(*grid, threads, self.at_once, self.seed, pointers, error)
+        self._start(*grid, threads, self._cluster, self.at_once, self.seed, pointers, error)
         if error.value:
             raise RuntimeError(error.value.decode())
 
@@ -66,7 +67,9 @@ def need_a_compiler() -> None:
 
 
 @functools.cache
-def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kernel:
+def kernel(
+    name: str, dtype: torch.dtype, shared: int = 0, carveout: int | None = None, **sizes: int
+) -> Kernel:
     """`launch.kernel` for the processor."""
     defines = [f"#define {key.upper()} {value}" for key, value in sizes.items()]
     if dtype == torch.bfloat16:
@@ -75,7 +78,7 @@ def kernel(name: str, dtype: torch.dtype, shared: int = 0, **sizes: int) -> Kern
     text = "\n".join([*defines, own, _START % name])
     file = _folder() / f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.so"
     _compile("-x", "c++", "-", "-x", "none", str(_threads()), "-o", str(file), text=text)
-    return Kernel(file)
+    return Kernel(file, sizes.get("cluster", 1))
 
 
 def _compile(*arguments: str, text: str = "") -> None:

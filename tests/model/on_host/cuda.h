@@ -12,11 +12,14 @@
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __shared__ static __thread
 
 struct alignas(16) uint4 { u32 x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
+struct alignas(8) uint2 { u32 x, y; };
 inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
+inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
 using on_host::blockDim;
@@ -61,6 +64,7 @@ inline float __uint_as_float(u32 bits) { float f; memcpy(&f, &bits, 4); return f
 inline u32 __float_as_uint(float f) { u32 bits; memcpy(&bits, &f, 4); return bits; }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 inline float __expf(float x) { return expf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 inline u32 __byte_perm(u32 a, u32 b, u32 selector) {
   const unsigned long long bytes = (unsigned long long)b << 32 | a;
   u32 result = 0;
@@ -124,8 +128,20 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
   });
 }
 
+inline u32 transposed(u32 pair) {
+  struct Given { u32 mine, other; } given{pair, 0};
+  on_host::in_warp(&given, [](void** all) {
+    auto at = [&](int row, int column) { return ((Given*)all[row * 4 + column / 2])->mine >> 16 * (column & 1) & 0xffff; };
+    for (int lane = 0; lane < 32; lane++)
+      ((Given*)all[lane])->other = at((lane & 3) * 2, lane >> 2) | at((lane & 3) * 2 + 1, lane >> 2) << 16;
+  });
+  return given.other;
+}
+
 template <typename T> T stream_in(const T* at) { return *at; }
+template <typename T> T read_early(const T* at) { return *at; }
 inline void look_at(const uint4*) {}
+inline void bring_near(const void* at) { *(const volatile char*)at; }
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
@@ -144,6 +160,16 @@ using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;
 using on_host::wait_at;
+using on_host::arrive_in_cluster;
+using on_host::wait_in_cluster;
+using on_host::expect_stores;
+using on_host::wait_for_stores;
+inline void store_in_cluster(u32 at, u32 barrier, u32 block, float2 v) {
+  on_host::store_in_cluster(at, barrier, block, &v, 8);
+}
+inline void store_in_cluster(u32 at, u32 barrier, u32 block, const float* v) {
+  on_host::store_in_cluster(at, barrier, block, v, 16);
+}
 
 // A kernel called with the addresses of its arguments.
 template <int... AT> struct Places {};

@@ -5,8 +5,11 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <random>
 #include <string>
@@ -49,10 +52,20 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   u32 index = 0;
   bool done = false, waits = false;
+  u32 cluster_turn = 0;
   std::vector<std::vector<Copy>> groups{1};  // of copies that no barrier knows of; the last one is open
 };
 
+// Blocks that see each other's shared memory.
+struct Cluster {
+  std::vector<char*> memories;
+  std::barrier<> begin;
+  std::atomic<u32> arrived = 0, turn = 0;
+  explicit Cluster(u32 blocks) : memories(blocks), begin(blocks) {}
+};
+
 struct Block {
+  Cluster* cluster;
   std::vector<Fiber> fibers;
   std::vector<Meeting> warps;
   Meeting all;
@@ -151,6 +164,8 @@ std::string leftovers(const Block& block) {
 // Every thread of a block to its end; what went wrong, or nothing.
 std::string run(Block& block, u32 threads) {
   here = &block;
+  block.cluster->memories[blockIdx.x % block.cluster->memories.size()] = memory;
+  block.cluster->begin.arrive_and_wait();
   prepare(block, threads);
   std::vector<u32> warps(block.warps.size());
   for (u32 w = 0; w < warps.size(); w++) warps[w] = w;
@@ -222,13 +237,40 @@ void wait_at(u32 at, u32 parity) {
   wait_until([=] { return (barrier(at).phase & 1) != parity; });
 }
 
-void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** given, char* error) {
+void arrive_in_cluster() {
+  Cluster& cluster = *here->cluster;
+  here->running->cluster_turn = cluster.turn;
+  if (++cluster.arrived == blockDim.x * cluster.memories.size()) cluster.arrived = 0, cluster.turn++;
+}
+
+void wait_in_cluster() {
+  const u32 turn = here->running->cluster_turn;
+  wait_until([=] { return here->cluster->turn != turn; });
+}
+
+void expect_stores(u32 at, u32 bytes) { *(u32*)shared(at) = bytes; }
+
+void store_in_cluster(u32 at, u32 barrier, u32 block, const void* from, u32 bytes) {
+  char* const there = here->cluster->memories.at(block);
+  memcpy(there + (int)at, from, bytes);
+  __atomic_sub_fetch((u32*)(there + (int)barrier), bytes, __ATOMIC_SEQ_CST);
+}
+
+void wait_for_stores(u32 at) {
+  wait_until([=] { return __atomic_load_n((u32*)shared(at), __ATOMIC_SEQ_CST) == 0; });
+}
+
+void launch(Body body, Index grid, u32 threads, u32 size, u32 at_once, u32 seed, void** given, char* error) {
   std::vector<std::string> errors(grid.x * grid.y);
-  for (u32 first = 0; first < errors.size(); first += at_once) {
+  const u32 many = at_once * size;
+  for (u32 first = 0; first < errors.size(); first += many) {
     std::vector<std::thread> running;
-    for (u32 b = first; b < std::min<u32>(first + at_once, errors.size()); b++)
-      running.emplace_back([&, b] {
+    std::deque<Cluster> clusters;
+    for (u32 b = first; b < std::min<u32>(first + many, errors.size()); b++) {
+      if (b % size == 0) clusters.emplace_back(size);
+      running.emplace_back([&, b, cluster = &clusters.back()] {
         auto block = std::make_unique<Block>();
+        block->cluster = cluster;
         block->body = body;
         block->given = given;
         block->chance.seed(seed * 7919 + b + 1);
@@ -237,6 +279,7 @@ void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** gi
         blockDim = {threads, 1};
         errors[b] = run(*block, threads);
       });
+    }
     for (auto& thread : running) thread.join();
     for (const auto& text : errors)
       if (!text.empty()) return (void)strcpy(error, text.c_str());

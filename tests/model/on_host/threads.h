@@ -29,7 +29,17 @@ void arrive(u32 at);
 void arrive_with_copies(u32 at);
 void wait_at(u32 at, u32 parity);
 
-// A grid, `at_once` blocks at the same time. Writes the first error, if there is one.
-void launch(Body body, Index grid, u32 threads, u32 at_once, u32 seed, void** given, char* error);
+// All threads of a cluster's blocks.
+void arrive_in_cluster();
+void wait_in_cluster();
+
+// Into the memory of another block, where a barrier counts down the bytes that are to come.
+void expect_stores(u32 barrier, u32 bytes);
+void store_in_cluster(u32 at, u32 barrier, u32 block, const void* from, u32 bytes);
+void wait_for_stores(u32 barrier);
+
+// A grid, `at_once` clusters of `cluster` blocks at the same time. Writes the first error, if there is one.
+void launch(Body body, Index grid, u32 threads, u32 cluster, u32 at_once, u32 seed, void** given,
+            char* error);
 
 }  // namespace on_host
