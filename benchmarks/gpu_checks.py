@@ -45,9 +45,11 @@ PROMPT_TOKENS = 128
 NEW_TOKENS = 256
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 TESTS = (
+    "tests/model/test_cluster_attention.py",
     "tests/model/test_cuda.py",
     "tests/model/test_four_bit.py",
     "tests/model/test_fused.py",
+    "tests/model/test_rows.py",
     "tests/model/test_split_attention.py",
     "tests/model/test_tiled_attention.py",
     "tests/sampler",

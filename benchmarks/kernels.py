@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from benchmarks import gpu, results, tables
 from llmkernel.worker.kernels import four_bit, layer
 from llmkernel.worker.kernels.four_bit import Packed
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, Options, Pool
+from llmkernel.worker.models.attention import roped_attention_for
 
 PAST_CACHE = 250e6
 """Bytes that do not fit into the L2 of any GPU there is."""
@@ -56,7 +58,7 @@ class LayerShape:
 
 
 LLAMA_8B = LayerShape(4096, 14336, heads=32, kv_heads=8, head_dim=128, layers=32)
-CONTEXTS = ((1, 512), (1, 8192), (8, 512), (32, 512), (32, 2048))
+CONTEXTS = ((1, 256), (1, 8192), (8, 256), (8, 2048), (32, 256), (32, 2048))
 """Rows and tokens of each, for attention of decode rows."""
 CHUNKS = ((512, 0), (2048, 0), (2048, 6144))
 """Tokens of a chunk, and tokens before it."""
@@ -166,6 +168,33 @@ def decode_attention(bench: Bench, rows: int, context: int) -> Iterator[Row]:
     yield Row("decode attention", f"{rows} of {context:,}", us, moved, other, "torch")
 
 
+def roped_attention(bench: Bench, rows: int, context: int) -> Iterator[Row]:
+    """All from merged projections to attention of decode rows in one kernel, where one can, and in three."""
+    from llmkernel.worker.kernels.split_attention import split_decode_attention
+
+    roped = roped_attention_for(bench.device)
+    if roped is None:
+        return
+    shape = bench.shape
+    moved = 2 * rows * context * shape.kv_heads * shape.head_dim * bench.dtype.itemsize
+    pools = [_pool(bench, rows * -(-context // BLOCK)) for _ in range(bench.copies(moved))]
+    lengths = torch.full((rows,), context, device=bench.device)
+    table = _tables(bench, rows, context)
+    paged = DecodeRows(table, _slots(bench, rows), lengths, 0)
+    places = table[:, (context - 1) // BLOCK] * BLOCK + (context - 1) % BLOCK
+    merged = bench.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    rotary = (bench.random(rows, shape.head_dim), bench.random(rows, shape.head_dim))
+    options = Options(shape.head_dim**-0.5)
+
+    def three(pool: Pool) -> Tensor:
+        query = layer.rope_write(merged, rotary, pool, places)
+        return split_decode_attention(query, pool, paged, options)
+
+    us = bench.each(lambda pool: roped(merged, rotary, pool, places, paged, options, None), pools)
+    other = bench.other("three kernels", three, pools)
+    yield Row("rotation to attention", f"{rows} of {context:,}", us, moved, other, "three kernels")
+
+
 def prefill_attention(bench: Bench, tokens: int, before: int) -> Iterator[Row]:
     """Attention of a chunk over pages, and torch's causal one where nothing is before it."""
     from llmkernel.worker.kernels.tiled_attention import tiled_prefill_attention
@@ -226,6 +255,7 @@ def measure(bench: Bench, tokens: list[int]) -> Iterator[Row]:
         yield from small_kernels(bench, count)
     for rows, context in CONTEXTS:
         yield from decode_attention(bench, rows, context)
+        yield from roped_attention(bench, rows, context)
     for count, before in CHUNKS:
         yield from prefill_attention(bench, count, before)
 
@@ -297,7 +327,10 @@ def main() -> None:
     """Time everything, print the table and, where asked, keep it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tokens", default="1,8,32", help="rows of the products (default: 1,8,32)")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
+    parser.add_argument(
+        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        help="write a JSON file, into benchmarks/results/ where no folder is named",
+    )  # fmt: skip
     arguments = parser.parse_args()
     tokens = [int(count) for count in arguments.tokens.split(",")]
     bench = Bench(LLAMA_8B, torch.device("cuda"))
@@ -320,7 +353,7 @@ def main() -> None:
             "layers_ms": {str(count): pair for count, pair in summed.items()},
             "failures": bench.failures,
         }
-        print(results.save("kernels", figures))
+        print(results.save("kernels", figures, "", arguments.save))
 
 
 if __name__ == "__main__":

@@ -90,9 +90,10 @@ def newest(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def device_name(on: dict[str, Any]) -> str:
-    """Of a `machine`: the last word of its first GPU's name, or "cpu"."""
+    """Of a `machine`: the word of its first GPU's name that has a number first, or "cpu"."""
     gpus = on.get("gpus")  # the first records have none
-    return gpus[0]["name"].split()[-1].lower() if gpus else "cpu"
+    words = gpus[0]["name"].lower().split() if gpus else ["cpu"]
+    return next((word for word in words if any(map(str.isdigit, word))), words[-1])
 
 
 def _processor() -> str:

@@ -15,8 +15,7 @@ Images = dict[str, str]
 
 KERNELS = (
     ("4-bit products", r"four_bit"),
-    ("attention", r"attend_part|join_parts"),
-    ("rotation and KV write", r"rope_write"),
+    ("rotation, KV write and attention", r"cluster_attention|attend_part|join_parts|rope_write"),
     ("norms", r"rms_norm"),
     ("output head and other products", r"gemm|gemv|nvjet|cutlass|cublas"),
     ("copies", r"memcpy|memset"),
@@ -199,6 +198,42 @@ def _term(kernel: str) -> str:
     return next(found, OTHER)
 
 
+def kernels(record: Record, _images: Images) -> Iterator[str]:
+    """Each kernel of a layer beside the floor and beside what others have."""
+    bandwidth = record["read_bytes_per_second"]
+    rows = [
+        (
+            row["kernel"], row["size"], row["us"], row["moved"] / row["us"] / 1e3,
+            f"{1e6 * row['moved'] / bandwidth / row['us']:.0%}",
+            row["other_us"], row["other"] if row["other_us"] else None,
+        )
+        for row in record["rows"]
+    ]  # fmt: skip
+    yield _origin(record)
+    yield ""
+    heads = ("kernel", "size", "µs", "GB/s", "of the floor", "the other's µs", "other")
+    yield from tables.markdown(heads, rows)
+
+
+def gpu_checks(record: Record, _images: Images) -> Iterator[str]:
+    """How exact logits and answers of 4-bit models are."""
+    found = record["accuracy"]
+    yield f"{found['dtype']}, answers of {found['new_tokens']} tokens, {_origin(record)}"
+    yield ""
+    heads = ("model", "relative error", "bitsandbytes'", "equal", "until they part", "choices")
+    shares = ("equal", "until_parting", "choices")
+    yield from tables.markdown(
+        heads,
+        [
+            (
+                one["name"], f"{one['error']:.2%}", f"{one['bitsandbytes_error']:.2%}",
+                *(f"{one[share]:.0%}" for share in shares),
+            )
+            for one in found["cases"]
+        ],
+    )  # fmt: skip
+
+
 def batching(record: Record, _images: Images) -> Iterator[str]:
     """Tokens/s on the processor beside `generate`, and what a token costs beside the model."""
     heads = ("streams", "worker", "`generate`, one batch", "`generate`, one by one", "share")
@@ -239,6 +274,8 @@ SECTIONS: dict[str, Callable[[Record, Images], Iterator[str]]] = {
     "latency": latency,
     "startup": startup,
     "step_profile": step,
+    "kernels": kernels,
+    "gpu_checks": gpu_checks,
     "batching": batching,
     "gateway": gateway,
 }

@@ -29,6 +29,19 @@ def test_each_gpu_has_a_name_a_driver_and_memory(driver_says):
     assert results.device_name(results.machine()) == "h200"
 
 
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA GeForce RTX 4090", "4090"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA TITAN V", "v"),
+    ],
+)
+def test_a_gpu_has_a_short_name(name, short):
+    assert results.device_name({"gpus": [{"name": name}]}) == short
+
+
 def test_a_driver_that_does_not_answer_is_no_gpu(driver_says):
     driver_says("echo 'No devices were found'; exit 6")
     assert gpu.described() == []
