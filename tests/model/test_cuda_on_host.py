@@ -7,7 +7,7 @@ import torch
 
 from llmkernel.worker.kernels import four_bit, launch, layer
 from llmkernel.worker.kernels.paged_attention import Pool
-from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
+from llmkernel.worker.kernels.plans import FewPlan, LeanPlan, ManyPlan, RingPlan
 from tests.model import on_host
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,6 +21,7 @@ def kernels(monkeypatch):
     on_host.need_a_compiler()
     caches = (
         four_bit._few_kernel,
+        four_bit._lean_kernel,
         four_bit._ring_kernel,
         four_bit._many_kernel,
         four_bit._counters,
@@ -91,6 +92,33 @@ def test_products_of_few_tokens_are_near_the_reference(
         expected = four_bit.product(x.float(), packed, bias.float(), residual=residual.float())
         mine = product(x, packed, bias, plan, residual=residual)
         assert error(mine, expected) < 1e-2, count
+
+
+LEAN = [
+    (144, 1024, LeanPlan(4, 4, 4, 1)),
+    (80, 1856, LeanPlan(4, 8, 4, 2)),
+    (160, 896, LeanPlan(4, 4, 2, 4)),
+]
+
+
+@pytest.mark.parametrize(("rows", "columns", "plan"), LEAN)
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+def test_products_in_half_a_multiprocessor_are_near_the_reference(
+    rows, columns, plan, normed, gated, order
+):
+    packed, bias = matrix(2 * rows if gated else rows, columns), random(2 * rows)
+    bias = bias[: packed.rows].contiguous()
+    norm = four_bit.Norm(random(columns), 1e-5) if normed else None
+    wide = norm and norm._replace(weight=norm.weight.float())
+    for count in range(1, plan.tokens + 1):
+        x, residual = 3 * random(count, columns), None if gated else random(count, rows)
+        added = None if residual is None else residual.float()
+        expected = four_bit.product(
+            x.float(), packed, bias.float(), norm=wide, residual=added, gated=gated
+        )
+        more = {"norm": norm, "residual": residual, "gated": gated}
+        assert error(four_bit.lean_product(x, packed, bias, plan, **more), expected) < 1e-2, count
 
 
 @pytest.mark.parametrize("count", [1, 8])

@@ -186,6 +186,9 @@ def product(
         x = x.index_select(-1, packed.order)
     if on_gpu and count <= FEW_TOKENS:
         ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
+        lean = _lean_plan(packed, x)
+        if lean is not None:
+            return lean_product(x, packed, bias, lean, norm=norm, residual=residual, gated=gated)
         if ring is not None:
             return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
         if few.parts == 1 or (norm is None and not gated):
@@ -275,6 +278,46 @@ def ring_product(
     arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count]
     kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
     return output
+
+
+def _lean_plan(packed: Packed, x: Tensor) -> plans.LeanPlan | None:
+    if x.dtype != torch.bfloat16 or packed.group != COLUMNS or packed.offsets is not None:
+        return None
+    if torch.cuda.get_device_capability(x.device) < launch.EARLY_START:
+        return None
+    return plans.lean_plan(packed.columns, x.shape[0])
+
+
+def lean_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None,
+    plan: plans.LeanPlan,
+    *,
+    norm: Norm | None = None,
+    residual: Tensor | None = None,
+    gated: bool = False,
+) -> Tensor:
+    """Up to 4 tokens by one kernel that leaves room for the next."""
+    count, rows = x.shape[0], packed.rows
+    shared = plan.shared(packed.columns)
+    kernel = _lean_kernel(plan, x.dtype, gated, norm is not None, packed.columns, shared)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
+    units = rows // ROWS // (1 + gated)
+    weight, eps = norm or (None, 0.0)
+    arguments = [packed.weights, packed.scales, packed.code, x, weight, eps, bias, residual, output]
+    blocks = min(units, processors(x.device))
+    kernel((blocks, 1), 32 * plan.warps, [*arguments, rows, count], shared)
+    return output
+
+
+@functools.cache
+def _lean_kernel(
+    plan: plans.LeanPlan, dtype: torch.dtype, gated: bool, norm: bool, columns: int, shared: int
+) -> launch.Kernel:
+    sizes = plan._asdict() | {"columns": columns, "groups": 1}
+    sizes |= {name: 1 for name, on in (("gated", gated), ("norm", norm)) if on}
+    return launch.kernel("four_bit_lean", dtype, shared, **sizes)
 
 
 def many_product(

@@ -15,6 +15,9 @@ ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
 TABLE_END = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table of pairs."""
+MOST_LEAN = 4
+MOST_LEAN_SHARED = 112 * 1024
+_AHEAD = 4
 _STATIC = 1024
 """More bytes of shared memory than the compiler places itself."""
 _LONG = 128
@@ -56,6 +59,23 @@ class RingPlan(NamedTuple):
         """Bytes of shared memory: the table, and the weights on their way."""
         scales = (1 + offsets) * COLUMNS // group * 64
         return TABLE_END + self.warps * self.stages * self.tiles * (512 + scales)
+
+
+class LeanPlan(NamedTuple):
+    """How `four_bit_lean` is launched.
+
+    A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early, all columns together,
+    and room for the activations of `tokens`.
+    """
+
+    warps: int
+    tiles: int
+    ahead: int
+    tokens: int
+
+    def shared(self, columns: int) -> int:
+        """Bytes of shared memory: the table, and activations."""
+        return TABLE_END + self.tokens * (2 * columns + 64)
 
 
 class ManyPlan(NamedTuple):
@@ -103,6 +123,16 @@ def few_plan(columns: int) -> FewPlan:
     if across <= 64:
         return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
     return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
+
+
+@functools.cache
+def lean_plan(columns: int, count: int) -> LeanPlan | None:
+    """Where two blocks of different matrices have room on a multiprocessor."""
+    across = columns // COLUMNS
+    tiles = _AHEAD * math.ceil(across / 16 / _AHEAD)
+    tokens = 2 ** math.ceil(math.log2(count))
+    plan = LeanPlan(max(4, math.ceil(across / tiles)), tiles, _AHEAD, tokens)
+    return plan if tokens <= MOST_LEAN and plan.shared(columns) <= MOST_LEAN_SHARED else None
 
 
 @functools.cache

@@ -73,6 +73,20 @@ __device__ __forceinline__ float2 stream_in(const float2* at) {
   return v;
 }
 
+// The same as loads that stay before the next barrier of their warp.
+__device__ __forceinline__ uint4 stream_in_now(const uint4* at) {
+  uint4 v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
+  return v;
+}
+
+__device__ __forceinline__ float2 stream_in_now(const float2* at) {
+  float2 v;
+  asm volatile("ld.global.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at) : "memory");
+  return v;
+}
+
 // Brings 16 bytes to the L1.
 __device__ __forceinline__ void look_at(const uint4* at) {
   asm volatile("{\n.reg .u32 a, b, c, d;\nld.global.nc.v4.u32 {a, b, c, d}, [%0];\n}" :: "l"(at));
