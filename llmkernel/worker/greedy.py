@@ -8,6 +8,7 @@ import math
 import numpy as np
 import torch
 
+from llmkernel.worker.kernels import rows
 from llmkernel.worker.sequence import NO_TOKEN
 
 
@@ -19,6 +20,8 @@ def greedy_tokens(logits: torch.Tensor) -> torch.Tensor:
     """
     if logits.is_cpu and logits.dtype is torch.float32:
         return torch.from_numpy(_with_numpy(logits.numpy()))
+    if rows.finds_likeliest(logits):
+        return rows.likeliest_on_gpu(logits)
     largest, places = _largest(logits)  # which hands NaN on
     return torch.where(largest.isfinite(), places, NO_TOKEN)
 

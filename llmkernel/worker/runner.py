@@ -19,7 +19,6 @@ from llmkernel import environment
 from llmkernel.errors import DeviceOutOfMemory, EngineDied, NotEnoughMemory
 from llmkernel.params import SamplingParams
 from llmkernel.worker.graphs import PROMPT_BUCKETS, ROOM, Decoded, StepGraphs
-from llmkernel.worker.greedy import greedy_tokens
 from llmkernel.worker.inputs import StepInputs, StepTensors
 from llmkernel.worker.kernels.paged_attention import decode_attention
 from llmkernel.worker.models import (
@@ -31,6 +30,7 @@ from llmkernel.worker.models import (
 )
 from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.models.serving import describe
+from llmkernel.worker.newest import NewestTokens
 from llmkernel.worker.prompt_scores import PromptScores, prompt_logprobs, score_prompts
 from llmkernel.worker.sampler import Sampler, SamplerOutput, to_sampled
 from llmkernel.worker.sequence import Request, Sampled, Sequence
@@ -128,10 +128,7 @@ class ModelRunner:
             )
             self._sampler = Sampler(self._head.vocab_size, max_concurrent, self._device)
             self._owners: list[Sequence | None] = [None] * max_concurrent
-            # one more for the rows of padding, which are nobody's
-            self._last_token = torch.zeros(
-                max_concurrent + 1, dtype=torch.int64, device=self._device
-            )
+            self._newest = NewestTokens(max_concurrent, self._device)
         self._graphs = self._make_graphs(max_concurrent)
 
     @property
@@ -283,16 +280,14 @@ class ModelRunner:
         """A step in which every token is a row, as if all that are sampled were greedy."""
         hidden = self._forward(tensors)
         logits = self._head(hidden)
-        greedy = greedy_tokens(logits)
-        self._keep_newest(tensors.slots, greedy)
+        greedy = self._newest.keep_likeliest(logits, tensors.slots)
         return Decoded(hidden, logits, greedy)
 
     def _forward(self, tensors: StepTensors) -> Tensor:
         """Hidden states [tokens, hidden] after the last layer; keys and values are written."""
         ids = tensors.ids
         if not tensors.known:
-            newest = self._last_token[tensors.sources.clamp_min(0)]
-            ids = torch.where(tensors.sources >= 0, newest, ids)
+            ids = self._newest.fill_in(ids, tensors.sources)
         self._state.step = tensors.paged
         output = self._backbone(
             input_ids=ids[None], position_ids=tensors.positions[None], use_cache=False
@@ -304,15 +299,10 @@ class ModelRunner:
         if computed.logits is None:
             return None
         output = self._sampler.sample(computed.logits, rows, computed.greedy)
-        if output.tokens is not computed.greedy:
-            self._keep_newest(computed.tensors.slots, output.tokens)
+        if self._ahead and output.tokens is not computed.greedy:
+            # a next step that is launched before these are read back begins from them
+            self._newest.keep(computed.tensors.slots, output.tokens)
         return output
-
-    def _keep_newest(self, slots: Tensor, tokens: Tensor) -> None:
-        """Let a next step that is launched before these tokens are read back begin from them."""
-        if self._ahead:
-            # a broken row's NO_TOKEN is no id; its next step is dropped, and must not fail others
-            self._last_token.index_copy_(0, slots, tokens.clamp_min(0))
 
 
 def kv_bytes_per_block(loaded: Loaded, block_size: int) -> int:

@@ -151,6 +151,14 @@ def test_norms_are_near_the_reference(width):
     )
 
 
+def test_cosines_and_sines_are_near_the_reference():
+    positions, frequencies = torch.tensor([0, 1, 50, 4000]), torch.tensor([1.0, 0.1, 1e-3])
+    expected = layer.rotary(positions, frequencies, 1.5, torch.float32)
+    mine = layer.rotary_on_gpu(positions, frequencies, 1.5, BF16)
+    for one, other in zip(mine, expected, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("head_dim", [64, 80, 128])
 @pytest.mark.parametrize("norms", [False, True])
 def test_rotation_is_near_the_reference(head_dim, norms):

@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks import tiny_models
 from llmkernel.worker.kernels import layer
 from llmkernel.worker.kernels.paged_attention import Pool
-from llmkernel.worker.models.fused import FusedLayer, FusedNorm
+from llmkernel.worker.models.fused import FusedLayer, FusedNorm, FusedRotary
 from llmkernel.worker.models.packed import pack_layers
 from llmkernel.worker.models.serving import describe
 from tests.model.driving import Driver, make_prompt, make_runner
@@ -42,6 +42,7 @@ def test_fused_layers_answer_as_transformers_own(name):
     runner = make_runner(name, loaded={"model": model})
     assert len(fused_layers(model)) == model.config.num_hidden_layers
     assert isinstance(model.model.norm, FusedNorm)
+    assert isinstance(model.model.rotary_emb, FusedRotary)
     driver = Driver(runner, depth=1, chunk=9)
     sequences = [driver.add(make_prompt(n, n), 12) for n in LENGTHS]
     driver.run()
@@ -85,7 +86,7 @@ def test_a_layer_that_computes_something_else_keeps_its_code(caplog):
     odd.mlp.forward = lambda x: 1.1 * network(x)
     make_runner("llama", loaded={"model": model})
     assert fused_layers(model) == [model.model.layers[0]]
-    assert "keeps transformers' code: relative error" in caplog.text
+    assert "transformers' code stays: relative error" in caplog.text
     caplog.clear()
 
 
@@ -155,6 +156,40 @@ def test_the_kernel_of_rotation_is_near_the_reference(dtype, head_dim, norms):
     torch.testing.assert_close(query.cpu().float(), expected, **close)
     torch.testing.assert_close(pool.keys.cpu().float(), host.keys, **close)
     torch.testing.assert_close(pool.values.cpu().float(), host.values, **close)
+
+
+@pytest.mark.parametrize("wrong", ["inv_freq", "attention_scaling", "rope_type"])
+def test_a_rotary_embedding_that_is_another_one_stays(wrong, monkeypatch):
+    model = packed_model("llama")
+    rotary = model.model.rotary_emb
+    if wrong == "rope_type":
+        rotary.rope_type = "dynamic"
+    else:
+        forward, kept = rotary.forward, getattr(rotary, wrong)
+
+        def other(*arguments, **named):
+            """Computes with what it had, whatever its attributes say now."""
+            with monkeypatch.context() as patch:
+                patch.setattr(rotary, wrong, kept)
+                return forward(*arguments, **named)
+
+        setattr(rotary, wrong, kept * 1.1)
+        rotary.forward = other
+    make_runner("llama", loaded={"model": model})
+    assert model.model.rotary_emb is rotary
+    assert fused_layers(model), "its layers have no part in it"
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_kernel_of_the_rotary_embedding_is_near_the_reference(dtype):
+    positions = torch.tensor([0, 1, 77, 8191, 131071], device="cuda")
+    frequencies = 500000.0 ** -(torch.arange(0, 128, 2, device="cuda") / 128)
+    mine = layer.rotary(positions, frequencies, 1.2, dtype)
+    wide = layer.rotary(positions.cpu(), frequencies.cpu(), 1.2, torch.float32)
+    for one, expected in zip(mine, wide, strict=True):
+        torch.testing.assert_close(one.float().cpu(), expected, rtol=1e-2, atol=1e-2)
 
 
 @GPU

@@ -69,13 +69,13 @@ def test_padding_changes_nothing_for_the_rows(name):
         expected = runner._head(runner._forward(plain).index_select(0, plain.sampled))
         for bucket in (3, 4, 8):
             runner._inputs.fill(batch, bucket)
-            runner._last_token.fill_(-7)
+            runner._newest._ids.fill_(-7)
             decoded = runner._step_of_rows(runner._inputs.padded(bucket))
             assert decoded.logits.isfinite().all(), "padding must not make numbers that spread"
             torch.testing.assert_close(decoded.logits[:3], expected, rtol=1e-4, atol=1e-4)
             launched = runner._sampler.sample(decoded.logits[:3], batch.rows)
             assert decoded.greedy[:3].tolist() == launched.tokens.tolist()
-            newest = runner._last_token.tolist()
+            newest = runner._newest._ids.tolist()
             assert [newest[row.sequence.slot] for row in batch.rows] == launched.tokens.tolist()
             assert newest[3:8] == [-7] * 5, "padding is nobody's"
 
@@ -95,7 +95,7 @@ def test_tokens_of_prompts_are_rows_of_a_graph(name):
             expected = runner._head(hidden.index_select(0, plain.sampled))
             filled = runner._inputs.fill(batch, 64)
             assert filled.sampled.tolist() == plain.sampled.tolist()
-            runner._last_token.fill_(-7)
+            runner._newest._ids.fill_(-7)
             decoded = runner._step_of_rows(runner._inputs.padded(64))
             torch.testing.assert_close(decoded.hidden[: batch.tokens], hidden, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(
@@ -103,7 +103,7 @@ def test_tokens_of_prompts_are_rows_of_a_graph(name):
             )
             sampling = {row.sequence.slot for row in batch.rows if row.samples}
             changed = {
-                slot for slot, token in enumerate(runner._last_token.tolist()[:8]) if token != -7
+                slot for slot, token in enumerate(runner._newest._ids.tolist()[:8]) if token != -7
             }
             assert len(sampling) == count
             assert changed == sampling, "only what is sampled becomes a newest token"

@@ -15,6 +15,7 @@ from llmkernel.worker.kernels.paged_attention import Pool, write_kv
 
 _HEADS_A_BLOCK = 8
 _WIDTH_STEP = 8
+_THREADS = 256
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -31,6 +32,34 @@ def rms_norm_on_gpu(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     threads = min(512, 32 * math.ceil(width / _WIDTH_STEP / 32))
     launch.kernel("rms_norm", x.dtype)((count, 1), threads, [x, weight, output, width, eps])
     return output
+
+
+def rotary(
+    positions: Tensor, frequencies: Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [tokens, head_dim] of `positions` [tokens] int64, as `rope_write` takes them.
+
+    `frequencies` [head_dim / 2] are float32 radians a position; all is multiplied by `scaling`.
+    """
+    if positions.device.type != "cuda":
+        angles = positions.float()[:, None] * frequencies
+        angles = torch.cat((angles, angles), -1)
+        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+    return rotary_on_gpu(positions, frequencies, scaling, dtype)
+
+
+def rotary_on_gpu(
+    positions: Tensor, frequencies: Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`rotary` by its kernel."""
+    count, half = positions.shape[0], frequencies.shape[0]
+    both = torch.empty(2, count, 2 * half, dtype=dtype, device=positions.device)
+    launch.kernel("rotary", dtype)(
+        (math.ceil(count * half / _THREADS), 1),
+        _THREADS,
+        [positions, frequencies, scaling, both[0], both[1], count, half],
+    )
+    return both[0], both[1]
 
 
 def rope_write(

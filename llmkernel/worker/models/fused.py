@@ -26,6 +26,8 @@ _NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _SILU = {"SiLU", "SiLUActivation"}
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
+_CHANGING = ("dynamic", "longrope")
+"""Kinds of rotary embeddings whose frequencies depend on the text, if nobody has fixed them."""
 _PROBES = (1, 9)
 """Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
 _log = logging.getLogger(__name__)
@@ -103,6 +105,20 @@ class FusedNorm(nn.Module):
         return layer.rms_norm(x.reshape(-1, x.shape[-1]), self.weight, self._eps).view(x.shape)
 
 
+class FusedRotary(nn.Module):
+    """A rotary embedding whose frequencies stay as they are, by one kernel."""
+
+    def __init__(self, original: Any) -> None:
+        super().__init__()
+        self._frequencies: Tensor = original.inv_freq.float()
+        self._scaling = float(original.attention_scaling)
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [1, tokens, head_dim] of `position_ids` [1, tokens]."""
+        found = layer.rotary(position_ids[0], self._frequencies, self._scaling, x.dtype)
+        return found[0][None], found[1][None]
+
+
 @torch.inference_mode()
 def fuse_layers(model: Any, state: PagedState) -> int:
     """Replace the layers of a paged model where they can be fused; how many it were."""
@@ -119,6 +135,8 @@ def fuse_layers(model: Any, state: PagedState) -> int:
             replaced += 1
     if replaced and _is_norm(backbone.norm):
         backbone.norm = FusedNorm(backbone.norm)
+    if replaced and _same_rotary(rotary, backbone.norm.weight, state.context_length):
+        backbone.rotary_emb = FusedRotary(rotary)
     if replaced:
         _log.info("%d of %d layers are fused", replaced, len(layers))
     return replaced
@@ -183,6 +201,17 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     return PackedLinear(four_bit.gated(*cut), bias)
 
 
+def _same_rotary(original: Any, like: Tensor, context_length: int) -> bool:
+    """Whether `FusedRotary` gives what the original does, up to the last position."""
+    frequencies = getattr(original, "inv_freq", None)
+    if not isinstance(frequencies, Tensor) or getattr(original, "rope_type", None) in _CHANGING:
+        return False
+    positions = torch.linspace(0, context_length - 1, 64, device=like.device).long()[None]
+    hidden = like.expand(1, 1, -1)
+    mine, expected = FusedRotary(original)(hidden, positions), original(hidden, positions)
+    return all(map(_near, mine, expected))
+
+
 def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
     """Compare both halves on `count` tokens in the block of the padding.
 
@@ -214,6 +243,6 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
 def _near(mine: Tensor, expected: Tensor) -> bool:
     error = ((mine.float() - expected.float()).norm() / expected.float().norm()).item()
     if not error < _TOLERANCE[expected.dtype]:  # not-a-number too
-        _log.warning("a layer keeps transformers' code: relative error %g", error)
+        _log.warning("transformers' code stays: relative error %g", error)
         return False
     return True
