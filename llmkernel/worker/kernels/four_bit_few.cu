@@ -64,6 +64,10 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   if (unit < units)
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
+#ifdef NORM
+  // brings the norm's weights near, before the input is there
+  if (threadIdx.x * 8 < columns) look_at((const uint4*)norm + threadIdx.x);
+#endif
   let_next_start();
   fill_table(code_of_lane(code));
   wait_for_input();
@@ -75,7 +79,8 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   const u32 lane_at = lane_address();
 
   for (int turn = 0; unit < units; unit += stride, turn++) {
-    const int buffer = turn & 1;
+    const int buffer = turn & 1, reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
+    const float more = PARTS > 1 ? 0.f : added_to(unit, reader, rows, count, bias, residual);
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {
       const int following = pair + 1 < PAIRED ? unit * PAIRED + pair + 1 : (unit + stride) * PAIRED;
@@ -105,10 +110,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     // one barrier a turn: a buffer is written again only after the next one, which the warps that
     // read it now pass only when they have read
     __syncthreads();
-    const int reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
     float* const of_part = PARTS > 1 ? sums + (size_t)part * rows * count : nullptr;
     if (reader >= 0 && reader < 128)
-      add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
+      add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, more, y, of_part);
   }
 #if PARTS > 1
   // the blocks of the other parts have had the same row tiles

@@ -97,10 +97,27 @@ __device__ __forceinline__ void multiply_tile(float* total, const u32* words, co
   }
 }
 
-// The warps' sums of a row tile (pair), which lie from `buffer` on, into y; `reader` is a number of 128.
+// Which token's sum lies at `reader` of a warp's 128, and which row's.
+__device__ __forceinline__ int token_of(int reader) { return (reader >> 2 & 3) * 2 + (reader & 1); }
+
+__device__ __forceinline__ int row_of(int reader) { return (reader >> 4) + (reader & 2) * 4; }
+
+// What is added to a reader's sum of row tile `unit`; fetched before it is needed.
+__device__ __forceinline__ float added_to(int unit, int reader, int rows, int count, const u16* bias, const u16* residual) {
+  float more = 0.f;
+#ifndef GATED
+  if (reader < 0 || reader >= 128 || token_of(reader) >= count) return more;
+  const int row = unit * 16 + row_of(reader);
+  if (bias) more += widen(bias[row]);
+  if (residual) more += widen(residual[(size_t)token_of(reader) * rows + row]);
+#endif
+  return more;
+}
+
+// The warps' sums of a row tile (pair), which lie from `buffer` on, and `more` into y; `reader` is a number of 128.
 __device__ __forceinline__ void add_up_warps(int buffer, int unit, int reader, int rows, int count, const u16* bias,
-                                             const u16* residual, u16* y, float* sums) {
-  const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
+                                             float more, u16* y, float* sums) {
+  const int token = token_of(reader), row = row_of(reader);
   if (token >= count) return;
   float sum[PAIRED];
 #pragma unroll
@@ -117,13 +134,9 @@ __device__ __forceinline__ void add_up_warps(int buffer, int unit, int reader, i
   y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
 #else
   const size_t at = (size_t)token * rows + unit * 16 + row;
-  if (sums) {
+  if (sums)
     __stcg(sums + at, sum[0]);
-    return;
-  }
-  float value = sum[0];
-  if (bias) value += widen(bias[unit * 16 + row]);
-  if (residual) value += widen(residual[at]);
-  y[at] = narrow(value);
+  else
+    y[at] = narrow(sum[0] + more);
 #endif
 }

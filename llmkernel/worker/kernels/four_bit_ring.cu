@@ -81,6 +81,14 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
   u32 place = ring_at;
   for (int turn = 0; turn * IN_TURN < mine; turn++) {
     const int buffer = turn % 2 * 2, unit = group + turn * IN_TURN * stride;
+    int reader[IN_TURN];
+    float more[IN_TURN];
+#pragma unroll
+    for (int i = 0; i < IN_TURN; i++) {
+      const bool there = turn * IN_TURN + i < mine;
+      reader[i] = there ? (int)threadIdx.x - (turn * IN_TURN + i) % (WARPS / 4) * 128 : -1;
+      more[i] = added_to(unit + i * stride, reader[i], rows, count, bias, residual);
+    }
 #pragma unroll
     for (int deep = 0; deep < 2; deep++) {
       if (PAIRED == 1 && turn * IN_TURN + deep >= mine) break;
@@ -112,9 +120,8 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < IN_TURN; i++) {
-      const int reader = threadIdx.x - (turn * IN_TURN + i) % (WARPS / 4) * 128;
-      if (reader >= 0 && reader < 128 && turn * IN_TURN + i < mine)
-        add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y, nullptr);
+      if (reader[i] >= 0 && reader[i] < 128)
+        add_up_warps(buffer + i, unit + i * stride, reader[i], rows, count, bias, more[i], y, nullptr);
     }
   }
   wait_for_groups<0>();
