@@ -354,7 +354,7 @@ def _many_kernel(
 
 
 def _few_sizes(plan: FewPlan, kind: _Kind, norm: bool) -> dict[str, int]:
-    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"near": plans.NEAR}
 
 
 def _ring_sizes(plan: RingPlan, kind: _Kind, norm: bool, columns: int) -> dict[str, int]:

@@ -48,6 +48,18 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     o = offsets + at * GROUPS * 8 + g;
 #endif
   };
+#if NEAR
+  // The weights of the turn after the next NEAR - 1 are brought to the L2, a line for each thread, so that little
+  // is waited for when they are loaded: registers hold those of one row tile.
+  auto bring = [&](int of_unit) {
+    if (of_unit >= units) return;
+    const size_t tile = (size_t)of_unit * PAIRED * k_tiles + first;
+    const int lines = PAIRED * (end - first) * 4, scale_lines = PAIRED * (end - first) * GROUPS / 2;
+    for (int i = threadIdx.x; i < lines; i += WARPS * 32) bring_near((const char*)(weights + tile * WARP) + i * 128);
+    for (int i = threadIdx.x; i < scale_lines; i += WARPS * 32)
+      bring_near((const char*)(scales + tile * GROUPS * 8) + i * 128);
+  };
+#endif
 #pragma unroll
   for (int ring = 0; ring < AHEAD; ring++) {
     next[ring] = make_uint4(0, 0, 0, 0);
@@ -64,6 +76,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   if (unit < units)
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
+#if NEAR
+  for (int turn = 1; turn < NEAR; turn++) bring(unit + turn * stride);
+#endif
 #ifdef NORM
   // brings the norm's weights near, before the input is there
   if (threadIdx.x * 8 < columns) look_at((const uint4*)norm + threadIdx.x);
@@ -80,6 +95,9 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
 
   for (int turn = 0; unit < units; unit += stride, turn++) {
     const int buffer = turn & 1, reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
+#if NEAR
+    bring(unit + NEAR * stride);
+#endif
     const float more = PARTS > 1 ? 0.f : added_to(unit, reader, rows, count, bias, residual);
 #pragma unroll
     for (int pair = 0; pair < PAIRED; pair++) {

@@ -15,6 +15,7 @@ ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
 TABLE_END = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table of pairs."""
+NEAR = 2
 _STATIC = 1024
 """More bytes of shared memory than the compiler places itself."""
 _LONG = 128

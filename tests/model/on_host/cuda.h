@@ -128,6 +128,7 @@ inline void mma(float* d, const u32* a, u32 b0, u32 b1) {
 
 template <typename T> T stream_in(const T* at) { return *at; }
 inline void look_at(const uint4*) {}
+inline void bring_near(const void*) {}
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
