@@ -156,9 +156,17 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=1, help="rounds of each width (default: 1)")
     parser.add_argument("--skip-baseline", action="store_true")
-    parser.add_argument("--baseline-batch", type=numbers, default=[1, 8, 32])
+    parser.add_argument(
+        "--baseline-batch", type=numbers, help="default: those of 1, 8 and 32 that are in --batch"
+    )
     parser.add_argument("--baseline-new-tokens", type=int, default=64)
-    return parser.parse_args(given)
+    arguments = parser.parse_args(given)
+    if arguments.new_tokens < 2:
+        parser.error("--new-tokens: a rate needs 2 at least")
+    if arguments.baseline_batch is None:
+        some = [width for width in (1, 8, 32) if width in arguments.batch]
+        arguments.baseline_batch = some or arguments.batch[:1]
+    return arguments
 
 
 def main(given: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,15 @@ def described() -> list[dict[str, Any]]:
 def _row(line: str) -> dict[str, Any]:
     name, driver, mebibytes = line.rsplit(", ", 2)
     return {"name": name, "driver": driver, "memory_bytes": int(mebibytes) * 2**20}
+
+
+def needed() -> None:
+    """End the command where there is no GPU, with exit code 2."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.stderr.write("This needs a CUDA device. `llmkernel doctor` says what torch finds.\n")
+        sys.exit(2)
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -215,6 +215,7 @@ def main(given: list[str] | None = None) -> int:
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     arguments = parser.parse_args(given)
+    gpu.needed()
     os.environ.setdefault("LLMKERNEL_KERNELS", "1")
     checks = {
         "tests": check_tests,

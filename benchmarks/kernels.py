@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks import gpu, results, tables
+from benchmarks import gpu, results, serving, tables
 from llmkernel.worker.kernels import four_bit, layer
 from llmkernel.worker.kernels.four_bit import Packed
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, Options, Pool
@@ -326,13 +326,17 @@ def _in_a_row(pool: Pool, rows: int, context: int) -> tuple[Tensor, Tensor]:
 def main() -> None:
     """Time everything, print the table and, where asked, keep it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tokens", default="1,8,32", help="rows of the products (default: 1,8,32)")
+    parser.add_argument(
+        "--tokens", type=serving.numbers, default=[1, 8, 32],
+        help="rows of the products (default: 1,8,32)",
+    )  # fmt: skip
     parser.add_argument(
         "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     arguments = parser.parse_args()
-    tokens = [int(count) for count in arguments.tokens.split(",")]
+    gpu.needed()
+    tokens = arguments.tokens
     bench = Bench(LLAMA_8B, torch.device("cuda"))
     bandwidth = gpu.read_bandwidth()
     print(f"a plain read: {bandwidth / 1e12:.2f} TB/s")

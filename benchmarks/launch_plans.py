@@ -1,6 +1,6 @@
 """The 4-bit products of the 8B shape: each launch plan timed, the best beside the memory floor.
 
-    python -m benchmarks.launch_plans [--save FILE] [--tokens 1,8,32]
+    python -m benchmarks.launch_plans [--save [FOLDER]] [--tokens 1,8,32]
 
 This is what the default plans of `worker/kernels/plans.py` were chosen by; `benchmarks.kernels`
 shows what they give.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import gpu, results, serving
 from benchmarks.gpu import read_bandwidth, timed
 from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
 from llmkernel.worker.kernels import four_bit, plans
@@ -109,15 +109,21 @@ def _compiled(x: Tensor, matrix: Packed, plan: Any, product: Callable[..., Tenso
 def main() -> None:
     """Time every plan and print the best."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--save", type=Path)
-    parser.add_argument("--tokens", default="1,8,32")
+    parser.add_argument(
+        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        help="write a JSON file, into benchmarks/results/ where no folder is named",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokens", type=serving.numbers, default=[1, 8, 32], help="default: 1,8,32"
+    )
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "rows": []}
+    gpu.needed()
+    report: dict[str, Any] = {"rows": []}
     device = torch.device("cuda")
     bandwidth = read_bandwidth() / 1e12
     report["read_tb_s"] = round(bandwidth, 2)
     print(f"a plain read: {bandwidth:.2f} TB/s")
-    for tokens in map(int, arguments.tokens.split(",")):
+    for tokens in arguments.tokens:
         best = total = floor = 0.0
         for name, (rows, columns) in LLAMA_8B.matrices.items():
             count = max(2, int(PAST_CACHE / (rows * columns / 2)) + 1)
@@ -153,7 +159,7 @@ def main() -> None:
         )
         report[f"layers_ms_{tokens}"] = round(LLAMA_8B.layers * total / 1e3, 3)
     if arguments.save:
-        arguments.save.write_text(json.dumps(report, indent=1) + "\n")
+        print(results.save("launch_plans", report, "", arguments.save))
 
 
 if __name__ == "__main__":

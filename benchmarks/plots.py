@@ -4,12 +4,13 @@
     python -m benchmarks.plots --check
 
 Of each benchmark, shape and GPU the newest file of benchmarks/results counts; what was measured
-without a GPU is not shown. Between its two markers each section of the page is replaced, and
+without a GPU is shown where it is about the processor. Between its two markers each section of the page is replaced, and
 docs/images has a plot for each table of widths. `--check` only says whether that is so already.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -48,12 +49,15 @@ def _between(text: str, name: str, body: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check the page and its plots."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether they are so already")
+    check = parser.parse_args(arguments).check
     target = DOCS / "performance.md"
     made = page(target.read_text(), results.newest())
     wanted = {target: made.text}
     wanted |= {DOCS / "images" / name: image for name, image in made.images.items()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if arguments != ["--check"]:
+    if not check:
         for path in stale:
             path.write_text(wanted[path])
     elif stale:

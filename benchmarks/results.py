@@ -51,7 +51,7 @@ def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | N
     """Write `figures` to <name>[-<variant>][-<GPU>]-<day>.json in results/ or `folder`."""
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     folder = folder or FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     on = machine()
     parts = (name, variant, device_name(on) if on["gpus"] else "", day)
     path = folder / ("-".join(filter(None, parts)) + ".json")

@@ -169,7 +169,7 @@ def _memory(found: Record) -> Iterator[str]:
         for one in ("after_start", "after_streams")
     ]
     yield from tables.markdown(
-        ("GiB on the device", "used", "weights", "keys and values", "beyond", "share"), rows
+        ("GiB on the device", "used", "weights", "keys and values", "beyond", "of both"), rows
     )
     yield ""
     yield f"After its end {found['after_stop_bytes'] / 2**30:.2f} GiB were left."
@@ -189,17 +189,24 @@ def step(record: Record, _images: Images) -> Iterator[str]:
     rows: list[tuple[tables.Cell, ...]] = [(name, *times) for name, times in terms.items()]
     rows.append(("all kernels", *(one[total] for one in widths)))
     rows.append(("**one step**", *(one["step_us"] for one in widths)))
-    busy = (min(one[total] / one[whole], 1) for one in widths)
-    rows.append(("GPU busy", *(f"{share:.0%}" for share in busy)))
+    busy = (one[total] / one[whole] for one in widths)
+    # more than all of it is kernels that overlap, which says nothing
+    rows.append(("GPU busy", *(f"{share:.0%}" if share <= 1 else None for share in busy)))
     yield _origin(record)
     yield ""
     heads = ("µs of a step", *(f"batch {one['width']}" for one in widths))
     yield from tables.markdown(heads, rows)
     yield ""
     if apart:
-        yield "A kernel counts from the end of all that began before it to its own end."
+        yield (
+            "A kernel counts from the end of all that began before it to its own end. What a step takes"
+            " beyond its kernels is gaps between them and work of the host that nothing hides."
+        )
     else:
-        yield "Kernels count from start to end, and while they overlap twice."
+        yield (
+            "Kernels count from start to end, waiting for others included, and while they overlap"
+            " twice: so they may add up to more than the step."
+        )
 
 
 def _term(kernel: str) -> str:

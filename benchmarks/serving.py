@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def numbers(text: str) -> list[int]:
-    """Of "1,2,4", for argparse."""
+    """Of "1,2,4", for argparse; they are 1 and more. Raises ArgumentTypeError for others."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,8,32")
     return [int(part) for part in text.split(",")]
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import results, serving
+from benchmarks import gpu, results, serving
 from benchmarks.prompts import Prompts
 from llmkernel.config import WorkerConfig
 from llmkernel.params import SamplingParams
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=128, help="tokens of the prompts")
     parser.add_argument("--temperature", type=float, default=0.0)
     arguments = parser.parse_args()
+    gpu.needed()
     shape = serving.shape(arguments)
     asked = serving.settings(arguments, context_length=4096, max_concurrent=128)
     prompts = Prompts(shape.vocabulary)
