@@ -180,7 +180,7 @@ def roped_attention(bench: Bench, rows: int, context: int) -> Iterator[Row]:
     pools = [_pool(bench, rows * -(-context // BLOCK)) for _ in range(bench.copies(moved))]
     lengths = torch.full((rows,), context, device=bench.device)
     table = _tables(bench, rows, context)
-    paged = DecodeRows(table, _slots(bench, rows), lengths, 0)
+    paged = DecodeRows(table, _slots(bench, rows), lengths, 0, apart=True)
     places = table[:, (context - 1) // BLOCK] * BLOCK + (context - 1) % BLOCK
     merged = bench.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     rotary = (bench.random(rows, shape.head_dim), bench.random(rows, shape.head_dim))

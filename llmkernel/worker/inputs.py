@@ -325,6 +325,7 @@ class StepInputs:
                 self._section("rows", decoding),
                 self._section("lengths", decoding),
                 self._width(max(ends)),
+                apart=tokens == len(rows),
             )
         return StepTensors(
             ids=self._section("ids", tokens),

@@ -194,16 +194,17 @@ class ModelRunner:
                 self._try_out(1, 2)
             self._try_out(len(self._owners) if large else 1, 1)
             for size in PROMPT_BUCKETS if self._graphs else ():
-                self._try_out(1, min(size, self._loaded.context_length - 1))
-            if large and self._has_room_for(*_FEW_AFTER_MANY):
-                self._try_out(1, *_FEW_AFTER_MANY)
+                self._try_out(1, min(size, self._longest - 1, self._max_batch_tokens))
+            few, before = _FEW_AFTER_MANY
+            if large and few <= self._max_batch_tokens and few + before <= self._longest:
+                self._try_out(1, few, before)
         return tokens
 
-    def _has_room_for(self, count: int, start: int) -> bool:
-        """Whether a step may have `count` tokens of a sequence after `start` others."""
+    @property
+    def _longest(self) -> int:
+        """Tokens that a sequence can have, by its length and by the blocks that there are."""
         blocks, size = self._inputs.tables.ids.shape[1], self._state.pools[0].block_size
-        longest = min(blocks * size, self._loaded.context_length)
-        return count <= self._max_batch_tokens and start + count <= longest
+        return min(blocks * size, self._loaded.context_length)
 
     def largest_prefill(self, least: int) -> int:
         """Tokens of prompts that fit into a step: all there may be, or half, ..., or `least`.
@@ -212,7 +213,7 @@ class ModelRunner:
         """
         tokens = self._max_batch_tokens
         while True:
-            longest = min(tokens, self._loaded.context_length - 1)
+            longest = min(tokens, self._longest - 1)
             rows = min(-(-tokens // longest), len(self._owners))
             try:
                 with _start_memory("for the largest step"):
@@ -275,7 +276,7 @@ class ModelRunner:
         allowed = environment.cuda_graphs()
         if self._device.type != "cuda" or family.waits or not fixed or not allowed:
             return None
-        apart = self._state.roped is not None
+        apart = fused.tells_apart(self._loaded.model)
         return StepGraphs(self._step_of_rows, self._inputs.padded, max_rows, tells_apart=apart)
 
     def _compute(self, batch: StepBatch) -> _Computed:

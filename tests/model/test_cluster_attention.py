@@ -6,7 +6,7 @@ On a GPU with clusters it is compiled; elsewhere the processor runs it (tests/mo
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,13 @@ import torch
 from benchmarks import tiny_models
 from llmkernel.worker.kernels import cluster_attention, launch, layer
 from llmkernel.worker.kernels.cluster_attention import roped_attention
-from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, Pool, decode_attention
+from llmkernel.worker.kernels.paged_attention import (
+    DecodeRows,
+    Options,
+    PagedStep,
+    Pool,
+    decode_attention,
+)
 from llmkernel.worker.models import attention
 from llmkernel.worker.models.packed import pack_layers
 from tests.model import on_host
@@ -61,7 +67,7 @@ class Problem:
         tables = (order + 1).view(count, blocks).to(DEVICE)
         slots = torch.randperm(count, generator=self._generator).to(DEVICE)
         lengths = torch.tensor(self.lengths, device=DEVICE)
-        self.rows = DecodeRows(tables, slots, lengths, blocks)
+        self.rows = DecodeRows(tables, slots, lengths, blocks, apart=True)
         last = lengths - 1
         self.places = tables[slots, last // BLOCK] * BLOCK + last % BLOCK
 
@@ -212,6 +218,50 @@ def test_only_steps_whose_rows_stand_apart_take_it(monkeypatch, order):
     assert probed == layers, "a decode row of each layer is compared with transformers' code"
     assert set(taken[probed:]) <= {1, 2, 3}
     assert len(taken[probed:]) >= 10 * layers
+
+
+def wrong_key(merged, rotary, pool, places, rows, options, norms):
+    """Attends well and leaves nothing to attend to."""
+    query = layer.rope_write(merged, rotary, pool, places, norms)
+    seen = decode_attention(query, pool, rows, options)
+    pool.keys.flatten(0, 1)[places] = 123.0
+    return seen
+
+
+def not_rotated(merged, rotary, pool, places, rows, options, norms):
+    query = layer.rope_write(merged, rotary, pool, places, norms)
+    by_head = merged.view(len(merged), -1, pool.keys.shape[3])
+    return decode_attention(by_head[:, : query.shape[1]], pool, rows, options)
+
+
+def broken(*_):
+    raise RuntimeError("no such instruction")
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+@pytest.mark.skipif(ON_GPU, reason="it stands in for the kernel where there is none")
+@pytest.mark.parametrize("roped", [wrong_key, not_rotated, broken])
+def test_a_kernel_that_computes_something_else_is_not_taken(roped, monkeypatch, caplog, order):
+    monkeypatch.setattr(cluster_attention, "HEAD_DIMS", (16, 64, 128))
+    monkeypatch.setattr(attention, "roped_attention_for", lambda device: roped)
+    model = quantise(tiny_models.build("llama"), torch.float32, "cpu")
+    pack_layers(model)
+    runner = make_runner("llama", loaded={"model": model})
+    assert runner._state.roped is None
+    assert "2 of 2 layers fused" in runner.kernels
+    assert "rotation and attention stay apart" in caplog.text
+    caplog.clear()
+
+
+def test_more_rows_than_a_grid_has_are_not_taken():
+    problem = Problem([1])
+    step = PagedStep(problem.places.expand(40_000), replace(problem.rows), [])
+    step.decode.context_lens = problem.rows.context_lens.expand(40_000)
+    width = problem.merged.shape[1]
+    assert not cluster_attention.serves(step, problem.pool, width)
+    step.slot_mapping = step.slot_mapping[:30_000]
+    step.decode.context_lens = step.decode.context_lens[:30_000]
+    assert cluster_attention.serves(step, problem.pool, width)
 
 
 @pytest.mark.gpu

@@ -181,6 +181,15 @@ def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
     assert graphs.room is None
 
 
+def test_tokens_of_a_prompt_do_not_stand_apart_where_there_is_no_graph_either():
+    runner = make_runner()
+    for batch in steps(runner, chunk=15):
+        together = batch.tokens != len(batch.rows)
+        for bucket in (0, 64) if batch.tokens <= 64 else (0,):
+            decode = runner._inputs.fill(batch, bucket).paged.decode
+            assert decode is None or decode.apart is not together
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_rows_stand_apart_where_none_is_of_a_prompt(told):
     runner, seen = make_runner(max_concurrent=64), []

@@ -237,6 +237,18 @@ def test_the_largest_step_that_is_tried_is_one_that_fits():
     assert seen[3:] == [400, 201, 130]
 
 
+def test_the_largest_step_that_is_tried_has_blocks_for_its_sequences():
+    runner = make_runner(num_blocks=5, max_batch_tokens=400)
+    seen = []
+
+    def note(_module, inputs, _keywords):
+        seen.append(inputs[0].shape[1])
+
+    runner._loaded.model.model.layers[1].register_forward_pre_hook(note, with_kwargs=True)
+    assert runner.largest_prefill(least=16) == 400
+    assert 0 < seen[0] <= 400 + 8
+
+
 def test_warming_up_leaves_no_trace(llama):
     runner = make_runner()
     runner.warm_up()

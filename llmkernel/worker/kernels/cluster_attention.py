@@ -23,6 +23,8 @@ MOST_GROUP = 8
 MOST_CLUSTER = 8
 """Blocks that every GPU with clusters can have in one."""
 _WARPS = 4
+_MOST_HEADS = 65_535
+"""Rows times key heads: as large as the second dimension of a grid may be."""
 _TILE = 16
 """Tokens that a warp takes at a time, all of one block."""
 _CARVEOUT = 50
@@ -40,7 +42,7 @@ def serves(step: PagedStep, pool: Pool, width: int) -> bool:
     rows = step.decode
     if rows is None or not rows.apart or rows.context_lens.shape != step.slot_mapping.shape:
         return False
-    return _fits(pool, width)
+    return _fits(pool, width) and len(step.slot_mapping) * pool.keys.shape[2] <= _MOST_HEADS
 
 
 def kernels_of(pool: Pool, width: int, *, normed: bool) -> Iterator[tuple[str, dict[str, int]]]:
@@ -102,7 +104,7 @@ def roped_attention(
         [
             merged, *rotary, query_norm, key_norm, eps, places, rows.tables, rows.slots,
             rows.context_lens, options.sinks, pool.keys, pool.values, output,
-            rows.tables.stride(0), kv_heads, options.scale, options.softcap or 0.0,
+            rows.tables.stride(0), kv_heads, float(options.scale), float(options.softcap or 0),
             options.window or 0,
         ],
         shared,

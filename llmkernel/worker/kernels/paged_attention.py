@@ -84,14 +84,15 @@ class DecodeRows:
     `tables` [slots, columns] int64: block ids by sequence slot; beyond a sequence's length lies
     anything that is an id. `slots` [rows] int64: the slot of each row. `context_lens` [rows]
     int64: tokens to attend to, the query's own included; at least 1. No row reaches beyond
-    the first `width` columns. `apart` says that none attends to what another one's step writes.
+    the first `width` columns. `apart` says that none attends to what another one's step writes,
+    as one does that is a token of the same prompt.
     """
 
     tables: Tensor
     slots: Tensor
     context_lens: Tensor
     width: int
-    apart: bool = True
+    apart: bool = False
     _plans: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def gather_plan(self, pool: Pool, window: int | None) -> tuple[Tensor, Tensor]:

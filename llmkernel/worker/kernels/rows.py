@@ -19,7 +19,8 @@ _THREADS = 256
 _STEP = 8
 """Logits that a thread reads at a time."""
 _MOST_PARTS = 32
-_MOST_ROWS = 2**16
+_MOST_ROWS = 65_535
+"""As large as the second dimension of a grid may be."""
 _log = logging.getLogger(__name__)
 
 

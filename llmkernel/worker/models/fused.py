@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from llmkernel.worker.kernels import cluster_attention, four_bit, layer, plans
 from llmkernel.worker.kernels.four_bit import Norm
-from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, PrefillRow, attend
+from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, Pool, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
 from llmkernel.worker.models.packed import PackedLinear, Part
 
@@ -29,8 +29,10 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
 _CHANGING = ("dynamic", "longrope")
 """Kinds of rotary embeddings whose frequencies depend on the text, if nobody has fixed them."""
-_PROBES = (1, 9)
-"""Tokens of the steps that are compared: a decode row, and a chunk of a prompt."""
+_PROBES = (9, 1)
+"""Tokens of the steps that are compared: a chunk of a prompt, and a decode row after it."""
+_LOAD_ERRORS = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
+"""What code that was taken for another may raise."""
 _log = logging.getLogger(__name__)
 
 
@@ -77,12 +79,17 @@ class FusedLayer(nn.Module):
             (self.down, False, False),
         ]
 
+    @property
+    def pool(self) -> Pool:
+        """Keys and values of the layer."""
+        return self._paged.pool
+
     def attention_kernels(self) -> Iterator[tuple[str, dict[str, int]]]:
         """Name and sizes of each kernel that its attention may launch, beside Triton's."""
         if self._paged.state.roped is not None:
             normed = self._head_norms is not None
-            pool, width = self._paged.pool, self.qkv.packed.rows
-            yield from cluster_attention.kernels_of(pool, width, normed=normed)
+            width = self.qkv.packed.rows
+            yield from cluster_attention.kernels_of(self.pool, width, normed=normed)
 
     def attend(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The first half: [tokens, hidden] to the same; keys and values are written."""
@@ -155,6 +162,12 @@ def fuse_layers(model: Any, state: PagedState) -> int:
     return replaced
 
 
+def tells_apart(model: nn.Module) -> bool:
+    """Whether some layer computes decode rows that stand apart in another way."""
+    fused = (module for module in model.modules() if isinstance(module, FusedLayer))
+    return any(kernel for layer in fused for kernel in layer.attention_kernels())
+
+
 def _recognised(original: nn.Module) -> bool:
     parts = dict(original.named_children())
     if parts.keys() != _LAYER:
@@ -206,7 +219,7 @@ def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | 
 def _equal(fused: FusedLayer, original: Any, rotary: nn.Module, state: PagedState) -> bool:
     try:
         return all(_agree(fused, original, rotary, state, count) for count in _PROBES)
-    except (RuntimeError, TypeError, ValueError):
+    except _LOAD_ERRORS:
         _log.exception("a layer keeps transformers' code")
         return False
     finally:
@@ -233,16 +246,19 @@ def _same_rotary(original: Any, like: Tensor, context_length: int) -> bool:
     hidden = like.expand(1, 1, -1)
     try:
         mine, expected = FusedRotary(original)(hidden, positions), original(hidden, positions)
-    except (RuntimeError, TypeError, ValueError):
+    except _LOAD_ERRORS:
         _log.exception("the rotary embedding keeps transformers' code")
         return False
-    return all(map(_near, mine, expected))
+    most = _TOLERANCE[like.dtype]
+    return all(
+        torch.allclose(*both, rtol=0, atol=most) for both in zip(mine, expected, strict=True)
+    )
 
 
 def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
-    """Compare both halves on `count` tokens in the block of the padding.
+    """Compare both halves on `count` tokens in the block of the padding, and what is written.
 
-    What is normalised may have any size: so small, it is nothing in the sum with what the
+    One token is a decode row that attends to those of the probe before. What is normalised may have any size: so small, it is nothing in the sum with what the
     halves add to it, and that is compared.
     """
     weight = original.input_layernorm.weight
@@ -251,11 +267,14 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
         count, weight.shape[0], generator=generator, device=weight.device, dtype=weight.dtype
     )
     hidden *= 1e-2
-    positions = torch.arange(count, device=weight.device)
+    pool = fused.pool
+    first = 0 if count > 1 else min(_PROBES[0], pool.block_size - 1)
+    positions = torch.arange(first, first + count, device=weight.device)
     table = torch.zeros(1, dtype=torch.int64, device=weight.device)
     state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
     if count == 1:
-        state.step = PagedStep(positions, DecodeRows(table[None], table, table + 1, 1), [])
+        row = DecodeRows(table[None], table, positions + 1, 1, apart=True)
+        state.step = PagedStep(positions, row, [])
     embeddings = rotary(hidden[None], position_ids=7 * positions[None])
     seen = original.self_attn(
         hidden_states=original.input_layernorm(hidden[None]),
@@ -263,8 +282,11 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
         attention_mask=None,
     )[0][0]
     fed = original.mlp(original.post_attention_layernorm(hidden[None]))[0]
+    written = [one.flatten(0, 1)[positions] for one in pool]
     mine = fused.attend(hidden, (embeddings[0][0], embeddings[1][0]))
-    return _near(mine, seen + hidden) and _near(fused.feed_forward(hidden), fed + hidden)
+    same = [_near(one.flatten(0, 1)[positions], by) for one, by in zip(pool, written, strict=True)]
+    near = _near(mine, seen + hidden) and _near(fused.feed_forward(hidden), fed + hidden)
+    return near and all(same)
 
 
 def _near(mine: Tensor, expected: Tensor) -> bool:
