@@ -72,6 +72,8 @@ def few_plans(columns: int) -> list[FewPlan]:
         most = {1: 16, 2: 16 if tiles == 2 else 8, 3: 5}[blocks]
         if 4 <= warps <= most and warps * tiles < per * 1.15:
             found.append(FewPlan(warps, tiles, ahead, blocks, parts))
+            if parts in (2, 4, 8):  # tried where a GPU has clusters
+                found.append(found[-1]._replace(joined=True))
     return found
 
 

@@ -37,6 +37,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Kernel]]:
     monkeypatch.setattr(four_bit, "_on_gpu", lambda x: True)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: SHARED)
+    monkeypatch.setattr(four_bit, "has_clusters", lambda device: True)
     for cache in caches:
         cache.cache_clear()
     yield asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmkernel.worker.kernels import four_bit, launch, layer
+from llmkernel.worker.kernels import four_bit, launch, layer, plans
 from llmkernel.worker.kernels.paged_attention import Pool
 from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 from tests.model import on_host
@@ -28,6 +28,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(launch, "kernel", on_host.kernel)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: 227 * 1024)
+    monkeypatch.setattr(plans, "_NEIGHBOURS", PROCESSORS)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -64,6 +65,11 @@ FEW = [
     (80, 896, FewPlan(4, 4, 4, 1, 1), 64, False, F16),
     (48, 832, FewPlan(4, 2, 2, 2, 2), 64, True, BF16),
 ]
+JOINED = [
+    (144, 1024, FewPlan(4, 2, 2, 2, 2, joined=True), 64, False, BF16),
+    (80, 1984, FewPlan(4, 2, 2, 2, 4, joined=True), 32, True, F16),
+    (176, 4096, FewPlan(4, 2, 2, 2, 8, joined=True), 64, False, BF16),
+]
 RING = [
     (144, 1024, RingPlan(4, 4, 2), 64, False, BF16),
     (224, 896, RingPlan(4, 4, 2), 64, True, F16),
@@ -80,7 +86,9 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "columns", "plan", "group", "offsets", "dtype"), FEW + RING)
+@pytest.mark.parametrize(
+    ("rows", "columns", "plan", "group", "offsets", "dtype"), FEW + JOINED + RING
+)
 def test_products_of_few_tokens_are_near_the_reference(
     rows, columns, plan, group, offsets, dtype, order
 ):

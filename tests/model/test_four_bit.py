@@ -225,10 +225,14 @@ def test_every_number_of_tokens_is_near_the_reference(rows, columns, dtype):
         FewPlan(16, 4, 2, 1, 1),
         FewPlan(13, 4, 4, 1, 3),
         FewPlan(8, 2, 2, 2, 2),
+        FewPlan(14, 2, 2, 2, 8, joined=True),
+        FewPlan(16, 2, 2, 2, 4, joined=True),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_every_few_plan_is_right(plan, count):
+    if plan.joined and not plans.has_clusters(torch.device("cuda")):
+        pytest.skip("no clusters here")
     for rows, columns in [(4096, 4096), (1024, 14336), (896, 896), (2560, 9728)]:
         if plan.warps * plan.tiles * plan.parts * 64 < columns:
             continue

@@ -18,13 +18,6 @@
 #define SEEN_BY(warp) (memory + 4 + WARPS * WIDTH + (warp) * 2 * GROUP)
 #define SENT_BYTES (4 * WARPS * (WIDTH + 2 * GROUP * CLUSTER))
 
-// A single block needs nothing of what clusters have.
-#if CLUSTER > 1
-#define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
-#else
-#define CLUSTERED
-#endif
-
 struct Head {
   uint4 chunk[CHUNKS];
 

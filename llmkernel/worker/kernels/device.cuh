@@ -2,6 +2,13 @@
 
 // What every kernel of this folder uses; put before its source when it is compiled (launch.py).
 
+// A single block needs nothing of what clusters have.
+#if CLUSTER > 1
+#define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define CLUSTERED
+#endif
+
 __device__ __forceinline__ u16 narrow(float value) { return (u16)(pack(value, 0.f) & 0xffffu); }
 
 __device__ __forceinline__ float low_of(u32 pair) { return widen((u16)(pair & 0xffffu)); }

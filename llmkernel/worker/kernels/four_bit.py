@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llmkernel.worker.kernels import launch, layer, plans
+from llmkernel.worker.kernels import launch, layer
 from llmkernel.worker.kernels.plans import (
     COLUMNS,
     ROWS,
@@ -23,6 +23,7 @@ from llmkernel.worker.kernels.plans import (
     ManyPlan,
     RingPlan,
     few_plan,
+    has_clusters,
     many_plan,
     processors,
     ring_plan,
@@ -185,7 +186,7 @@ def product(
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
     if on_gpu and count <= FEW_TOKENS:
-        ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
+        ring, few = _ring_plan(packed, x.device), few_plan(packed.columns, has_clusters(x.device))
         if ring is not None:
             return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
         if few.parts == 1 or (norm is None and not gated):
@@ -236,21 +237,21 @@ def few_product(
 ) -> Tensor:
     """Up to 8 tokens by one kernel; `norm` and `gated` are for plans of one part."""
     count, device, rows = x.shape[0], x.device, packed.rows
-    kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
+    size = (rows // ROWS // (1 + gated), processors(device))
+    shared, kind = plan.shared(*size), _kind(packed, gated)
+    kernel = _few_kernel(plan, x.dtype, kind, norm is not None, shared)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
-    split = plan.parts > 1
+    split = plan.parts > 1 and not plan.joined
     sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
-    units = rows // ROWS // (1 + gated)
-    places = max(1, processors(device) * plan.blocks // plan.parts)
     weight, eps = norm or (None, 0.0)
     kernel(
-        (min(units, places) * plan.parts, 1),
+        (plan.groups(*size) * plan.parts, 1),
         32 * plan.warps,
         [
             *_matrix(packed), x, weight, eps, bias, residual, output, sums,
             _counters(device) if split else None, rows, packed.columns, count,
         ],
-        plans.TABLE_END,
+        shared,
     )  # fmt: skip
     return output
 
@@ -332,8 +333,10 @@ def _kind(packed: Packed, gated: bool) -> _Kind:
 
 
 @functools.cache
-def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> launch.Kernel:
-    return launch.kernel("four_bit_few", dtype, plans.TABLE_END, **_few_sizes(plan, kind, norm))
+def _few_kernel(
+    plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool, shared: int
+) -> launch.Kernel:
+    return launch.kernel("four_bit_few", dtype, shared, **_few_sizes(plan, kind, norm))
 
 
 @functools.cache
@@ -354,7 +357,8 @@ def _many_kernel(
 
 
 def _few_sizes(plan: FewPlan, kind: _Kind, norm: bool) -> dict[str, int]:
-    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+    sizes = plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
+    return sizes | ({"cluster": plan.parts} if sizes.pop("joined") else {})
 
 
 def _ring_sizes(plan: RingPlan, kind: _Kind, norm: bool, columns: int) -> dict[str, int]:
@@ -370,7 +374,7 @@ def _many_sizes(plan: ManyPlan, kind: _Kind, tokens: int, columns: int) -> dict[
 def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str, dict[str, int]]]:
     """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`."""
     kind, columns, device = _kind(packed, gated), packed.columns, packed.weights.device
-    ring, few = _ring_plan(packed, device), few_plan(columns)
+    ring, few = _ring_plan(packed, device), few_plan(columns, has_clusters(device))
     inside = norm and packed.order is None  # the norm is part of the product
     least = FEW_TOKENS + 1
     if ring is not None:

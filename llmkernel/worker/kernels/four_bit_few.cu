@@ -2,11 +2,15 @@
 
 // Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles in
 // registers and multiplies one row tile after the other with them, whose weights are fetched AHEAD
-// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. With several
-// parts each one's sums go to `sums` [PARTS, count, rows]; of the blocks of the same row tiles the one that
-// is done last adds them up, in order.
+// k-tiles early; the warps of a block are side by side along k, the PARTS of k are blocks. Sums of several parts
+// are added up in order: where the parts are a CLUSTER, each block is sent those of every PARTS-th row tile, and
+// they have arrived when it has computed its own; else they go to `sums` [PARTS, count, rows], and of the blocks
+// of the same row tiles the one that is done last adds them up.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
-extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
+// Of a cluster, what its blocks are sent: a barrier, then sums [turns][PARTS][128].
+#define ARRIVED (TABLE_AT + 256 * 256)
+#define RECEIVED_AT (ARRIVED + 16)
+extern "C" __global__ void CLUSTERED __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
@@ -64,6 +68,12 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   if (unit < units)
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
+#if CLUSTER > 1
+  const int first_unit = unit, turns = (units - unit + stride - 1) / stride;
+  const int mine = (turns - part + PARTS - 1) / PARTS;  // turns whose sums this block is sent
+  if (threadIdx.x == 0) expect_stores(ARRIVED, mine * PARTS * 64 * count);
+  arrive_in_cluster();
+#endif
   let_next_start();
   fill_table(code_of_lane(code));
   wait_for_input();
@@ -72,6 +82,19 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   u32 input[TILES][8];
   load_input(input, x, norm, eps, columns, count, tile_of);
   __syncthreads();
+#if CLUSTER > 1
+  wait_in_cluster();  // the others have started: they may be sent to
+  // what is added to sum `i` of this block's; that of the first ones is fetched while they are computed
+  auto row_at = [&](int i) { return (first_unit + (i / 128 * PARTS + part) * stride) * 16 + row_of(i % 128); };
+  auto added_to = [&](int i) {
+    float value = 0.f;
+    if (i >= mine * 128 || token_of(i % 128) >= count) return value;
+    if (bias) value += widen(bias[row_at(i)]);
+    if (residual) value += widen(residual[(size_t)token_of(i % 128) * rows + row_at(i)]);
+    return value;
+  };
+  const float first_added = added_to(threadIdx.x);
+#endif
   const u32 lane_at = lane_address();
 
   for (int turn = 0; unit < units; unit += stride, turn++) {
@@ -106,23 +129,42 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     // read it now pass only when they have read
     __syncthreads();
     const int reader = threadIdx.x - (turn % (WARPS / 4)) * 128;
-    float* const of_part = PARTS > 1 ? sums + (size_t)part * rows * count : nullptr;
-    if (reader >= 0 && reader < 128)
-      add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
+    if (reader >= 0 && reader < 128) {
+#if PARTS == 1
+      add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y);
+#else
+      const int token = token_of(reader);
+      if (token >= count) continue;
+      const float sum = sum_of_warps(buffer, reader);
+#if CLUSTER > 1
+      const u32 to = RECEIVED_AT + ((turn / PARTS * PARTS + part) * 128 + reader) * 4;
+      store_in_cluster(to, ARRIVED, turn % PARTS, sum);
+#else
+      __stcg(sums + ((size_t)part * count + token) * rows + unit * 16 + row_of(reader), sum);
+#endif
+#endif
+    }
   }
-#if PARTS > 1
+#if CLUSTER > 1
+  wait_for_stores(ARRIVED);
+  for (int i = threadIdx.x; i < mine * 128; i += WARPS * 32) {
+    const int token = token_of(i % 128);
+    if (token >= count) continue;
+    float value = i == threadIdx.x ? first_added : added_to(i);
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) value += load_shared_float(RECEIVED_AT + ((i / 128 * PARTS + p) * 128 + i % 128) * 4);
+    y[(size_t)token * rows + row_at(i)] = narrow(value);
+  }
+#elif PARTS > 1
   // the blocks of the other parts have had the same row tiles
   if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {
     const int mine = (units - (int)blockIdx.x / PARTS + stride - 1) / stride;
     for (int i = threadIdx.x; i < mine * 16 * count; i += WARPS * 32) {
       const int token = (i >> 4) % count, row = ((int)blockIdx.x / PARTS + i / (16 * count) * stride) * 16 + (i & 15);
-      const size_t at = (size_t)token * rows + row;
       float value = 0.f;
 #pragma unroll
-      for (int p = 0; p < PARTS; p++) value += __ldcg(sums + (size_t)p * rows * count + at);
-      if (bias) value += widen(bias[row]);
-      if (residual) value += widen(residual[at]);
-      y[at] = narrow(value);
+      for (int p = 0; p < PARTS; p++) value += __ldcg(sums + ((size_t)p * count + token) * rows + row);
+      write_sum(value, token, row, rows, bias, residual, y);
     }
   }
 #endif

@@ -97,33 +97,41 @@ __device__ __forceinline__ void multiply_tile(float* total, const u32* words, co
   }
 }
 
-// The warps' sums of a row tile (pair), which lie from `buffer` on, into y; `reader` is a number of 128.
-__device__ __forceinline__ void add_up_warps(int buffer, int unit, int reader, int rows, int count, const u16* bias,
-                                             const u16* residual, u16* y, float* sums) {
-  const int i = reader & 3, token = (reader >> 2 & 3) * 2 + (i & 1), row = (reader >> 4) + (i & 2) * 4;
-  if (token >= count) return;
-  float sum[PAIRED];
+// Which token's sum lies at `reader` of a warp's 128, and which row's.
+__device__ __forceinline__ int token_of(int reader) { return (reader >> 2 & 3) * 2 + (reader & 1); }
+
+__device__ __forceinline__ int row_of(int reader) { return (reader >> 4) + (reader & 2) * 4; }
+
+// The sum of all warps.
+__device__ __forceinline__ float sum_of_warps(int buffer, int reader) {
+  float sum = 0.f;
 #pragma unroll
-  for (int pair = 0; pair < PAIRED; pair++) {
-    sum[pair] = 0.f;
-#pragma unroll
-    for (int v = 0; v < WARPS; v++) sum[pair] += load_shared_float(partial_at(buffer + pair, v, reader));
-  }
-#ifdef GATED
-  if (bias) {
-    sum[0] += widen(bias[unit * 32 + row]);
-    sum[1] += widen(bias[unit * 32 + 16 + row]);
-  }
-  y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(sum[0]) * sum[1]);
-#else
-  const size_t at = (size_t)token * rows + unit * 16 + row;
-  if (sums) {
-    __stcg(sums + at, sum[0]);
-    return;
-  }
-  float value = sum[0];
-  if (bias) value += widen(bias[unit * 16 + row]);
+  for (int v = 0; v < WARPS; v++) sum += load_shared_float(partial_at(buffer, v, reader));
+  return sum;
+}
+
+__device__ __forceinline__ void write_sum(float value, int token, int row, int rows, const u16* bias, const u16* residual,
+                                          u16* y) {
+  const size_t at = (size_t)token * rows + row;
+  if (bias) value += widen(bias[row]);
   if (residual) value += widen(residual[at]);
   y[at] = narrow(value);
+}
+
+// The warps' sums of a row tile (pair), which lie from `buffer` on, into y; `reader` is a number of 128.
+__device__ __forceinline__ void add_up_warps(int buffer, int unit, int reader, int rows, int count, const u16* bias,
+                                             const u16* residual, u16* y) {
+  const int token = token_of(reader), row = row_of(reader);
+  if (token >= count) return;
+  float value = sum_of_warps(buffer, reader);
+#ifdef GATED
+  float up = sum_of_warps(buffer + 1, reader);
+  if (bias) {
+    value += widen(bias[unit * 32 + row]);
+    up += widen(bias[unit * 32 + 16 + row]);
+  }
+  y[(size_t)token * (rows >> 1) + unit * 16 + row] = narrow(silu(value) * up);
+#else
+  write_sum(value, token, unit * 16 + row, rows, bias, residual, y);
 #endif
 }

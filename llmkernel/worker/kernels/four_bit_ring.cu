@@ -114,7 +114,7 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
     for (int i = 0; i < IN_TURN; i++) {
       const int reader = threadIdx.x - (turn * IN_TURN + i) % (WARPS / 4) * 128;
       if (reader >= 0 && reader < 128 && turn * IN_TURN + i < mine)
-        add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y, nullptr);
+        add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y);
     }
   }
   wait_for_groups<0>();

@@ -15,6 +15,9 @@ ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
 TABLE_END = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table of pairs."""
+_NEIGHBOURS = 16
+"""Multiprocessors that a cluster lies within, on every GPU with clusters."""
+_MOST_CLUSTER = 8
 _STATIC = 1024
 """More bytes of shared memory than the compiler places itself."""
 _LONG = 128
@@ -31,7 +34,8 @@ class FewPlan(NamedTuple):
     """How `four_bit_few` is launched.
 
     A block has `warps` of `tiles` k-tiles each, fetched `ahead` k-tiles early; `blocks` share a
-    multiprocessor, the columns are in `parts`. `ahead` divides `tiles`.
+    multiprocessor, the columns are in `parts`, which are a cluster where they are `joined`.
+    `ahead` divides `tiles`.
     """
 
     warps: int
@@ -39,6 +43,22 @@ class FewPlan(NamedTuple):
     ahead: int
     blocks: int
     parts: int
+    joined: bool = False
+
+    def groups(self, units: int, processors: int) -> int:
+        """Blocks of each part, where there are `units` of row tiles."""
+        if self.joined:
+            # a cluster lies within some 16 multiprocessors, and one that finds no place comes second
+            most = processors // _NEIGHBOURS * (_NEIGHBOURS * self.blocks // self.parts)
+        else:
+            most = processors * self.blocks // self.parts
+        return min(units, max(1, most))
+
+    def shared(self, units: int, processors: int) -> int:
+        """Bytes of shared memory: the table, and sums that a block of a cluster is sent."""
+        turns = math.ceil(units / self.groups(units, processors))
+        sums = 16 + math.ceil(turns / self.parts) * self.parts * 512
+        return TABLE_END + (sums if self.joined else 0)
 
 
 class RingPlan(NamedTuple):
@@ -97,11 +117,17 @@ def token_tiles(count: int) -> int:
 
 
 @functools.cache
-def few_plan(columns: int) -> FewPlan:
-    """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them."""
+def few_plan(columns: int, clusters: bool = False) -> FewPlan:
+    """Up to 16 warps whose k-tiles are all columns, or two blocks with parts of them.
+
+    Where there are `clusters`, parts are one if they are few enough.
+    """
     across = columns // COLUMNS
     if across <= 64:
         return FewPlan(max(4, math.ceil(across / 4)), 4, 4, 1, 1)
+    parts = 2 ** math.ceil(math.log2(across / 32))
+    if clusters and parts <= _MOST_CLUSTER:
+        return FewPlan(max(4, math.ceil(across / parts / 2)), 2, 2, 2, parts, joined=True)
     return FewPlan(16, 2, 2, 2, math.ceil(across / 32))
 
 
@@ -176,6 +202,12 @@ def _registers(tiles: int, tokens: int) -> int:
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@functools.cache
+def has_clusters(device: torch.device) -> bool:
+    """Whether blocks of a GPU can be a cluster."""
+    return torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 @functools.cache

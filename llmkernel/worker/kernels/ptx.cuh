@@ -233,6 +233,11 @@ __device__ __forceinline__ void store_in_cluster(u32 at, u32 barrier, u32 block,
       :: "r"(in_block_of_cluster(at, block)), "f"(v.x), "f"(v.y), "r"(in_block_of_cluster(barrier, block)) : "memory");
 }
 
+__device__ __forceinline__ void store_in_cluster(u32 at, u32 barrier, u32 block, float v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
+      :: "r"(in_block_of_cluster(at, block)), "f"(v), "r"(in_block_of_cluster(barrier, block)) : "memory");
+}
+
 __device__ __forceinline__ void wait_for_stores(u32 barrier) {
   asm volatile(
       "{\n.reg .pred done;\n"

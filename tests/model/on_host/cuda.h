@@ -167,6 +167,9 @@ using on_host::wait_for_stores;
 inline void store_in_cluster(u32 at, u32 barrier, u32 block, float2 v) {
   on_host::store_in_cluster(at, barrier, block, &v, 8);
 }
+inline void store_in_cluster(u32 at, u32 barrier, u32 block, float v) {
+  on_host::store_in_cluster(at, barrier, block, &v, 4);
+}
 inline void store_in_cluster(u32 at, u32 barrier, u32 block, const float* v) {
   on_host::store_in_cluster(at, barrier, block, v, 16);
 }
