@@ -49,7 +49,7 @@ TESTS = (
     "tests/model/test_cuda.py",
     "tests/model/test_four_bit.py",
     "tests/model/test_fused.py",
-    "tests/model/test_rows.py",
+    "tests/model/test_step_ends.py",
     "tests/model/test_split_attention.py",
     "tests/model/test_tiled_attention.py",
     "tests/sampler",

@@ -178,19 +178,28 @@ def _memory(found: Record) -> Iterator[str]:
 def step(record: Record, _images: Images) -> Iterator[str]:
     """The budget of a step: microseconds by kind of kernel."""
     widths = record["rows"]
+    apart = all("own_us" in one for one in widths)
+    took, total, whole = (
+        ("own_us", "own_us", "profiled_us") if apart else ("us", "busy_us", "step_us")
+    )
     terms = {name: [0.0] * len(widths) for name in (*(name for name, _ in KERNELS), OTHER)}
     for column, one in enumerate(widths):
         for kernel in one["kernels"]:
-            terms[_term(kernel["kernel"])][column] += kernel["us"]
+            terms[_term(kernel["kernel"])][column] += kernel[took]
     rows: list[tuple[tables.Cell, ...]] = [(name, *times) for name, times in terms.items()]
-    rows.append(("all kernels", *(one["busy_us"] for one in widths)))
+    rows.append(("all kernels", *(one[total] for one in widths)))
     rows.append(("**one step**", *(one["step_us"] for one in widths)))
-    busy = (min(one["busy_us"] / one["step_us"], 1) for one in widths)  # kernels may overlap
+    busy = (min(one[total] / one[whole], 1) for one in widths)
     rows.append(("GPU busy", *(f"{share:.0%}" for share in busy)))
     yield _origin(record)
     yield ""
     heads = ("µs of a step", *(f"batch {one['width']}" for one in widths))
     yield from tables.markdown(heads, rows)
+    yield ""
+    if apart:
+        yield "A kernel counts from the end of all that began before it to its own end."
+    else:
+        yield "Kernels count from start to end, and while they overlap twice."
 
 
 def _term(kernel: str) -> str:

@@ -4,15 +4,17 @@
 
 Needs a CUDA device. A random checkpoint of the shape is served in NF4, as in benchmarks.decode.
 Steps are timed first without the profiler, by wall clock, then profiled: microseconds of a step
-by kernel, and how often each ran.
+by kernel, and how often each ran. Many kernels are launched early and wait for others, so each has
+two times: from its start to its end, and its own, from the end of all that began before it.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -51,31 +53,70 @@ def profile_width(
         torch.cuda.synchronize()
     while engine.step():
         pass
-    events = [event for event in profiler.events() if event.device_type.name == "CUDA"]
-    by_name: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        by_name[event.name].append(event.device_time)
-    busy = sum(map(sum, by_name.values())) / PROFILED_STEPS
+    spans = [
+        Span(event.name, event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type.name == "CUDA"
+    ]
+    rows = by_kernel(spans, PROFILED_STEPS)
+    return {
+        "width": width,
+        "step_us": round(1e6 * statistics.median(walls), 1),
+        "busy_us": round(sum(row["us"] for row in rows), 1),
+        "own_us": round(sum(row["own_us"] for row in rows), 1),
+        "profiled_us": round(
+            (max(one.end for one in spans) - min(one.start for one in spans)) / PROFILED_STEPS, 1
+        ),
+        "kernels": rows,
+    }
+
+
+class Span(NamedTuple):
+    """A kernel or copy on the device, microseconds."""
+
+    name: str
+    start: float
+    end: float
+
+
+def by_kernel(spans: list[Span], steps: int) -> list[dict[str, Any]]:
+    """What each kernel takes of a step, its own time first: the most of it first.
+
+    Own times add up to the time in which anything ran.
+    """
+    whole: dict[str, list[float]] = defaultdict(list)
+    own: dict[str, float] = defaultdict(float)
+    ended = -math.inf
+    for name, start, end in sorted(spans, key=lambda one: (one.start, one.end)):
+        whole[name].append(end - start)
+        own[name] += max(0.0, end - max(start, ended))
+        ended = max(ended, end)
     rows = [
         {
             "kernel": name[:90],
-            "us": round(sum(times) / PROFILED_STEPS, 2),
-            "runs": len(times) / PROFILED_STEPS,
+            "own_us": round(own[name] / steps, 2),
+            "us": round(sum(times) / steps, 2),
+            "runs": len(times) / steps,
         }
-        for name, times in by_name.items()
+        for name, times in whole.items()
     ]
-    rows.sort(key=lambda row: -float(str(row["us"])))
-    wall = 1e6 * statistics.median(walls)
-    return {"width": width, "step_us": round(wall, 1), "busy_us": round(busy, 1), "kernels": rows}
+    return sorted(rows, key=lambda row: -float(str(row["own_us"])))
 
 
 def report(found: dict[str, Any]) -> None:
     """Print a step and the kernels that take most of it."""
-    width, step, busy = found["width"], found["step_us"], found["busy_us"]
+    width, step, own = found["width"], found["step_us"], found["own_us"]
     speed = 1e6 * width / step
-    print(f"\nbatch {width}: {step} us a step ({speed:.0f} tokens/s), kernels {busy} us")
+    print(
+        f"\nbatch {width}: {step} us a step ({speed:.0f} tokens/s); profiled {found['profiled_us']} us,"
+        f" in {own} of them anything ran"
+    )
+    print("     own us  from start to end     runs  kernel")
     for row in found["kernels"][:24]:
-        print(f"  {row['us']:9.1f} us {row['runs']:7.1f} x  {row['kernel']}", flush=True)
+        print(
+            f"  {row['own_us']:9.1f} {row['us']:18.1f} {row['runs']:8.1f}  {row['kernel']}",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import plots, results, tables
+from benchmarks.step_profile import Span, by_kernel
 from benchmarks.svg_plot import Axis, Line, drawn
 from tests.benchmarks.shown import EMPTY, GPU, on_a_gpu, shown
 
@@ -138,10 +139,32 @@ def test_the_budget_of_a_step_is_counted_by_kind_of_kernel():
     ]
     text = shown({**BASE, "benchmark": "step_profile", "rows": rows}).text
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    for row in (["4-bit products", "40", "0"], ["attention", "5", "0"],
+    for row in (["4-bit products", "40", "0"], ["rotation, KV write and attention", "5", "0"],
                 ["all other kernels", "1", "0"], ["all kernels", "46", "60"],
                 ["GPU busy", "92%", "100%"]):  # fmt: skip
         assert row in found
+
+
+def test_kernels_that_overlap_count_their_own_time():
+    spans = [
+        Span("a", 0.0, 10.0),
+        Span("b", 4.0, 12.0),  # waits for a
+        Span("c", 5.0, 11.0),  # hidden
+        Span("a", 15.0, 16.0),
+    ]
+    found = by_kernel(spans, 2)
+    assert [(one["kernel"], one["own_us"], one["us"], one["runs"]) for one in found] == [
+        ("a", 5.5, 5.5, 1.0),
+        ("b", 1.0, 4.0, 0.5),
+        ("c", 0.0, 3.0, 0.5),
+    ]
+    row = {"width": 1, "step_us": 8.5, "busy_us": 12.5, "own_us": 6.5, "profiled_us": 8.0}
+    record = {**BASE, "benchmark": "step_profile", "rows": [{**row, "kernels": found}]}
+    text = shown(record).text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert ["all kernels", "6.5"] in cells
+    assert ["GPU busy", "81%"] in cells
+    assert "to its own end." in text
 
 
 def test_what_is_of_the_processor_says_which():

@@ -35,6 +35,7 @@ def order(request, monkeypatch):
     if not ON_GPU:
         on_host.need_a_compiler()
         monkeypatch.setattr(launch, "kernel", on_host.kernel)
+        monkeypatch.setattr(cluster_attention, "processors", lambda device: 132)
         monkeypatch.setattr(on_host.Kernel, "seed", request.param)
 
 
@@ -154,11 +155,12 @@ def test_what_lies_beyond_a_row_is_not_read():
     assert problem.mine(Options(0.09)).isfinite().all()
 
 
-def test_clusters_fill_the_device_with_few_rows():
-    chosen = [cluster_attention._cluster(8 * rows) for rows in (1, 8, 9, 16, 32, 64, 128)]
-    assert chosen == [8, 2, 1, 1, 1, 1, 1]
-    few = [cluster_attention._cluster(8 * rows) for rows in (2, 3, 4, 5)]
-    assert few == [8, 4, 4, 2]
+@pytest.mark.parametrize(
+    ("processors", "chosen"), [(132, [8, 8, 4, 4, 2, 2, 1, 1]), (46, [4, 2, 1, 1, 1, 1, 1, 1])]
+)
+def test_clusters_fill_the_device_with_few_rows(processors, chosen):
+    rows = (1, 2, 3, 4, 5, 8, 9, 128)
+    assert [cluster_attention._cluster(8 * count, processors) for count in rows] == chosen
 
 
 @pytest.mark.skipif(ON_GPU, reason="nothing has to run")

@@ -14,6 +14,7 @@ from torch import Tensor
 from llmkernel.worker.kernels import launch
 from llmkernel.worker.kernels.layer import HeadNorms
 from llmkernel.worker.kernels.paged_attention import DecodeRows, Options, PagedStep, Pool
+from llmkernel.worker.kernels.plans import processors
 
 HEAD_DIMS = (64, 128)
 """Dimensions of a head that are shared out evenly among the lanes of a warp."""
@@ -24,8 +25,6 @@ MOST_CLUSTER = 8
 _WARPS = 4
 _TILE = 16
 """Tokens that a warp takes at a time, all of one block."""
-_BLOCKS = 132
-"""Multiprocessors of a large GPU: two blocks of one leave the next kernel no room to start early."""
 _CARVEOUT = 50
 """Percent of the L1 as shared memory. What is on its way from memory takes room in the rest of it,
 and products before this kernel leave little."""
@@ -89,7 +88,7 @@ def roped_attention(
     """
     kv_heads, head_dim = pool.keys.shape[2:]
     count, group = merged.shape[0], _group(pool, merged.shape[1])
-    cluster = cluster or _cluster(count * kv_heads)
+    cluster = cluster or _cluster(count * kv_heads, processors(merged.device))
     shared = 16 + 4 * _WARPS * group * (head_dim + 2 * cluster)
     query_norm, key_norm, eps = norms or (None, None, 0.0)
     output = torch.empty(
@@ -111,9 +110,12 @@ def roped_attention(
     return output
 
 
-def _cluster(rows: int) -> int:
-    """Blocks for each of `rows` and key head: a power of two that fills the device once."""
+def _cluster(rows: int, processors: int) -> int:
+    """Blocks for each of `rows` and key head: a power of two that fills the device once.
+
+    Two blocks of one multiprocessor would leave the next kernel no room to start early.
+    """
     cluster = 1
-    while cluster < MOST_CLUSTER and 2 * cluster * rows <= _BLOCKS:
+    while cluster < MOST_CLUSTER and 2 * cluster * rows <= processors:
         cluster *= 2
     return cluster
