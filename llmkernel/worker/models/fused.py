@@ -258,8 +258,9 @@ def _same_rotary(original: Any, like: Tensor, context_length: int) -> bool:
 def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, count: int) -> bool:
     """Compare both halves on `count` tokens in the block of the padding, and what is written.
 
-    One token is a decode row that attends to those of the probe before. What is normalised may have any size: so small, it is nothing in the sum with what the
-    halves add to it, and that is compared.
+    One token is a decode row that attends to those of the probe before. What is normalised may
+    have any size: so small, it is nothing in the sum with what the halves add to it, and that is
+    compared.
     """
     weight = original.input_layernorm.weight
     generator = torch.Generator(weight.device).manual_seed(count)
