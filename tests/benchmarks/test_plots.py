@@ -141,7 +141,7 @@ def test_the_budget_of_a_step_is_counted_by_kind_of_kernel():
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     for row in (["4-bit products", "40", "0"], ["rotation, KV write and attention", "5", "0"],
                 ["all other kernels", "1", "0"], ["all kernels", "46", "60"],
-                ["GPU busy", "92%", "100%"]):  # fmt: skip
+                ["GPU busy", "92%", "-"]):  # fmt: skip
         assert row in found
 
 
