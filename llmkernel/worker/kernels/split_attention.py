@@ -37,7 +37,7 @@ def split_decode_attention(
     """Attention of one query per row: `query` [rows, query_heads, head_dim] to the same shape.
 
     Keys and values are read where they lie; nothing else of the pool is touched. Scores and
-    sums are float32. `parts` of each row, a power of two, are chosen by the number of rows
+    sums are float32. `parts` of each row, up to 32, are chosen by the number of rows
     where it is 0. Enqueues one or two kernels and waits for nothing.
     """
     count, heads, head_dim = query.shape

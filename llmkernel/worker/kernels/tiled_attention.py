@@ -72,8 +72,8 @@ def tiled_prefill_attention(
     """Attention of the chunks' tokens: `query` [tokens, query_heads, head_dim] to the same shape.
 
     `query` holds the chunks one after the other and may be strided, but for its last dimension;
-    16-bit or float32, as the pool. Scores and sums are float32. `tiles` and `parts`, a power of
-    two, are chosen where they are left out. Enqueues one or two kernels and waits for nothing.
+    16-bit or float32, as the pool. Scores and sums are float32. `tiles` and `parts`, up to
+    16, are chosen where they are left out. Enqueues one or two kernels and waits for nothing.
     """
     count, heads, head_dim = query.shape
     kv_heads = pool.keys.shape[2]
