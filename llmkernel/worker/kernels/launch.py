@@ -25,7 +25,7 @@ _STREAM_SERIALIZATION = 6
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h."""
 EARLY_START = (9, 0)
 """Compute capability from which on kernels start early."""
-_CARVEOUT = 9
+_PREFERRED_CARVEOUT = 9
 """CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT of cuda.h."""
 _MOST_PLAIN_SHARED = 48 * 1024
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -110,7 +110,7 @@ def kernel(
     if shared >= _MOST_PLAIN_SHARED:
         compiled.set_shared_memory_config(shared)
     if carveout is not None:  # a hint: what the driver says to it is of no consequence
-        _driver().cuFuncSetAttribute(compiled.func, _CARVEOUT, carveout)
+        _driver().cuFuncSetAttribute(compiled.func, _PREFERRED_CARVEOUT, carveout)
     early = torch.cuda.get_device_capability() >= EARLY_START
     return Kernel(compiled, early, torch.cuda.current_device())
 
