@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from benchmarks import gpu, results, serving, tables
 from llmkernel.worker.kernels import four_bit, layer
-from llmkernel.worker.kernels.four_bit import Packed
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, Options, Pool
+from llmkernel.worker.kernels.tiles import Packed
 from llmkernel.worker.models.attention import roped_attention_for
 
 PAST_CACHE = 250e6

@@ -29,8 +29,8 @@ from benchmarks import gpu, results, serving
 from benchmarks.gpu import read_bandwidth, timed
 from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
 from llmkernel.worker.kernels import four_bit, plans
-from llmkernel.worker.kernels.four_bit import Packed
 from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
+from llmkernel.worker.kernels.tiles import Packed
 
 _ROW_TILES, _K_WARPS, _PARTS = (1, 2, 3, 4, 6, 7, 8), (1, 2, 3, 4, 6, 8, 12, 16), range(1, 9)
 """Of a warp, of a block, of a matrix."""
@@ -132,10 +132,10 @@ def main() -> None:
             taken, plan = best_plan(
                 matrices, x, many_plans(rows, columns, tokens), four_bit.many_product
             )
-            if tokens <= four_bit.FEW_TOKENS:
+            if tokens <= plans.FEW_TOKENS:
                 few = best_plan(matrices, x, few_plans(columns), four_bit.few_product)
                 taken, plan = min((taken, plan), few)
-            if tokens <= four_bit.FEW_TOKENS and (rings := ring_plans(columns)):
+            if tokens <= plans.FEW_TOKENS and (rings := ring_plans(columns)):
                 taken, plan = min(
                     (taken, plan), best_plan(matrices, x, rings, four_bit.ring_product)
                 )

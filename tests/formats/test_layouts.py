@@ -14,7 +14,7 @@ from torch import Tensor
 from llmkernel.errors import BrokenCheckpoint
 from llmkernel.worker.formats import Format, choose
 from llmkernel.worker.formats.matrix import pack, packed_bytes
-from llmkernel.worker.kernels import four_bit
+from llmkernel.worker.kernels import tiles
 from llmkernel.worker.models.packed import PackedLinear
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,13 +26,13 @@ def form(stored: dict[str, Any], **changes: Any) -> Format:
     return found
 
 
-def packed_of(found: Format, tensors: dict[str, Tensor]) -> four_bit.Packed:
+def packed_of(found: Format, tensors: dict[str, Tensor]) -> tiles.Packed:
     return pack(found.matrix(tensors))
 
 
-def in_place(packed: four_bit.Packed) -> Tensor:
+def in_place(packed: tiles.Packed) -> Tensor:
     """The matrix with its columns where the activations have them."""
-    weight = four_bit.expand(packed)
+    weight = tiles.expand(packed)
     if packed.order is None:
         return weight
     result = torch.empty_like(weight)
@@ -106,7 +106,7 @@ def test_any_awq_layer_is_read_as_it_was_written(
 ) -> None:
     layer, stored = case
     packed = packed_of(form(stored), packers.awq(layer))
-    assert torch.equal(four_bit.expand(packed), layer.weight)
+    assert torch.equal(tiles.expand(packed), layer.weight)
     assert (packed.offsets is None) == bool((layer.zeros == 8).all())
 
 
@@ -131,7 +131,7 @@ def test_without_g_idx_groups_follow_one_another() -> None:
     layer = packers.quantise(torch.randn(16, 128), 32)
     tensors = packers.gptq(layer)
     del tensors["g_idx"]
-    assert torch.equal(four_bit.expand(packed_of(form(packers.GPTQ), tensors)), layer.weight)
+    assert torch.equal(tiles.expand(packed_of(form(packers.GPTQ), tensors)), layer.weight)
 
 
 def test_columns_in_another_order_are_read_even_where_the_configuration_does_not_say_so() -> None:
@@ -168,7 +168,7 @@ def test_a_zero_point_that_writers_store_differently_is_an_error() -> None:
     with pytest.raises(BrokenCheckpoint, match=r"zero point of 0 .*gptq_v2"):
         form(packers.GPTQ, sym=False).matrix(tensors)
     known = form(packers.GPTQ, sym=False, meta={"quantizer": "gptqmodel:4.0.0"})
-    assert torch.equal(four_bit.expand(packed_of(known, tensors)), layer.weight)
+    assert torch.equal(tiles.expand(packed_of(known, tensors)), layer.weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -14,6 +14,7 @@ from torch import nn
 
 import llmkernel
 from llmkernel.errors import UnsupportedModel
+from llmkernel.worker.kernels import tiles
 from llmkernel.worker.models import ATTENTION, FAMILIES
 from llmkernel.worker.models.packed import PackedLinear
 from tests.loader import small_checkpoints
@@ -161,9 +162,8 @@ def test_scales_keep_their_digits_in_any_dtype(tmp_path: Path, dtype: str) -> No
     loaded, _ = load_quietly(tmp_path / "quantised", dtype=dtype)
     layer = loaded.model.model.layers[0].mlp.up_proj
     assert layer.scales.dtype == torch.float32
-    from llmkernel.worker.kernels import four_bit
 
-    assert torch.equal(four_bit.expand(layer.packed), exact.model.layers[0].mlp.up_proj.weight)
+    assert torch.equal(tiles.expand(layer.packed), exact.model.layers[0].mlp.up_proj.weight)
     plain = {p.dtype for p in loaded.model.parameters()}
     assert plain == {getattr(torch, dtype)}
 

@@ -28,7 +28,7 @@ from llmkernel.worker.cache.manifest import NAME, Manifest, Torn
 from llmkernel.worker.cache.shelf import Shelf
 from llmkernel.worker.cache.structure import Unkept, put_together, take
 from llmkernel.worker.formats.matrix import Matrix, pack
-from llmkernel.worker.kernels import four_bit
+from llmkernel.worker.kernels import tiles
 from llmkernel.worker.models import ATTENTION
 from llmkernel.worker.models.packed import Merged, PackedLinear, Part
 from tests.formats import packers
@@ -162,7 +162,7 @@ def merge(parent: Any, names: tuple[str, ...]) -> None:
 def packed_linear(layers: list[Any]) -> PackedLinear:
     rows, columns = sum(layer.out_features for layer in layers), layers[0].in_features
     nibbles = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
-    packed = four_bit.pack(nibbles, torch.rand(rows, columns // 64) / 10, torch.linspace(-1, 1, 16))
+    packed = tiles.pack(nibbles, torch.rand(rows, columns // 64) / 10, torch.linspace(-1, 1, 16))
     biases = [layer.bias for layer in layers]
     bias = None if biases[0] is None else torch.cat(biases).detach()
     return PackedLinear(packed, bias, kernels=False)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from llmkernel.worker.kernels import cubins, four_bit, launch
+from llmkernel.worker.kernels import cubins, four_bit, launch, plans, tiles
 from llmkernel.worker.models import compiling
 from llmkernel.worker.models.packed import PackedLinear
 
 Kernel = tuple[str, frozenset[tuple[str, int]]]
 BF16 = torch.bfloat16
-PROCESSORS, SHARED = 4, 227 * 1024
+PROCESSORS, SHARED, CACHE = 4, 227 * 1024, 2**20
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Kernel]]:
     monkeypatch.setattr(four_bit, "_on_gpu", lambda x: True)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: SHARED)
+    monkeypatch.setattr(four_bit, "second_cache", lambda device: CACHE)
     for cache in caches:
         cache.cache_clear()
     yield asked
@@ -44,10 +45,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Kernel]]:
         cache.cache_clear()
 
 
-def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> four_bit.Packed:
+def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> tiles.Packed:
     nibbles = torch.zeros(rows, columns // 2, dtype=torch.uint8)
     scales = torch.ones(rows, columns // group)
-    return four_bit.pack(nibbles, scales, torch.zeros(16), scales if offsets else None)
+    return tiles.pack(nibbles, scales, torch.zeros(16), scales if offsets else None)
 
 
 @pytest.mark.parametrize("rows", [32, 64, 96, 192, 256, 448, 896])
@@ -57,7 +58,7 @@ def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> f
 def test_what_products_launch_is_what_is_compiled(rows, columns, norm, gated, launched):
     packed = matrix(rows, columns)
     normed = four_bit.Norm(torch.ones(columns, dtype=BF16), 1e-5) if norm else None
-    for count in range(1, four_bit.MOST_TOKENS + 3):
+    for count in [*range(1, plans.MANY_TOKENS + 12), 127, 128, 129]:
         x = torch.zeros(count, columns, dtype=BF16)
         four_bit.product(x, packed, norm=normed, gated=gated)
     wanted = four_bit.kernels_of(packed, norm=norm, gated=gated)

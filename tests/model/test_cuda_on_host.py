@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmkernel.worker.kernels import four_bit, launch, layer
+from llmkernel.worker.kernels import four_bit, launch, layer, tiles
 from llmkernel.worker.kernels.paged_attention import Pool
 from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
 from tests.model import on_host
@@ -45,13 +45,13 @@ def random(*shape: int, dtype: torch.dtype = BF16) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
 
 
-def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> four_bit.Packed:
+def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> tiles.Packed:
     generator = torch.Generator().manual_seed(rows)
     nibbles = torch.randint(0, 256, (rows, columns // 2), generator=generator, dtype=torch.uint8)
     scales = torch.rand(rows, columns // group, generator=generator) * 0.1
     code = torch.randn(16, generator=generator).clamp(-1, 1)
     shifts = 0.1 * torch.randn(scales.shape, generator=generator) if offsets else None
-    return four_bit.pack(nibbles, scales, code, shifts)
+    return tiles.pack(nibbles, scales, code, shifts)
 
 
 def error(mine: torch.Tensor, expected: torch.Tensor) -> float:
@@ -127,6 +127,16 @@ def test_a_gate_is_part_of_a_product_of_many_tokens(order):
     assert error(mine, expected) < 1e-2
 
 
+def test_more_tokens_than_a_launch_has_are_several(order):
+    packed, bias, x = matrix(64, 512), random(64), random(75, 512)
+    residual = random(75, 64)
+    expected = four_bit.product(x.float(), packed, bias.float(), residual=residual.float())
+    mine = four_bit.many_product(x, packed, bias, residual=residual)
+    assert error(mine, expected) < 1e-2
+    expected = four_bit.product(x.float(), packed, gated=True)
+    assert error(four_bit.many_product(x, packed, gated=True), expected) < 1e-2
+
+
 def test_what_is_no_number_reaches_its_own_token_alone():
     packed, x = matrix(64, 512), random(12, 512)
     x[3, 70] = torch.nan
@@ -139,7 +149,7 @@ def test_what_is_no_number_reaches_its_own_token_alone():
 @pytest.mark.parametrize(("group", "offsets"), [(64, False), (32, True)])
 def test_expanded_weights_are_those_of_the_reference(group, offsets):
     packed = matrix(48, 192, group, offsets)
-    torch.testing.assert_close(four_bit.expand_on_gpu(packed, BF16), four_bit.expand(packed, BF16))
+    torch.testing.assert_close(four_bit.expand_on_gpu(packed, BF16), tiles.expand(packed, BF16))
 
 
 @pytest.mark.parametrize("width", [64, 896, 4096])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmkernel.worker.kernels import four_bit, plans
-from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels import four_bit, plans, tiles
 from llmkernel.worker.kernels.plans import FewPlan, ManyPlan, RingPlan
+from llmkernel.worker.kernels.tiles import Packed
 from llmkernel.worker.models.packed import Part, pack_layers
 
 pytestmark = [
@@ -39,7 +39,7 @@ def random_matrix(
     code = torch.randn(16, generator=generator).clamp(-1, 1)
     offsets = 0.1 * torch.randn(scales.shape, generator=generator) if offset else None
     given = [None if t is None else t.to(device) for t in (nibbles, scales, code, offsets)]
-    return four_bit.pack(*given), plain(nibbles, scales, code, offsets).to(device)
+    return tiles.pack(*given), plain(nibbles, scales, code, offsets).to(device)
 
 
 @pytest.mark.parametrize("offset", [False, True])
@@ -47,7 +47,7 @@ def random_matrix(
 @pytest.mark.parametrize(("rows", "columns"), [(16, 256), (48, 768), (32, 1024)])
 def test_expanding_gives_what_was_packed(rows, columns, group, offset):
     packed, expected = random_matrix(rows, columns, "cpu", group, offset)
-    assert torch.equal(four_bit.expand(packed), expected)
+    assert torch.equal(tiles.expand(packed), expected)
     assert packed.group == min(group, 64)
 
 
@@ -55,7 +55,7 @@ def test_expanding_gives_what_was_packed(rows, columns, group, offset):
 def test_groups_that_are_no_whole_tiles_are_refused(groups):
     nibbles = torch.zeros(16, 64, dtype=torch.uint8)
     with pytest.raises(ValueError, match="a group has 32 or n x 64"):
-        four_bit.pack(nibbles, torch.ones(16, groups), torch.zeros(16))
+        tiles.pack(nibbles, torch.ones(16, groups), torch.zeros(16))
 
 
 def test_activations_are_taken_in_the_order_of_the_columns():
@@ -68,7 +68,7 @@ def test_activations_are_taken_in_the_order_of_the_columns():
 
 def test_sizes_that_are_no_whole_tiles_are_refused():
     with pytest.raises(ValueError, match="24 x 64 is no whole number of 16 x 64"):
-        four_bit.pack(torch.zeros(24, 32, dtype=torch.uint8), torch.ones(24, 1), torch.zeros(16))
+        tiles.pack(torch.zeros(24, 32, dtype=torch.uint8), torch.ones(24, 1), torch.zeros(16))
 
 
 @pytest.mark.parametrize("rows", [1024, 4096, 6144, 14336, 28672, 151936])
@@ -105,20 +105,20 @@ def test_wide_matrices_go_through_rings_where_there_is_memory_for_them():
 def test_gate_and_up_in_turns_give_what_they_give_one_by_one():
     (gate, first), (up, second) = random_matrix(48, 128, "cpu"), random_matrix(48, 128, "cpu")
     up = up._replace(weights=up.weights.flip(0), code=gate.code)
-    second = four_bit.expand(up)
-    both = four_bit.gated(gate, up)
+    second = tiles.expand(up)
+    both = tiles.gated(gate, up)
     x = torch.randn(3, 128)
     expected = nn.functional.silu(x @ first.T) * (x @ second.T)
     torch.testing.assert_close(four_bit.product(x, both, gated=True), expected)
     with pytest.raises(ValueError, match="Gate and up differ"):
-        four_bit.gated(gate, random_matrix(48, 128, "cpu", group=32)[0])
+        tiles.gated(gate, random_matrix(48, 128, "cpu", group=32)[0])
 
 
 def test_a_matrix_is_split_between_rows():
     packed, weight = random_matrix(96, 128, "cpu", offset=True)
-    first, second = four_bit.split(packed, 32)
-    assert torch.equal(four_bit.expand(first), weight[:32])
-    assert torch.equal(four_bit.expand(second), weight[32:])
+    first, second = tiles.split(packed, 32)
+    assert torch.equal(tiles.expand(first), weight[:32])
+    assert torch.equal(tiles.expand(second), weight[32:])
 
 
 class Block(nn.Module):
@@ -201,6 +201,21 @@ def near(output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> bool:
     return ((output.double() - expected).norm() / expected.norm()).item() < 1e-2
 
 
+@pytest.mark.parametrize("count", range(1, 300))
+def test_pieces_are_all_activations(count):
+    found = plans.pieces(count)
+    assert [i for some in found for i in range(count)[some]] == list(range(count))
+    sizes = [some.stop - some.start for some in found]
+    assert max(sizes) <= plans.MANY_TOKENS
+    assert len(sizes) == -(-count // plans.MANY_TOKENS)
+    assert len(sizes) == 1 or min(sizes) > plans.FEW_TOKENS
+
+
+def test_what_the_second_cache_holds_is_expanded_sooner():
+    assert plans.most_tokens(4096, 4096, 2 * 4096 * 4096) == 64
+    assert plans.most_tokens(4096, 4096, 2 * 4096 * 4096 - 1) == 128
+
+
 @GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -208,7 +223,7 @@ def near(output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> bool:
 def test_every_number_of_tokens_is_near_the_reference(rows, columns, dtype):
     packed, weight = random_matrix(rows, columns)
     bias = torch.randn(rows, device="cuda", dtype=dtype)
-    for count in (1, 2, 7, 8, 9, 16, 31, 33, 64, 65, 200):
+    for count in (1, 2, 7, 8, 9, 16, 31, 33, 64, 65, 72, 100, 128, 129, 200):
         x = torch.randn(count, columns, device="cuda", dtype=dtype)
         assert near(four_bit.product(x, packed), x, weight), count
         biased = four_bit.product(x, packed, bias) - bias

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llmkernel.worker.cache import transfer
 from llmkernel.worker.cache.manifest import Layer, Part, Torn
-from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels.tiles import Packed
 from llmkernel.worker.models import packed
 from llmkernel.worker.models.packed import Merged, PackedLinear
 

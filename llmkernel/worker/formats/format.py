@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llmkernel.errors import BrokenCheckpoint, UnsupportedModel
 from llmkernel.worker.formats.matrix import Matrix
-from llmkernel.worker.kernels.four_bit import LEAST_GROUP
+from llmkernel.worker.kernels.tiles import LEAST_GROUP
 
 WHOLE_ROW = -1
 """The group size of a format in which all weights of a row share a scale."""

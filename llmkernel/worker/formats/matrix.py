@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llmkernel.worker.kernels import four_bit
-from llmkernel.worker.kernels.four_bit import LEAST_GROUP, Packed
+from llmkernel.worker.kernels import tiles
 from llmkernel.worker.kernels.plans import COLUMNS
+from llmkernel.worker.kernels.tiles import LEAST_GROUP, Packed
 
 MIDDLE = 8
 """The zero point of symmetric quantisation: 4 bits are then -8 to 7."""
@@ -44,7 +44,7 @@ def pack(matrix: Matrix) -> Packed:
     if (matrix.zeros != MIDDLE).any():
         offsets = ((matrix.zeros.float() - MIDDLE) * scales)[:, group]
     code = torch.arange(-MIDDLE, MIDDLE, device=values.device)
-    packed = four_bit.pack(_pairs(values), scales[:, group], code, offsets)
+    packed = tiles.pack(_pairs(values), scales[:, group], code, offsets)
     return packed._replace(order=order)
 
 

@@ -1,8 +1,4 @@
-"""Products with 4-bit weights: the packed layout, its plain reference, and kernels for a GPU.
-
-The layout is described in four_bit.cuh. It holds any format with a table of 16 values and a scale,
-or a scale and an offset, for groups of a row's weights: bitsandbytes' NF4 and FP4, GPTQ and AWQ.
-"""
+"""Products with 4-bit weights in the layout of `tiles`: kernels for a GPU, and their plain reference."""
 
 from __future__ import annotations
 
@@ -18,104 +14,26 @@ from torch.nn import functional
 from llmkernel.worker.kernels import launch, layer, plans
 from llmkernel.worker.kernels.plans import (
     COLUMNS,
+    FEW_TOKENS,
+    MANY_TOKENS,
     ROWS,
     FewPlan,
     ManyPlan,
     RingPlan,
     few_plan,
     many_plan,
+    most_tokens,
+    pieces,
     processors,
     ring_plan,
+    second_cache,
     shared_memory,
     token_tiles,
 )
+from llmkernel.worker.kernels.tiles import Packed, expand
 
-LEAST_GROUP = 32
-"""Columns that share a scale; else a multiple of a tile's."""
-MOST_TOKENS = 64
-"""Activations beyond this are multiplied by the expanded weights."""
-FEW_TOKENS = 8
-"""Activations that `four_bit_few` keeps in registers."""
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
-
-
-class Packed(NamedTuple):
-    """A matrix [rows, columns] in tiles: code[nibble] * scale - offset.
-
-    `weights` uint8 [rows / 16 * columns / 64 * 512]. `scales` float32 [rows / 16, columns /
-    group, 8, 2] belong to `group` columns each, 32 or 64; the last two dimensions are rows g and
-    g + 8 of the tile. `code` float32 [16]: the value of each nibble. `offsets` like `scales`.
-    `order` int64 [columns]: the activation that each column is multiplied by, where that is
-    not its own.
-    """
-
-    weights: Tensor
-    scales: Tensor
-    code: Tensor
-    rows: int
-    columns: int
-    offsets: Tensor | None = None
-    order: Tensor | None = None
-
-    @property
-    def group(self) -> int:
-        """Columns that share a scale."""
-        return self.columns // self.scales.shape[1]
-
-
-def pack(nibbles: Tensor, scales: Tensor, code: Tensor, offsets: Tensor | None = None) -> Packed:
-    """Tiles of `nibbles` uint8 [rows, columns / 2], the first of each pair in the high half.
-
-    `scales` and `offsets` [rows, columns / group] belong to `group` columns each: 32 or a
-    multiple of 64. Raises ValueError for sizes that are no whole number of tiles or groups.
-    """
-    rows, columns = nibbles.shape[0], 2 * nibbles.shape[1]
-    if rows % ROWS or columns % COLUMNS:
-        raise ValueError(f"{rows} x {columns} is no whole number of {ROWS} x {COLUMNS} tiles.")
-    down, across = rows // ROWS, columns // COLUMNS
-    # [down, high row, g, across, half, c, step, pair] to
-    # [down, across, g, c, half, step, pair, high row]
-    tiles = nibbles.view(down, 2, 8, across, 2, 4, 2, 2).permute(0, 3, 2, 5, 4, 6, 7, 1)
-    weights = tiles.contiguous().view(-1)
-    shifts = None if offsets is None else _ordered(offsets, columns)
-    return Packed(weights, _ordered(scales, columns), code.float(), rows, columns, shifts)
-
-
-def _ordered(scales: Tensor, columns: int) -> Tensor:
-    """Scales [rows, groups] as the kernels read them, repeated for each 64 columns at least."""
-    rows, groups = scales.shape
-    group = columns // groups
-    if group * groups != columns or (group != LEAST_GROUP and group % COLUMNS):
-        raise ValueError(f"{groups} groups of {columns} columns; a group has 32 or n x 64.")
-    if group > COLUMNS:
-        scales = scales.repeat_interleave(group // COLUMNS, 1)
-    tiles = scales.float().view(rows // ROWS, 2, 8, -1).permute(0, 3, 2, 1)
-    return tiles.contiguous()
-
-
-def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The matrix [rows, columns] itself: the plain reference of every kernel here.
-
-    Its columns are in the order of the packed ones, see `Packed.order`.
-    """
-    rows, columns = packed.rows, packed.columns
-    numbers = torch.arange(256, device=packed.code.device)
-    pairs = packed.code[torch.stack((numbers >> 4, numbers & 15), -1)]
-    tiles = functional.embedding(packed.weights.int(), pairs)
-    tiles = tiles.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2, 2)
-    # [down, across, g, c, half, step, pair, high row, first or second] to
-    # [down, high row, g, across, half, c, step, pair, first or second]
-    values = tiles.permute(0, 7, 2, 1, 4, 3, 5, 6, 8).reshape(rows, -1, packed.group)
-    values *= _by_row(packed.scales, rows)
-    if packed.offsets is not None:
-        values -= _by_row(packed.offsets, rows)
-    return values.view(rows, columns).to(dtype)
-
-
-def _by_row(scales: Tensor, rows: int) -> Tensor:
-    """Scales as the kernels read them to [rows, groups, 1]."""
-    return scales.permute(0, 3, 2, 1).reshape(rows, -1, 1)
 
 
 class Norm(NamedTuple):
@@ -123,42 +41,6 @@ class Norm(NamedTuple):
 
     weight: Tensor
     eps: float
-
-
-def gated(gate: Packed, up: Packed) -> Packed:
-    """One matrix whose row tiles are those of `gate` and `up` in turns, for `product(gated=True)`.
-
-    Raises ValueError where the two are not of one kind.
-    """
-    same = gate[3:5] == up[3:5] and gate.group == up.group and torch.equal(gate.code, up.code)
-    if not same or (gate.offsets is None) != (up.offsets is None):
-        raise ValueError("Gate and up differ in size or format.")
-
-    def in_turns(first: Tensor, second: Tensor) -> Tensor:
-        tiles = (tensor.view(gate.rows // ROWS, -1) for tensor in (first, second))
-        return torch.stack(tuple(tiles), 1)
-
-    offsets = None
-    scales = in_turns(gate.scales, up.scales).view(-1, *gate.scales.shape[1:])
-    if gate.offsets is not None and up.offsets is not None:
-        offsets = in_turns(gate.offsets, up.offsets).view(scales.shape)
-    weights = in_turns(gate.weights, up.weights).view(-1)
-    return Packed(weights, scales, gate.code, 2 * gate.rows, gate.columns, offsets, gate.order)
-
-
-def split(packed: Packed, rows: int) -> tuple[Packed, Packed]:
-    """The first `rows` of a matrix and the rest, both whole tiles; no copies."""
-    tiles = rows // ROWS
-    first, second = (
-        packed._replace(
-            weights=packed.weights.view(packed.rows // ROWS, -1)[some].view(-1),
-            scales=packed.scales[some],
-            offsets=None if packed.offsets is None else packed.offsets[some],
-            rows=count,
-        )
-        for some, count in ((slice(tiles), rows), (slice(tiles, None), packed.rows - rows))
-    )
-    return first, second
 
 
 def product(
@@ -173,7 +55,7 @@ def product(
     """`x` [tokens, columns] times the transposed matrix, plus `bias` [rows]: [tokens, rows].
 
     With `norm`, x is normalised first. `residual` [tokens, rows] is added. With `gated` the matrix
-    is one of `four_bit.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
+    is one of `tiles.gated`: silu(gate) * up [tokens, rows / 2], and there is no residual.
 
     On a GPU `x` is float16 or bfloat16 and contiguous; the result has its dtype, sums are
     float32. Enqueues kernels and waits for nothing once they are compiled. Elsewhere the
@@ -192,7 +74,7 @@ def product(
             return few_product(x, packed, bias, few, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
-    if on_gpu and count <= MOST_TOKENS:
+    if on_gpu and count <= most_tokens(packed.rows, packed.columns, second_cache(x.device)):
         return many_product(x, packed, bias, residual=residual, gated=gated)
     weight = expand_on_gpu(packed, x.dtype) if on_gpu else expand(packed, x.dtype)
     output = functional.linear(x, weight, bias)
@@ -286,13 +168,27 @@ def many_product(
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
-    """1 to 64 tokens by one kernel."""
-    count, device, rows = x.shape[0], x.device, packed.rows
+    """A kernel for each 64 tokens."""
+    output = x.new_empty(x.shape[0], packed.rows // (1 + gated))
+    for some in pieces(x.shape[0]):
+        added = None if residual is None else residual[some]
+        _many_product(x[some], packed, bias, plan, added, output[some])
+    return output
+
+
+def _many_product(
+    x: Tensor,
+    packed: Packed,
+    bias: Tensor | None,
+    plan: ManyPlan | None,
+    residual: Tensor | None,
+    output: Tensor,
+) -> None:
+    count, device, rows, gated = x.shape[0], x.device, packed.rows, output.shape[1] < packed.rows
     room = (processors(device), shared_memory(device))
     plan = plan or many_plan(rows, packed.columns, count, *room, gated)
     tokens, parts = token_tiles(count), plan.parts
     kernel, shared = _many_kernel(plan, x.dtype, _kind(packed, gated), tokens, packed.columns)
-    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     sums = output.new_empty(parts * count * rows, dtype=torch.float32) if parts > 1 else None
     kernel(
         (math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), parts),
@@ -303,7 +199,6 @@ def many_product(
         ],
         shared,
     )  # fmt: skip
-    return output
 
 
 def expand_on_gpu(packed: Packed, dtype: torch.dtype) -> Tensor:
@@ -380,7 +275,7 @@ def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str
     else:
         least = 1
     room = (processors(device), shared_memory(device))
-    for tokens in sorted({token_tiles(count) for count in range(least, MOST_TOKENS + 1)}):
+    for tokens in sorted({token_tiles(count) for count in range(least, MANY_TOKENS + 1)}):
         plan = many_plan(packed.rows, columns, 8 * tokens, *room, gated)
         yield "four_bit_many", _many_sizes(plan, kind, tokens, columns)
     yield "four_bit_expand", {"groups": kind.groups}

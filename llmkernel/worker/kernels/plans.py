@@ -13,6 +13,10 @@ import torch
 
 ROWS, COLUMNS = 16, 64
 """Of a tile. Both sizes of a matrix are multiples of them."""
+FEW_TOKENS = 8
+"""Activations that `four_bit_few` keeps in registers."""
+MANY_TOKENS = 64
+"""Activations of a launch of `four_bit_many`."""
 TABLE_END = 4096 + 256 * 256
 """Bytes of shared memory up to the end of the table of pairs."""
 _STATIC = 1024
@@ -88,6 +92,29 @@ class ManyPlan(NamedTuple):
         if self.depth > 1:
             return self._replace(depth=1)
         return self._replace(k_warps=self.k_warps // 2)
+
+
+def most_tokens(rows: int, columns: int, cache: int) -> int:
+    """Activations beyond this are multiplied by the expanded weights.
+
+    Those of a matrix that a GPU's second `cache` has no room for go to memory and back: two
+    launches that expand nothing are quicker.
+    """
+    return MANY_TOKENS if 2 * rows * columns <= cache else 2 * MANY_TOKENS
+
+
+def pieces(count: int) -> list[slice]:
+    """Which of `count` activations each launch of `four_bit_many` has.
+
+    Of more than one launch none has so few that another kernel would be meant for them.
+    """
+    found, begin = [], 0
+    while begin < count:
+        left = count - begin
+        size = left if left <= MANY_TOKENS else min(MANY_TOKENS, left - FEW_TOKENS - 1)
+        found.append(slice(begin, begin + size))
+        begin += size
+    return found
 
 
 @functools.cache
@@ -176,6 +203,12 @@ def _registers(tiles: int, tokens: int) -> int:
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@functools.cache
+def second_cache(device: torch.device) -> int:
+    """Bytes of a GPU's L2."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size)
 
 
 @functools.cache

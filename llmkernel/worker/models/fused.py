@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import cluster_attention, four_bit, layer, plans
+from llmkernel.worker.kernels import cluster_attention, layer, plans, tiles
 from llmkernel.worker.kernels.four_bit import Norm
 from llmkernel.worker.kernels.paged_attention import DecodeRows, PagedStep, Pool, PrefillRow, attend
 from llmkernel.worker.models.attention import PagedLayer, PagedState
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Projections(NamedTuple):
-    """The products of a layer: `gate_up` is of `four_bit.gated`."""
+    """The products of a layer: `gate_up` is of `tiles.gated`."""
 
     qkv: PackedLinear
     output: PackedLinear
@@ -230,11 +230,11 @@ def _gated(merged: PackedLinear) -> PackedLinear:
     """Of gate and up one after the other the same in turns."""
     whole = merged.packed
     half = whole.rows // 2
-    cut = four_bit.split(whole, half)
+    cut = tiles.split(whole, half)
     bias = merged.bias
     if bias is not None:
         bias = bias.view(2, -1, plans.ROWS).transpose(0, 1).flatten()
-    return PackedLinear(four_bit.gated(*cut), bias)
+    return PackedLinear(tiles.gated(*cut), bias)
 
 
 def _same_rotary(original: Any, like: Tensor, context_length: int) -> bool:

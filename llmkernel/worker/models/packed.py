@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkernel.worker.kernels import four_bit, plans
-from llmkernel.worker.kernels.four_bit import Packed
+from llmkernel.worker.kernels import four_bit, plans, tiles
+from llmkernel.worker.kernels.tiles import Packed
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of layers that families give the same input, in the order in which they call them."""
@@ -244,7 +244,7 @@ def _packed(layer: Any) -> Packed:
         scales = dequantize_blockwise(scales, state.state2) + state.offset
     rows, columns = layer.out_features, layer.in_features
     nibbles = layer.weight.data.view(rows, columns // 2)
-    return four_bit.pack(nibbles, scales.view(rows, columns // _BLOCK), state.code)
+    return tiles.pack(nibbles, scales.view(rows, columns // _BLOCK), state.code)
 
 
 def _joined(parts: list[Packed]) -> Packed | None:

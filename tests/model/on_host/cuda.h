@@ -144,7 +144,7 @@ inline void look_at(const uint4*) {}
 inline void bring_near(const void* at) { *(const volatile char*)at; }
 
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
-inline u32 shared_address(const void* at) { return (u32)((const char*)at - on_host::memory); }
+inline u32 shared_address(const void* at) { return on_host::address(at); }
 inline void store_shared(u32 at, uint4 v) { memcpy(on_host::shared(at), &v, 16); }
 inline void store_shared(u32 at, const float* v) { memcpy(on_host::shared(at), v, 16); }
 inline void load_shared(u32* to, u32 at) { memcpy(to, on_host::shared(at), 16); }

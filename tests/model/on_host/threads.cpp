@@ -56,28 +56,43 @@ struct Fiber {
   std::vector<std::vector<Copy>> groups{1};  // of copies that no barrier knows of; the last one is open
 };
 
+struct Block;
+
 // Blocks that see each other's shared memory.
 struct Cluster {
-  std::vector<char*> memories;
+  std::vector<Block*> blocks;
   std::barrier<> begin;
   std::atomic<u32> arrived = 0, turn = 0;
-  explicit Cluster(u32 blocks) : memories(blocks), begin(blocks) {}
+  explicit Cluster(u32 size) : blocks(size), begin(size) {}
 };
 
 struct Block {
   Cluster* cluster;
+  char* memory;
+  std::vector<char*> placed;  // by the compiler
   std::vector<Fiber> fibers;
   std::vector<Meeting> warps;
   Meeting all;
   std::vector<Late> late;
   ucontext_t scheduler;
   Fiber* running = nullptr;
+  bool strayed = false;
   std::minstd_rand chance;
   Body body;
   void** given;
 };
 
 thread_local Block* here = nullptr;
+
+// An address's part of a window. What the compiler places lies anywhere: it has places beyond the memory.
+constexpr u32 INSIDE = (1u << WINDOW) - 1, PLACE = 1024;
+
+char* at_in(const Block& block, u32 at) {
+  at &= INSIDE;
+  return at < SHARED ? block.memory + at : block.placed.at(at / PLACE - SHARED / PLACE) + at % PLACE;
+}
+
+void look_out(u32 at) { here->strayed |= (at ^ window()) >> WINDOW != 0; }
 
 Barrier& barrier(u32 at) { return *(Barrier*)shared(at); }
 
@@ -154,6 +169,7 @@ bool go_on(Block& block, u32 warp, u32& left) {
 }
 
 std::string leftovers(const Block& block) {
+  if (block.strayed) return "an address of another block's memory, or of none";
   if (!block.late.empty()) return "copies are under way at the end";
   for (const Fiber& fiber : block.fibers)
     for (const auto& group : fiber.groups)
@@ -164,7 +180,8 @@ std::string leftovers(const Block& block) {
 // Every thread of a block to its end; what went wrong, or nothing.
 std::string run(Block& block, u32 threads) {
   here = &block;
-  block.cluster->memories[blockIdx.x % block.cluster->memories.size()] = memory;
+  block.memory = memory;
+  block.cluster->blocks[blockIdx.x % block.cluster->blocks.size()] = &block;
   block.cluster->begin.arrive_and_wait();
   prepare(block, threads);
   std::vector<u32> warps(block.warps.size());
@@ -201,6 +218,22 @@ __thread Index threadIdx, blockIdx, gridDim, blockDim;
 void in_warp(void* mine, Once once) {
   const u32 index = here->running->index;
   meet(here->warps[index / 32], 32, index % 32, mine, once);
+}
+
+u32 window() { return blockIdx.x % here->cluster->blocks.size() << WINDOW; }
+
+u32 address(const void* at) {
+  char* const it = (char*)at;
+  auto& placed = here->placed;
+  if (it >= memory && it < memory + SHARED) return window() | (u32)(it - memory);
+  auto found = std::find_if(placed.begin(), placed.end(), [=](char* one) { return it >= one && it < one + PLACE; });
+  if (found == placed.end()) found = placed.insert(found, it);
+  return window() | (SHARED + (u32)(found - placed.begin()) * PLACE + (u32)(it - *found));
+}
+
+char* shared(u32 at) {
+  look_out(at);
+  return at_in(*here, at);
 }
 
 void in_block() { meet(here->all, blockDim.x, here->running->index, nullptr, nullptr); }
@@ -240,7 +273,7 @@ void wait_at(u32 at, u32 parity) {
 void arrive_in_cluster() {
   Cluster& cluster = *here->cluster;
   here->running->cluster_turn = cluster.turn;
-  if (++cluster.arrived == blockDim.x * cluster.memories.size()) cluster.arrived = 0, cluster.turn++;
+  if (++cluster.arrived == blockDim.x * cluster.blocks.size()) cluster.arrived = 0, cluster.turn++;
 }
 
 void wait_in_cluster() {
@@ -251,9 +284,10 @@ void wait_in_cluster() {
 void expect_stores(u32 at, u32 bytes) { *(u32*)shared(at) = bytes; }
 
 void store_in_cluster(u32 at, u32 barrier, u32 block, const void* from, u32 bytes) {
-  char* const there = here->cluster->memories.at(block);
-  memcpy(there + (int)at, from, bytes);
-  __atomic_sub_fetch((u32*)(there + (int)barrier), bytes, __ATOMIC_SEQ_CST);
+  const Block& there = *here->cluster->blocks.at(block);
+  look_out(at);
+  memcpy(at_in(there, at), from, bytes);
+  __atomic_sub_fetch((u32*)at_in(there, barrier), bytes, __ATOMIC_SEQ_CST);
 }
 
 void wait_for_stores(u32 at) {

@@ -12,10 +12,15 @@ struct Index { u32 x, y; };
 typedef void (*Body)(void** given);
 typedef void (*Once)(void** all);
 
-extern __thread char memory[SHARED];  // address 0 of shared memory
+constexpr u32 WINDOW = 24;  // bits of an address, beyond which lies the number of a block in its cluster
+
+extern __thread char memory[SHARED];  // where shared memory begins
 extern __thread Index threadIdx, blockIdx, gridDim, blockDim;
 
-inline char* shared(u32 at) { return memory + (int)at; }
+// A block of a cluster has the addresses of its own memory only in its own window.
+u32 window();
+u32 address(const void* at);
+char* shared(u32 at);
 
 // `once` is called by the last thread of a warp that comes, with what each lane has given.
 void in_warp(void* mine, Once once);
