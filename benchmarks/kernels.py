@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import gpu, results, serving, tables
-from llmkernel.worker.kernels import four_bit, layer
+from llmkernel.worker.kernels import four_bit, layer, tiles
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, Options, Pool
 from llmkernel.worker.kernels.tiles import Packed
 from llmkernel.worker.models.attention import roped_attention_for
@@ -114,12 +114,14 @@ class Bench:
 
 def random_matrix(rows: int, columns: int, device: torch.device) -> Packed:
     """Random weights in the packed layout."""
-    return Packed(
-        torch.randint(0, 256, (rows * columns // 2,), dtype=torch.uint8, device=device),
-        torch.rand(rows // 16, columns // GROUP, 8, 2, device=device) * 0.01,
-        torch.linspace(-1, 1, 16, device=device),
-        rows,
-        columns,
+    return tiles.narrow(
+        Packed(
+            torch.randint(0, 256, (rows * columns // 2,), dtype=torch.uint8, device=device),
+            torch.rand(rows // 16, columns // GROUP, 8, 2, device=device) * 0.01,
+            torch.linspace(-1, 1, 16, device=device),
+            rows,
+            columns,
+        )
     )
 
 

@@ -34,7 +34,7 @@ from llmkernel.worker.models.packed import Merged, PackedLinear, Part
 from tests.formats import packers
 
 CPU = torch.device("cpu")
-LAYOUT_BYTES = "53b891c69dbd4316"
+LAYOUT_BYTES = "a80e653bdf53ebe4"
 
 
 @pytest.fixture
@@ -481,14 +481,17 @@ def test_the_version_of_the_layout_is_raised_when_the_layout_changes() -> None:
     scales = torch.arange(1, 65).view(32, 2) / 64
     groups = torch.arange(128) % 2
     packed = pack(Matrix(values, scales, zeros, 64, groups))
-    linear = PackedLinear(packed, None, kernels=False)
     digest = hashlib.blake2b(json.dumps(sorted(packed._fields)).encode(), digest_size=8)
-    for field, value in sorted(linear.packed._asdict().items()):
-        digest.update(field.encode())
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{value.dtype} {list(value.shape)}".encode())
-            digest.update(transfer.octets(value).numpy().tobytes())
-    assert (identity.LAYOUT, digest.hexdigest()) == (1, LAYOUT_BYTES)
+    for linear in (
+        PackedLinear(packed, None, kernels=False),
+        PackedLinear(tiles.narrow(packed), None),
+    ):
+        for field, value in sorted(linear.packed._asdict().items()):
+            digest.update(field.encode())
+            if isinstance(value, torch.Tensor):
+                digest.update(f"{value.dtype} {list(value.shape)}".encode())
+                digest.update(transfer.octets(value).numpy().tobytes())
+    assert (identity.LAYOUT, digest.hexdigest()) == (2, LAYOUT_BYTES)
 
 
 SECOND = """

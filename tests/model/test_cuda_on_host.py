@@ -51,7 +51,7 @@ def matrix(rows: int, columns: int, group: int = 64, offsets: bool = False) -> t
     scales = torch.rand(rows, columns // group, generator=generator) * 0.1
     code = torch.randn(16, generator=generator).clamp(-1, 1)
     shifts = 0.1 * torch.randn(scales.shape, generator=generator) if offsets else None
-    return tiles.pack(nibbles, scales, code, shifts)
+    return tiles.narrow(tiles.pack(nibbles, scales, code, shifts))
 
 
 def error(mine: torch.Tensor, expected: torch.Tensor) -> float:

@@ -35,11 +35,11 @@ def random_matrix(
 ) -> tuple[Packed, torch.Tensor]:
     generator = torch.Generator().manual_seed(rows + columns)
     nibbles = torch.randint(0, 256, (rows, columns // 2), generator=generator, dtype=torch.uint8)
-    scales = torch.rand(rows, columns // group, generator=generator) * 0.1
+    scales = (torch.rand(rows, columns // group, generator=generator) * 0.1).half().float()
     code = torch.randn(16, generator=generator).clamp(-1, 1)
     offsets = 0.1 * torch.randn(scales.shape, generator=generator) if offset else None
     given = [None if t is None else t.to(device) for t in (nibbles, scales, code, offsets)]
-    return tiles.pack(*given), plain(nibbles, scales, code, offsets).to(device)
+    return tiles.narrow(tiles.pack(*given)), plain(nibbles, scales, code, offsets).to(device)
 
 
 @pytest.mark.parametrize("offset", [False, True])
@@ -49,6 +49,20 @@ def test_expanding_gives_what_was_packed(rows, columns, group, offset):
     packed, expected = random_matrix(rows, columns, "cpu", group, offset)
     assert torch.equal(tiles.expand(packed), expected)
     assert packed.group == min(group, 64)
+
+
+def test_narrow_scales_keep_eleven_bits_over_nine_decades():
+    scales = torch.logspace(-6, 3, 16 * 64).view(16, 64)
+    given = (torch.full((16, 2048), 0x0F, dtype=torch.uint8), scales, torch.linspace(-1, 1, 16))
+    exact, found = tiles.expand(tiles.pack(*given)), tiles.expand(tiles.narrow(tiles.pack(*given)))
+    assert ((found - exact).abs() <= exact.abs() * 2**-11).all()
+
+
+@pytest.mark.parametrize("scale", [1024.0, torch.inf, torch.nan])
+def test_scales_that_are_too_large_for_narrow_ones_are_refused(scale):
+    given = (torch.zeros(16, 32, dtype=torch.uint8), torch.full((16, 1), scale), torch.zeros(16))
+    with pytest.raises(ValueError, match="too large"):
+        tiles.narrow(tiles.pack(*given))
 
 
 @pytest.mark.parametrize("groups", [3, 8, 128])

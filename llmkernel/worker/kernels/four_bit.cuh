@@ -9,7 +9,8 @@
 // g + 8 (j & 1), columns 32 (s >> 1) + 8 c + 4 (s & 1) + 2 (j >> 1) and the next, the first one in
 // the high nibble. So a warp reads a tile with one 16-byte load a lane, and the bytes of step s are
 // the fragment that mma.m16n8k16 takes from this lane, for columns in an order that the activations
-// follow. Scales and offsets: [rows / 16][k / group][g][rows g and g + 8], GROUPS of them in a tile.
+// follow. Scales and offsets: [rows / 16][k / group][g][rows g and g + 8], GROUPS of them in a tile; scales are
+// float16, so that the two are a word.
 //
 // A byte is two weights, so a table of 256 pairs makes both with one look-up; each bank of shared
 // memory has a copy of its own, and no two lanes ever wait for each other. An entry's copies take the

@@ -1,7 +1,7 @@
 #include "four_bit.cuh"
 
 // The weights themselves, [rows, columns]: a warp writes one tile.
-extern "C" __global__ void four_bit_expand(const uint4* __restrict__ weights, const float2* __restrict__ scales,
+extern "C" __global__ void four_bit_expand(const uint4* __restrict__ weights, const u32* __restrict__ scales,
                                            const float2* __restrict__ offsets, const float* __restrict__ code,
                                            u16* __restrict__ y, int rows, int columns) {
   __shared__ float values[16];
@@ -18,7 +18,7 @@ extern "C" __global__ void four_bit_expand(const uint4* __restrict__ weights, co
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     size_t group = (tile * GROUPS + (GROUPS == 2 ? half : 0)) * 8 + g;
-    float2 scale = scales[group], offset = offsets ? offsets[group] : make_float2(0.f, 0.f);
+    float2 scale = both_halves(scales[group]), offset = offsets ? offsets[group] : make_float2(0.f, 0.f);
 #pragma unroll
     for (int high = 0; high < 2; high++) {
       float s = high ? scale.y : scale.x, o = high ? offset.y : offset.x;

@@ -7,7 +7,7 @@
 // is done last adds them up, in order.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
-four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
+four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
              int rows, int columns, int count) {
@@ -18,13 +18,13 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
   const int k0 = first + warp;
 
   uint4 next[AHEAD];
-  float2 scale[AHEAD][GROUPS];
+  u32 scale[AHEAD][GROUPS];
 #ifdef OFFSETS
   float2 offset[AHEAD][GROUPS];
 #endif
   // `ahead` of slot 0 of the row tile at `w` and `s`; slots beyond the end keep what they have
   const uint4* w = weights;
-  const float2* s = scales;
+  const u32* s = scales;
 #ifdef OFFSETS
   const float2* o = offsets;
 #endif
@@ -53,7 +53,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
     next[ring] = make_uint4(0, 0, 0, 0);
 #pragma unroll
     for (int i = 0; i < GROUPS; i++) {
-      scale[ring][i] = make_float2(0.f, 0.f);
+      scale[ring][i] = 0;
 #ifdef OFFSETS
       offset[ring][i] = make_float2(0.f, 0.f);
 #endif
@@ -87,7 +87,7 @@ four_bit_few(const uint4* __restrict__ weights, const float2* __restrict__ scale
         float2 by[GROUPS], shift[GROUPS];
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          by[i] = scale[ring][i];
+          by[i] = both_halves(scale[ring][i]);
 #ifdef OFFSETS
           shift[i] = offset[ring][i];
 #endif

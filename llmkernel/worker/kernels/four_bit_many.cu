@@ -43,7 +43,7 @@ __device__ __forceinline__ void write_out(Total total_of, int first, int rows, i
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
+four_bit_many(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
               const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
               const u16* residual, u16* y, float* sums, u32* counters, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
@@ -57,12 +57,12 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
   // warps beyond the last row compute what the last ones do, and write nothing
   const u32 tile0 = min(block_tile + row_warp * TILES, (rows >> 4) - TILES) * K_TILES + begin + k_warp;
   const uint4* w = weights + (tile0 * WARP + lane);
-  const float2* s = scales + (tile0 * GROUPS * 8 + g);
+  const u32* s = scales + (tile0 * GROUPS * 8 + g);
 #ifdef OFFSETS
   const float2* o = offsets + (tile0 * GROUPS * 8 + g);
 #endif
   uint4 next[DEPTH][TILES];
-  float2 scale[DEPTH][TILES][GROUPS];
+  u32 scale[DEPTH][TILES][GROUPS];
 #ifdef OFFSETS
   float2 offset[DEPTH][TILES][GROUPS];
 #endif
@@ -155,8 +155,9 @@ four_bit_many(const uint4* __restrict__ weights, const float2* __restrict__ scal
 #endif
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          by[i][0] = pack(scale[slot][r][i].x, scale[slot][r][i].x);
-          by[i][1] = pack(scale[slot][r][i].y, scale[slot][r][i].y);
+          const float2 wide = both_halves(scale[slot][r][i]);
+          by[i][0] = pack(wide.x, wide.x);
+          by[i][1] = pack(wide.y, wide.y);
 #ifdef OFFSETS
           shift[i][0] = pack(-offset[slot][r][i].x, -offset[slot][r][i].x);
           shift[i][1] = pack(-offset[slot][r][i].y, -offset[slot][r][i].y);

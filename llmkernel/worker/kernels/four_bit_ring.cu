@@ -9,15 +9,15 @@
 // A turn is two row tiles, with GATED a pair. COLUMNS is known, so that most k-tiles are known to be there.
 #define IN_TURN (2 / PAIRED)
 #define K_TILES (COLUMNS / 64)
-#define TILE_SCALES (GROUPS * 64)
+#define TILE_SCALES (GROUPS * 32)
 #ifdef OFFSETS
-#define PLACE_BYTES (TILES * (512 + 2 * TILE_SCALES))
+#define PLACE_BYTES (TILES * (512 + TILE_SCALES + GROUPS * 64))
 #else
 #define PLACE_BYTES (TILES * (512 + TILE_SCALES))
 #endif
 #define RING_AT (TABLE_AT + 256 * 256)
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
-four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scales, const float2* __restrict__ offsets,
+four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
               const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
               const u16* __restrict__ bias, const u16* residual, u16* y, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
@@ -34,10 +34,11 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
   // where the warp fetches from: row tiles `group`, `group + stride` and so on (gated: pairs), `left` of them
   const size_t tile0 = (size_t)(group * PAIRED) * K_TILES + k0;
   const uint4* w = weights + tile0 * WARP + lane;
-  const int scale_lane = EXACT ? (int)lane : nearest(lane / (GROUPS * 4)) * (GROUPS * 4) + lane % (GROUPS * 4);
-  const uint4* s = (const uint4*)(scales + tile0 * GROUPS * 8) + scale_lane;
+  // which 16 bytes a lane brings of the slots' scales or offsets, `each` to a slot
+  auto lane_of = [&](int each) { return EXACT ? (int)lane : nearest(lane / each) * each + (int)lane % each; };
+  const uint4* s = (const uint4*)(scales + tile0 * GROUPS * 8) + lane_of(GROUPS * 2);
 #ifdef OFFSETS
-  const uint4* o = (const uint4*)(offsets + tile0 * GROUPS * 8) + scale_lane;
+  const uint4* o = (const uint4*)(offsets + tile0 * GROUPS * 8) + lane_of(GROUPS * 4);
 #endif
   int left = mine * PAIRED;
   const u32 ring_at = RING_AT + warp * (STAGES * PLACE_BYTES);
@@ -46,17 +47,15 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
     if (left > 0) {
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) begin_copy(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
-      if (lane < TILES * GROUPS * 4) {
-        begin_copy(to + TILES * 512 + lane * 16, s);
+      if (lane < TILES * GROUPS * 2) begin_copy(to + TILES * 512 + lane * 16, s);
 #ifdef OFFSETS
-        begin_copy(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
+      if (lane < TILES * GROUPS * 4) begin_copy(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
 #endif
-      }
     }
     end_group();
     const int hop = (PAIRED == 1 ? stride : second ? 2 * stride - 1 : 1) * K_TILES;
     w += (size_t)hop * WARP;
-    s += (size_t)hop * (GROUPS * 4);
+    s += (size_t)hop * (GROUPS * 2);
 #ifdef OFFSETS
     o += (size_t)hop * (GROUPS * 4);
 #endif
@@ -94,10 +93,10 @@ four_bit_ring(const uint4* __restrict__ weights, const float2* __restrict__ scal
         float2 by[GROUPS], shift[GROUPS];
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          const u32 scale_at = place + TILES * 512 + (slot * GROUPS + i) * 64 + g * 8;
-          by[i] = load_shared_pair(scale_at);
+          const u32 group = slot * GROUPS + i, scales_at = place + TILES * 512;
+          by[i] = both_halves(load_shared_word(scales_at + group * 32 + g * 4));
 #ifdef OFFSETS
-          shift[i] = load_shared_pair(scale_at + TILES * TILE_SCALES);
+          shift[i] = load_shared_pair(scales_at + TILES * TILE_SCALES + group * 64 + g * 8);
 #endif
         }
         multiply_tile(total, words, input[slot], by, shift, lane_at);

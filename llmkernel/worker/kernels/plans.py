@@ -58,7 +58,7 @@ class RingPlan(NamedTuple):
 
     def shared(self, group: int, offsets: bool) -> int:
         """Bytes of shared memory: the table, and the weights on their way."""
-        scales = (1 + offsets) * COLUMNS // group * 64
+        scales = (1 + 2 * offsets) * COLUMNS // group * 32
         return TABLE_END + self.warps * self.stages * self.tiles * (512 + scales)
 
 

@@ -45,6 +45,14 @@ __device__ __forceinline__ float widen(u16 value) {
 #endif
 }
 
+// The two numbers of a pair of float16, whatever activations are.
+__device__ __forceinline__ float2 both_halves(u32 pair) {
+  float2 v;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;\n}"
+      : "=f"(v.x), "=f"(v.y) : "r"(pair));
+  return v;
+}
+
 // Both halves of a pair times those of another, plus those of a third.
 __device__ __forceinline__ u32 pair_fma(u32 a, u32 b, u32 c) {
   u32 d;
@@ -71,6 +79,12 @@ __device__ __forceinline__ uint4 stream_in(const uint4* at) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ u32 stream_in(const u32* at) {
+  u32 v;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(at));
   return v;
 }
 
@@ -119,6 +133,12 @@ __device__ __forceinline__ void store_shared(u32 at, uint4 v) {
 
 __device__ __forceinline__ void store_shared(u32 at, const float* v) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" :: "r"(at), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+}
+
+__device__ __forceinline__ u32 load_shared_word(u32 at) {
+  u32 value;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(at) : "memory");
+  return value;
 }
 
 __device__ __forceinline__ float load_shared_float(u32 at) {

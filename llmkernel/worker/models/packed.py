@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 class PackedLinear(nn.Module):
     """A linear layer of 4-bit weights [out_features, in_features].
 
-    `kernels` says whether this project's kernels compute it on a GPU, else torch does.
+    `kernels` says whether this project's kernels compute it on a GPU, else torch does; they
+    take the scales of `tiles.narrow`.
     """
 
     weights: Tensor
@@ -42,12 +43,16 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.kernels = kernels
         self.in_features, self.out_features = packed.columns, packed.rows
+        self.hold(packed)
+        self.register_buffer("bias", bias)
+
+    def hold(self, packed: Packed) -> None:
+        """Have the matrix in this form."""
         self.register_buffer("weights", packed.weights)
         self.register_buffer("scales", packed.scales)
         self.register_buffer("code", packed.code)
         self.register_buffer("offsets", packed.offsets)
         self.register_buffer("order", packed.order)
-        self.register_buffer("bias", bias)
         self._matrix: Packed | None = None
 
     @property
@@ -129,12 +134,18 @@ def use_kernels(model: nn.Module, dtype: torch.dtype) -> int:
             continue
         x = _random(layer.in_features, layer.weights.device, dtype)
         expected = four_bit.plain_product(x.float(), layer.packed)
-        error = _error(four_bit.product(x, layer.packed), expected)
-        if error < _TOLERANCE:
+        try:
+            packed = tiles.narrow(layer.packed)
+        except ValueError as error:
+            _log.warning("%s keeps torch's product: %s", name, error)
+            continue
+        off = _error(four_bit.product(x, packed), expected)
+        if off < _TOLERANCE:
+            layer.hold(packed)
             layer.kernels = True
             replaced += 1
         else:
-            _log.warning("%s keeps torch's product: relative error %g", name, error)
+            _log.warning("%s keeps torch's product: relative error %g", name, off)
     for parent in list(model.modules()):
         for names in GROUPS:
             _merge_packed(parent, names)
@@ -188,7 +199,11 @@ def _fits(layer: Any) -> bool:
 
 
 def _merge(parent: nn.Module, names: tuple[str, ...], layers: list[Any]) -> int:
-    packed = _joined([_packed(layer) for layer in layers])
+    try:
+        packed = _joined([_packed(layer) for layer in layers])
+    except ValueError as error:
+        _log.warning("%s are not merged: %s", ", ".join(names), error)
+        return 0
     if packed is None:
         return 0
     biases = [layer.bias for layer in layers]
@@ -218,7 +233,11 @@ def _place(parent: nn.Module, names: tuple[str, ...], parts: list[Part]) -> None
 
 
 def _replace(parent: nn.Module, name: str, layer: Any) -> int:
-    linear = PackedLinear(_packed(layer), _bias(layer))
+    try:
+        linear = PackedLinear(_packed(layer), _bias(layer))
+    except ValueError as error:
+        _log.warning("%s keeps bitsandbytes' kernel: %s", name, error)
+        return 0
     x = _probe(layer)
     if not _agree(linear(x), layer, x):
         return 0
@@ -236,6 +255,7 @@ def _dtype(layer: Any) -> torch.dtype:
 
 
 def _packed(layer: Any) -> Packed:
+    """For the kernels. Raises ValueError where they cannot have it."""
     state = layer.weight.quant_state
     scales = state.absmax
     if state.nested:
@@ -244,7 +264,7 @@ def _packed(layer: Any) -> Packed:
         scales = dequantize_blockwise(scales, state.state2) + state.offset
     rows, columns = layer.out_features, layer.in_features
     nibbles = layer.weight.data.view(rows, columns // 2)
-    return tiles.pack(nibbles, scales.view(rows, columns // _BLOCK), state.code)
+    return tiles.narrow(tiles.pack(nibbles, scales.view(rows, columns // _BLOCK), state.code))
 
 
 def _joined(parts: list[Packed]) -> Packed | None:
@@ -255,7 +275,9 @@ def _joined(parts: list[Packed]) -> Packed | None:
     offsets = None
     if any(part.offsets is not None for part in parts):
         given = [(part.scales, part.offsets) for part in parts]
-        offsets = torch.cat([torch.zeros_like(s) if o is None else o for s, o in given])
+        offsets = torch.cat(
+            [torch.zeros_like(s, dtype=torch.float32) if o is None else o for s, o in given]
+        )
     return first._replace(
         weights=torch.cat([part.weights for part in parts]),
         scales=torch.cat([part.scales for part in parts]),

@@ -88,6 +88,12 @@ inline u16 narrowed(float value) {
 #endif
 }
 
+inline float2 both_halves(u32 pair) {
+  _Float16 halves[2];
+  memcpy(halves, &pair, 4);
+  return {(float)halves[0], (float)halves[1]};
+}
+
 inline float widen(u16 value) {
 #ifdef BF16
   return __uint_as_float((u32)value << 16);
@@ -148,6 +154,7 @@ inline u32 shared_address(const void* at) { return on_host::address(at); }
 inline void store_shared(u32 at, uint4 v) { memcpy(on_host::shared(at), &v, 16); }
 inline void store_shared(u32 at, const float* v) { memcpy(on_host::shared(at), v, 16); }
 inline void load_shared(u32* to, u32 at) { memcpy(to, on_host::shared(at), 16); }
+inline u32 load_shared_word(u32 at) { return *(u32*)on_host::shared(at); }
 inline float load_shared_float(u32 at) { return *(float*)on_host::shared(at); }
 template <u32 BASE> u32 look_up(u32 at) { return *(u32*)on_host::shared(at + BASE); }
 inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
