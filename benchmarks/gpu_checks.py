@@ -20,6 +20,7 @@ was another.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -58,6 +59,8 @@ TESTS = (
 )
 """What runs on a GPU, in whole or in part."""
 PARTS = ("tests", "accuracy", "demo", "large")
+_ROOM_OF_TESTS = 10 * 2**30
+"""Bytes of a GPU for each process that runs tests."""
 _ROOT = Path(__file__).parent.parent
 
 
@@ -65,12 +68,21 @@ def check_tests(paths: Sequence[str] = TESTS) -> dict[str, Any]:
     """Run tests in a process of their own; how many ran, and the names of those that failed."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "tests.xml"
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark", f"--junitxml={report}"]
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *paths],
+            [sys.executable, "-m", "pytest", *options, *_side_by_side(), *paths],
             cwd=_ROOT,
             check=False,
-        )  # fmt: skip
+        )
         return {"tests": counted(report.read_text())}
+
+
+def _side_by_side() -> list[str]:
+    """pytest's options for as many processes as GPU and processors have room for: most time is compiling."""
+    rooms = [row["memory_bytes"] // _ROOM_OF_TESTS for row in gpu.described()]
+    processes = min(*rooms, os.cpu_count() or 1, 12) if rooms else 1
+    spread = processes > 1 and importlib.util.find_spec("xdist") is not None
+    return ["-n", str(processes)] if spread else []
 
 
 def counted(report: str) -> dict[str, Any]:

@@ -84,10 +84,11 @@ four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, 
       for (int slot = 0; slot < TILES; slot++) {
         const int ring = slot % AHEAD;
         const uint4 held = next[ring];
-        float2 by[GROUPS], shift[GROUPS];
+        u32 by[GROUPS];
+        float2 shift[GROUPS];
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-          by[i] = both_halves(scale[ring][i]);
+          by[i] = scale[ring][i];
 #ifdef OFFSETS
           shift[i] = offset[ring][i];
 #endif

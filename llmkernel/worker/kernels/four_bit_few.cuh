@@ -68,8 +68,9 @@ __device__ __forceinline__ void load_input(u32 (*input)[8], const u16* x, const 
 }
 
 // Adds the product of a tile to the sums of a row tile. A scale belongs to a row: steps are summed unscaled,
-// then scaled into the total; of `by` and `shift` there are GROUPS.
-__device__ __forceinline__ void multiply_tile(float* total, const u32* words, const u32* input, const float2* by,
+// then scaled into the total, which is the first use of scales that may still be on their way. Of `scales` and
+// `shift` there are GROUPS.
+__device__ __forceinline__ void multiply_tile(float* total, const u32* words, const u32* input, const u32* scales,
                                               const float2* shift, u32 lane_at) {
 #pragma unroll
   for (int i = 0; i < GROUPS; i++) {
@@ -80,10 +81,11 @@ __device__ __forceinline__ void multiply_tile(float* total, const u32* words, co
                         pair_of<2>(words[step], lane_at), pair_of<3>(words[step], lane_at)};
       mma(sum, a, input[2 * step], input[2 * step + 1]);
     }
-    total[0] += sum[0] * by[i].x;
-    total[1] += sum[1] * by[i].x;
-    total[2] += sum[2] * by[i].y;
-    total[3] += sum[3] * by[i].y;
+    const float2 by = both_halves(scales[i]);
+    total[0] += sum[0] * by.x;
+    total[1] += sum[1] * by.x;
+    total[2] += sum[2] * by.y;
+    total[3] += sum[3] * by.y;
 #ifdef OFFSETS
     float added[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll

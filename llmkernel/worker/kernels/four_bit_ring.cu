@@ -90,11 +90,12 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
       for (int slot = 0; slot < TILES; slot++) {
         u32 words[4];
         load_shared(words, place + slot * 512 + lane * 16);
-        float2 by[GROUPS], shift[GROUPS];
+        u32 by[GROUPS];
+        float2 shift[GROUPS];
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
           const u32 group = slot * GROUPS + i, scales_at = place + TILES * 512;
-          by[i] = both_halves(load_shared_word(scales_at + group * 32 + g * 4));
+          by[i] = load_shared_word(scales_at + group * 32 + g * 4);
 #ifdef OFFSETS
           shift[i] = load_shared_pair(scales_at + TILES * TILE_SCALES + group * 64 + g * 8);
 #endif

@@ -18,7 +18,9 @@ from llmkernel.worker.kernels import launch
 _THREADS = 256
 _STEP = 8
 """Logits that a thread reads at a time."""
-_MOST_PARTS = 32
+_MOST_PARTS = 64
+_MOST_BLOCKS = 1024
+"""Of all rows together, where that leaves a row more than one."""
 _MOST_ROWS = 65_535
 """As large as the second dimension of a grid may be."""
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def likeliest_on_gpu(
     at `slots` [rows], too, as 0 where it is -1.
     """
     rows, width = logits.shape
-    parts = min(_MOST_PARTS, math.ceil(width / _STEP / _THREADS))
+    parts = min(_MOST_PARTS, max(1, _MOST_BLOCKS // rows), math.ceil(width / _STEP / _THREADS))
     tokens, found = (logits.new_empty(n, dtype=torch.int64) for n in (rows, rows * parts))
     launch.kernel("likeliest", logits.dtype)(
         (parts, rows),
