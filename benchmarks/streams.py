@@ -24,7 +24,8 @@ class Rates(NamedTuple):
     """What streams of one width did."""
 
     tokens_per_second: float
-    """Of all streams together while all of them were decoding; where they never were, of the whole."""
+    """Of all streams together while all of them were decoding, but the first eighth of that time, in
+    which what had piled up before may come; where they never were, of the whole."""
     whole_per_second: float
     """From the first request to the last token, prompts included."""
     first_token_s: float
@@ -89,5 +90,7 @@ def _decoding(rows: Sequence[Row]) -> float | None:
     begin, end = max(row[1] for row in rows), min(row[-1] for row in rows)
     if end <= begin:
         return None
+    settled = begin + (end - begin) / 8
+    begin = max(stamp for row in rows for stamp in row[1:] if stamp <= settled)
     inside = sum(begin < stamp <= end for row in rows for stamp in row[1:])
     return inside / (end - begin)

@@ -18,6 +18,12 @@ def test_tokens_are_counted_while_all_streams_decode():
     assert (rates.gap_p50_ms, rates.gap_p99_ms) == (1000.0, 1000.0)
 
 
+def test_what_piled_up_before_all_decode_is_not_counted():
+    late = [0.0, *(float(second) for second in range(8, 17))]
+    piled = [0.0, *[8.5] * 6, *(float(second) for second in range(9, 17))]
+    assert streams.rates([late, piled]).tokens_per_second == 2.0
+
+
 def test_streams_that_never_decode_together_count_as_a_whole():
     rates = streams.rates([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0]])
     assert rates.tokens_per_second == rates.whole_per_second == 1.0
