@@ -96,7 +96,9 @@ def test_replayed_steps_are_those_that_are_launched(name, kernels, monkeypatch):
 
 def test_memory_is_the_pools_and_little_more():
     name, blocks = "llama", 2000
-    cuda_runner(name, num_blocks=blocks).warm_up()  # libraries take what they work in once a process
+    cuda_runner(
+        name, num_blocks=blocks
+    ).warm_up()  # libraries take what they work in once a process
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     runner = cuda_runner(name, num_blocks=blocks)
