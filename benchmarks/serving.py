@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,8 +58,10 @@ def shape(arguments: argparse.Namespace) -> Shape:
 def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
     """A random checkpoint of a shape: in `folder`, which stays, or in a temporary one.
 
-    What its workers keep for their next start goes with the temporary one.
+    What its workers keep for their next start goes with the temporary one, also where the command
+    is told to end by SIGTERM.
     """
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)

@@ -1,0 +1,44 @@
+"""A benchmark that is told to end leaves no checkpoint and no worker behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_told_to_end_it_takes_its_checkpoint_and_its_worker_along(
+    runtime_dir: Path, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "benchmarks.latency",
+        "--shape",
+        "tiny",
+        "--repeats",
+        "500",
+    ]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert "medians of 500" in running.stdout.readline()  # the worker is ready
+        assert list(tmp_path.glob("lk-bench-*/tiny/*.safetensors"))
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("lk-bench-*")) == []
