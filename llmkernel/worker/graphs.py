@@ -26,8 +26,8 @@ _STEP = 16
 PROMPT_BUCKETS = (32, 64)
 """Of steps with prompts: few, since all are captured before anybody waits for them."""
 ROOM = GraphRoom(tokens=PROMPT_BUCKETS[-1], read=2**18)
-"""Of steps with prompts. More tokens would be multiplied by expanded weights; and launching a step
-by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8B at 4 TB/s)."""
+"""Of steps with prompts. More tokens would read the weights twice, or have them expanded; and
+launching a step by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8B at 4 TB/s)."""
 _log = logging.getLogger(__name__)
 
 
