@@ -14,4 +14,9 @@ def call(function: Callable[..., T], *arguments: Any) -> T:
     """What `function` returns or raises in a fresh process; it and its values must pickle."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except (KeyboardInterrupt, SystemExit):  # nobody waits for it any more
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise

@@ -61,12 +61,21 @@ def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
     What its workers keep for their next start goes with the temporary one, also where the command
     is told to end by SIGTERM.
     """
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
+    with _ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)
         with mock.patch.dict(os.environ, LLMKERNEL_CACHE=str(Path(temporary) / "cache")):
             yield path
+
+
+@contextmanager
+def _ended_by_exit() -> Iterator[None]:
+    """SIGTERM raises SystemExit in here."""
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:

@@ -42,3 +42,37 @@ def test_told_to_end_it_takes_its_checkpoint_and_its_worker_along(
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 128 + signal.SIGTERM
     assert list(tmp_path.glob("lk-bench-*")) == []
+
+
+SLOW = """
+import time
+from benchmarks import apart, serving
+from benchmarks.shapes import SHAPES
+
+def build(_function, path, _shape):
+    path.mkdir()
+    print("builds", flush=True)
+    call(time.sleep, 60)
+
+if __name__ == "__main__":
+    call, apart.call = apart.call, build
+    with serving.checkpoint(SHAPES["tiny"], None):
+        pass
+"""
+
+
+def test_told_to_end_while_it_builds_it_does_not_wait(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    with subprocess.Popen(
+        [sys.executable, "slow.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "builds\n"
+        time.sleep(2)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("lk-bench-*")) == []

@@ -135,7 +135,7 @@ def test_merged_layers_come_back_merged(tmp_path: Path, kind: str, tied: bool) -
 
 
 def merged_model(kind: str, tied: bool) -> Any:
-    """As `pack_layers` leaves a model on a GPU, computed by torch."""
+    """As `pack_layers` leaves a model on a GPU, but computed by torch."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -162,7 +162,8 @@ def merge(parent: Any, names: tuple[str, ...]) -> None:
 def packed_linear(layers: list[Any]) -> PackedLinear:
     rows, columns = sum(layer.out_features for layer in layers), layers[0].in_features
     nibbles = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
-    packed = tiles.pack(nibbles, torch.rand(rows, columns // 64) / 10, torch.linspace(-1, 1, 16))
+    scales = torch.rand(rows, columns // 64) / 10
+    packed = tiles.narrow(tiles.pack(nibbles, scales, torch.linspace(-1, 1, 16)))
     biases = [layer.bias for layer in layers]
     bias = None if biases[0] is None else torch.cat(biases).detach()
     return PackedLinear(packed, bias, kernels=False)

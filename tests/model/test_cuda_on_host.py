@@ -184,3 +184,28 @@ def test_rotation_is_near_the_reference(head_dim, norms):
     torch.testing.assert_close(mine.float(), query, **close)
     torch.testing.assert_close(pool.keys.float(), expected.keys, **close)
     torch.testing.assert_close(pool.values.float(), expected.values, **close)
+
+
+WRITES = """
+extern "C" __global__ void writes(u32* out, int at) {
+  const u32 where = at ? at : shared_address(dynamic_shared());
+  store_shared(where, make_uint4(1, 2, 3, 4));
+  __syncthreads();
+  if (threadIdx.x == 0) out[blockIdx.x] = load_shared_word(where);
+}
+"""
+
+
+@pytest.mark.parametrize(("at", "strays"), [(0, False), (4096, True), (1 << 23, True)])
+def test_a_block_of_a_cluster_writes_to_addresses_of_its_own(at, strays, monkeypatch):
+    real = launch.source
+    own = real("device.cuh") + WRITES
+    monkeypatch.setattr(launch, "source", lambda file: own if file == "writes.cu" else real(file))
+    out = torch.zeros(2, dtype=torch.int32)
+    kernel = on_host.kernel("writes", BF16, cluster=2)
+    if strays:
+        with pytest.raises(RuntimeError, match="another block's memory, or of none"):
+            kernel((2, 1), 32, [out, at])
+    else:
+        kernel((2, 1), 32, [out, at])
+        assert out.tolist() == [1, 1]

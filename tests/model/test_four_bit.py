@@ -58,6 +58,15 @@ def test_narrow_scales_keep_eleven_bits_over_nine_decades():
     assert ((found - exact).abs() <= exact.abs() * 2**-11).all()
 
 
+def test_offsets_stay_multiples_of_narrow_scales():
+    scales = torch.rand(16, 4) + 0.1
+    given = (torch.full((16, 128), 0xFF, dtype=torch.uint8), scales, torch.arange(16.0))
+    packed = tiles.narrow(tiles.pack(*given, 15 * scales))
+    assert (tiles.expand(packed).abs() <= 1e-6).all()
+    zero = tiles.narrow(tiles.pack(*given[:1], 0 * scales, given[2], scales))
+    assert torch.equal(tiles.expand(zero), -scales.repeat_interleave(64, 1))
+
+
 @pytest.mark.parametrize("scale", [1024.0, torch.inf, torch.nan])
 def test_scales_that_are_too_large_for_narrow_ones_are_refused(scale):
     given = (torch.zeros(16, 32, dtype=torch.uint8), torch.full((16, 1), scale), torch.zeros(16))

@@ -168,7 +168,7 @@ def many_product(
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
-    """A kernel for each 64 tokens."""
+    """By a launch for each of `plans.pieces`, of which all but the last have about 64 tokens."""
     output = x.new_empty(x.shape[0], packed.rows // (1 + gated))
     for some in pieces(x.shape[0]):
         added = None if residual is None else residual[some]

@@ -78,14 +78,19 @@ def _ordered(scales: Tensor, columns: int) -> Tensor:
 def narrow(packed: Packed) -> Packed:
     """The same with scales in float16, as the kernels read them: a twentieth less to read.
 
-    They keep 11 bits, more than any product of 16 bits has. The table is made smaller by a power of
-    two, which changes no digit, and scales larger: they may be from a millionth to a thousand.
-    Raises ValueError where one is larger.
+    They keep 11 bits: all of a scale that is one of the weights in 16 bits, as plain NF4 and FP4
+    have it. The table is made smaller by a power of two, which changes no digit, and scales larger:
+    from a millionth to a thousand. Smaller ones lose digits, and become nothing below a billionth.
+    Raises ValueError where one is larger or no number.
     """
     scales = (packed.scales * _FACTOR).half()
     if not scales.isfinite().all():
-        raise ValueError("A scale is too large for float16.")
-    return packed._replace(scales=scales, code=packed.code / _FACTOR)
+        raise ValueError("A scale is too large for float16, or no number.")
+    offsets = packed.offsets
+    if offsets is not None:  # they are multiples of the scales
+        kept = scales.float() / (packed.scales * _FACTOR)
+        offsets = offsets * kept.nan_to_num(1.0)
+    return packed._replace(scales=scales, code=packed.code / _FACTOR, offsets=offsets)
 
 
 def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -37,13 +37,12 @@ def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threadi
             torch.cuda.set_device(device)
         failed: set[str] = set()
         for name, sizes in wanted:
-            if name in failed:
-                continue
             try:
                 if stopped.is_set() or not launch.keep(name, dtype, **sizes):
                     return
             except RuntimeError as error:  # the step that needs it says so, if one ever does
-                _log.warning("%s %s cannot be compiled: %s", name, sizes, error)
+                if name not in failed:
+                    _log.warning("%s %s cannot be compiled: %s", name, sizes, error)
                 failed.add(name)
 
     thread = threading.Thread(target=work, name="llmkernel-compile", daemon=True)

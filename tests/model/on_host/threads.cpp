@@ -88,8 +88,12 @@ thread_local Block* here = nullptr;
 constexpr u32 INSIDE = (1u << WINDOW) - 1, PLACE = 1024;
 
 char* at_in(const Block& block, u32 at) {
+  static thread_local char nowhere[PLACE + 64];
   at &= INSIDE;
-  return at < SHARED ? block.memory + at : block.placed.at(at / PLACE - SHARED / PLACE) + at % PLACE;
+  if (at < SHARED) return block.memory + at;
+  const size_t place = at / PLACE - SHARED / PLACE;
+  here->strayed |= place >= block.placed.size();
+  return (place < block.placed.size() ? block.placed[place] : nowhere) + at % PLACE;
 }
 
 void look_out(u32 at) { here->strayed |= (at ^ window()) >> WINDOW != 0; }
