@@ -68,7 +68,7 @@ def product(
         x = x.index_select(-1, packed.order)
     if on_gpu and count <= FEW_TOKENS:
         ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
-        if ring is not None:
+        if ring is not None and (ring.parts == 1 or (norm is None and not gated)):
             return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
         if few.parts == 1 or (norm is None and not gated):
             return few_product(x, packed, bias, few, norm=norm, residual=residual, gated=gated)
@@ -152,10 +152,18 @@ def ring_product(
     kind, shared = _kind(packed, gated), plan.shared(packed.group, packed.offsets is not None)
     kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, packed.columns, shared)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
-    units = rows // ROWS // (1 + gated)
+    sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if plan.parts > 1 else None
+    units, places = rows // ROWS // (1 + gated), max(1, processors(x.device) // plan.parts)
     weight, eps = norm or (None, 0.0)
-    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count]
-    kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
+    kernel(
+        (min(units, places) * plan.parts, 1),
+        32 * plan.warps,
+        [
+            *_matrix(packed), x, weight, eps, bias, residual, output, sums,
+            _counters(x.device) if plan.parts > 1 else None, rows, count,
+        ],
+        shared,
+    )  # fmt: skip
     return output
 
 
@@ -268,7 +276,7 @@ def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str
     ring, few = _ring_plan(packed, device), few_plan(columns)
     inside = norm and packed.order is None  # the norm is part of the product
     least = FEW_TOKENS + 1
-    if ring is not None:
+    if ring is not None and (ring.parts == 1 or not (inside or gated)):
         yield "four_bit_ring", _ring_sizes(ring, kind, inside, columns)
     elif few.parts == 1 or not (inside or gated):
         yield "four_bit_few", _few_sizes(few, kind, inside)

@@ -112,19 +112,6 @@ four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, 
       add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
   }
 #if PARTS > 1
-  // the blocks of the other parts have had the same row tiles
-  if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {
-    const int mine = (units - (int)blockIdx.x / PARTS + stride - 1) / stride;
-    for (int i = threadIdx.x; i < mine * 16 * count; i += WARPS * 32) {
-      const int token = (i >> 4) % count, row = ((int)blockIdx.x / PARTS + i / (16 * count) * stride) * 16 + (i & 15);
-      const size_t at = (size_t)token * rows + row;
-      float value = 0.f;
-#pragma unroll
-      for (int p = 0; p < PARTS; p++) value += __ldcg(sums + (size_t)p * rows * count + at);
-      if (bias) value += widen(bias[row]);
-      if (residual) value += widen(residual[at]);
-      y[at] = narrow(value);
-    }
-  }
+  add_up_parts(blockIdx.x / PARTS, stride, sums, counters, rows, count, bias, residual, y);
 #endif
 }
