@@ -59,10 +59,10 @@ def test_narrow_scales_keep_eleven_bits_over_nine_decades():
 
 
 def test_offsets_stay_multiples_of_narrow_scales():
-    scales = torch.rand(16, 4) + 0.1
+    scales = torch.linspace(0.1, 1.1, 64).view(16, 4)
     given = (torch.full((16, 128), 0xFF, dtype=torch.uint8), scales, torch.arange(16.0))
     packed = tiles.narrow(tiles.pack(*given, 15 * scales))
-    assert (tiles.expand(packed).abs() <= 1e-6).all()
+    assert (tiles.expand(packed).abs() <= 1e-5).all()  # float32 rounds 16.5 by a millionth
     zero = tiles.narrow(tiles.pack(*given[:1], 0 * scales, given[2], scales))
     assert torch.equal(tiles.expand(zero), -scales.repeat_interleave(64, 1))
 
