@@ -10,8 +10,8 @@ answers as one padded batch over bitsandbytes' layers, in a process of its own.
 
 Tokens/s are of all streams together while all of them decode, without the first eighth of that
 time; "with prompts" counts from the first request to the last token. The floor is the time that
-reading the 4-bit weights with their scales, as bitsandbytes keeps them, and the bfloat16 output head takes, at what a plain read reaches on this GPU in this run;
-keys and values are not counted.
+reading the 4-bit weights with their scales, as bitsandbytes keeps them, and the bfloat16 output
+head takes, at what a plain read reaches on this GPU in this run; keys and values are not counted.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Needs a CUDA device. In turn:
 
 - tests: those marked `gpu`, and those that take a GPU where there is one: kernels, graphs, merged
-  weights, fused layers, the engine over a real runner.
+  weights, fused layers, the engine over a real runner. Side by side where pytest-xdist is there.
 - accuracy: 4-bit logits against float32, answers against transformers with bitsandbytes
   (benchmarks/gpu_accuracy.py).
 - demo: the embedded model's answers in float32 are those of the CPU.

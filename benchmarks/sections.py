@@ -199,8 +199,9 @@ def step(record: Record, _images: Images) -> Iterator[str]:
     yield ""
     if apart:
         yield (
-            "A kernel counts from the end of all that began before it to its own end. What a step takes"
-            " beyond its kernels is gaps between them and work of the host that nothing hides."
+            "A kernel counts from the end of all that began before it to its own end. The profiler makes steps a"
+            " little longer, so that kernels may add up to more than the step without it; busy is their share of"
+            " the steps with it, and the rest gaps between kernels and work of the host that nothing hides."
         )
     else:
         yield (

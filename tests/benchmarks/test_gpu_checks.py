@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import gpu_checks
 
 FINE = {
@@ -42,3 +44,20 @@ def test_everything_that_is_wrong_is_told():
 
 def test_every_test_that_it_runs_is_there():
     assert all((gpu_checks._ROOT / path).exists() for path in gpu_checks.TESTS)
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "processors", "expected"),
+    [
+        ([141], 16, ["-n", "12"]),
+        ([80], 4, ["-n", "4"]),
+        ([24, 80], 16, ["-n", "2"]),
+        ([8], 16, []),
+        ([], 16, []),
+    ],
+)
+def test_tests_run_side_by_side_where_there_is_room(gibibytes, processors, expected, monkeypatch):
+    rows = [{"memory_bytes": size * 2**30} for size in gibibytes]
+    monkeypatch.setattr(gpu_checks.gpu, "described", lambda: rows)
+    monkeypatch.setattr(gpu_checks.os, "cpu_count", lambda: processors)
+    assert gpu_checks._side_by_side() == expected

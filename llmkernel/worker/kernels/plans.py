@@ -97,8 +97,8 @@ class ManyPlan(NamedTuple):
 def most_tokens(rows: int, columns: int, cache: int) -> int:
     """Activations beyond this are multiplied by the expanded weights.
 
-    Those of a matrix that a GPU's second `cache` has no room for go to memory and back: two
-    launches that expand nothing are quicker.
+    Where the expanded matrix has no room in the `cache` bytes of a GPU's L2 it goes to memory and
+    back: two launches that expand nothing are quicker.
     """
     return MANY_TOKENS if 2 * rows * columns <= cache else 2 * MANY_TOKENS
 
