@@ -76,9 +76,15 @@ def few_plans(columns: int) -> list[FewPlan]:
 
 
 def ring_plans(columns: int) -> list[RingPlan]:
-    """Plans whose warps have all columns."""
-    warps = max(4, math.ceil(columns / 256))
-    return [RingPlan(warps, 4, stages) for stages in (1, 2, 3, 4)] if warps <= 16 else []
+    """Plans that cover `columns` and waste little."""
+    across, found = columns // 64, []
+    for tiles, parts, stages in itertools.product((2, 4, 7), (1, 2, 3, 4, 7, 8), (1, 2, 3, 4)):
+        per = math.ceil(across / parts)
+        plan = RingPlan(math.ceil(per / tiles), tiles, stages, parts)
+        covers = 4 <= plan.warps <= 16 and plan.warps * tiles < per * 1.15
+        if covers and plan.shared(64, offsets=False) <= 227 * 1024:
+            found.append(plan)
+    return found
 
 
 def best_plan(

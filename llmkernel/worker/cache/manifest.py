@@ -22,7 +22,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A packed layer: its name, the numbers of its matrix and which of its fields are tensors.
+    """A packed layer: its name, the numbers and the table of its matrix, and which of its fields are tensors.
 
     The tensors are called as the field, behind the layer's name. `parts` are the layers that
     were merged into it, none where it stands for itself.
@@ -30,6 +30,7 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     sizes: dict[str, int]
+    code: tuple[float, ...]
     tensors: list[str]
     bias: bool
     kernels: bool

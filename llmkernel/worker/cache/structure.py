@@ -90,6 +90,7 @@ def _layer(name: str, linear: PackedLinear, parts: list[tuple[str, packed.Part]]
     return Layer(
         name,
         sizes={field: value for field, value in fields.items() if isinstance(value, int)},
+        code=linear.code,
         tensors=[field for field, value in fields.items() if isinstance(value, Tensor)],
         bias=linear.bias is not None,
         kernels=linear.kernels,
@@ -100,7 +101,7 @@ def _layer(name: str, linear: PackedLinear, parts: list[tuple[str, packed.Part]]
 def _place(model: nn.Module, layer: Layer, tensors: dict[str, Tensor]) -> None:
     fields: dict[str, Any] = {field: tensors[f"{layer.name}.{field}"] for field in layer.tensors}
     bias = tensors[f"{layer.name}.bias"] if layer.bias else None
-    fields |= layer.sizes
+    fields |= layer.sizes | {"code": layer.code}
     linear = PackedLinear(Packed(**fields), bias, kernels=layer.kernels)
     if not layer.parts:
         model.get_submodule(layer.name)

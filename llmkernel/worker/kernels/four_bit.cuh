@@ -34,15 +34,17 @@ __device__ __forceinline__ u32 pair_times(u32 a, u32 b) {
 // Activations and residuals are not marked as read-only, or their loads might be moved to before the
 // wait for the kernel that writes them.
 
-// What a lane needs to have for `fill_table`.
-__device__ __forceinline__ float code_of_lane(const float* code) { return __ldg(code + (threadIdx.x & 15)); }
+// The value of each nibble. It comes with the launch: in memory it would lie behind the first weights, which are
+// on their way when the table is filled.
+struct Code {
+  float of[16];
+};
 
-// Byte b -> (code[b >> 4], code[b & 15]), one copy for each bank.
-__device__ __forceinline__ void fill_table(float value) {
+// Byte b -> (code of b >> 4, code of b & 15), one copy for each bank.
+__device__ __forceinline__ void fill_table(const Code& code) {
   for (u32 first = threadIdx.x & ~31u; first < 256 * 8; first += blockDim.x) {
     const u32 word = first + (threadIdx.x & 31), byte = word >> 3;
-    const float high = __shfl_sync(~0u, value, byte >> 4), low = __shfl_sync(~0u, value, byte & 15);
-    const u32 pair = pack(high, low);
+    const u32 pair = pack(code.of[byte >> 4], code.of[byte & 15]);
     store_shared(TABLE_AT + byte * 256 + (word & 7) * 16, make_uint4(pair, pair, pair, pair));
   }
 }

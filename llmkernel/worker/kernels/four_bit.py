@@ -67,11 +67,11 @@ def product(
             x, norm = layer.rms_norm(x, *norm), None
         x = x.index_select(-1, packed.order)
     if on_gpu and count <= FEW_TOKENS:
-        ring, few = _ring_plan(packed, x.device), few_plan(packed.columns)
-        if ring is not None:
-            return ring_product(x, packed, bias, ring, norm=norm, residual=residual, gated=gated)
-        if few.parts == 1 or (norm is None and not gated):
-            return few_product(x, packed, bias, few, norm=norm, residual=residual, gated=gated)
+        plan = _plan_of_few(packed, x.device, whole=norm is not None or gated)
+        if isinstance(plan, RingPlan):
+            return ring_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
+        if plan is not None:
+            return few_product(x, packed, bias, plan, norm=norm, residual=residual, gated=gated)
     if norm is not None:
         x = layer.rms_norm(x, *norm)
     if on_gpu and count <= most_tokens(packed.rows, packed.columns, second_cache(x.device)):
@@ -87,10 +87,13 @@ def _on_gpu(x: Tensor) -> bool:
     return x.device.type == "cuda"
 
 
-def _ring_plan(packed: Packed, device: torch.device) -> RingPlan | None:
+def _plan_of_few(packed: Packed, device: torch.device, *, whole: bool) -> RingPlan | FewPlan | None:
+    """Of products of few tokens; None where a block must have the `whole` columns and they are in parts."""
     room = (processors(device), shared_memory(device))
     offsets = packed.offsets is not None
-    return ring_plan(packed.rows, packed.columns, packed.group, offsets, *room)
+    ring = ring_plan(packed.rows, packed.columns, packed.group, offsets, *room)
+    plan = ring or few_plan(packed.columns)
+    return None if whole and plan.parts > 1 else plan
 
 
 def plain_product(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
@@ -120,8 +123,6 @@ def few_product(
     count, device, rows = x.shape[0], x.device, packed.rows
     kernel = _few_kernel(plan, x.dtype, _kind(packed, gated), norm is not None)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
-    split = plan.parts > 1
-    sums = output.new_empty(plan.parts * output.numel(), dtype=torch.float32) if split else None
     units = rows // ROWS // (1 + gated)
     places = max(1, processors(device) * plan.blocks // plan.parts)
     weight, eps = norm or (None, 0.0)
@@ -129,8 +130,8 @@ def few_product(
         (min(units, places) * plan.parts, 1),
         32 * plan.warps,
         [
-            *_matrix(packed), x, weight, eps, bias, residual, output, sums,
-            _counters(device) if split else None, rows, packed.columns, count,
+            *_matrix(packed), x, weight, eps, bias, residual, output,
+            *_to_add_up(plan.parts, count * rows, device), rows, packed.columns, count,
         ],
         plans.TABLE_END,
     )  # fmt: skip
@@ -147,15 +148,22 @@ def ring_product(
     residual: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
-    """Up to 8 tokens by one kernel that keeps more weights on their way."""
-    count, rows = x.shape[0], packed.rows
+    """As `few_product`, by the kernel that keeps more weights on their way."""
+    count, device, rows = x.shape[0], x.device, packed.rows
     kind, shared = _kind(packed, gated), plan.shared(packed.group, packed.offsets is not None)
     kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, packed.columns, shared)
-    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=x.device)
-    units = rows // ROWS // (1 + gated)
+    output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
+    units, places = rows // ROWS // (1 + gated), max(1, processors(device) // plan.parts)
     weight, eps = norm or (None, 0.0)
-    arguments = [*_matrix(packed), x, weight, eps, bias, residual, output, rows, count]
-    kernel((min(units, processors(x.device)), 1), 32 * plan.warps, arguments, shared)
+    kernel(
+        (min(units, places) * plan.parts, 1),
+        32 * plan.warps,
+        [
+            *_matrix(packed), x, weight, eps, bias, residual, output,
+            *_to_add_up(plan.parts, count * rows, device), rows, count,
+        ],
+        shared,
+    )  # fmt: skip
     return output
 
 
@@ -189,13 +197,12 @@ def _many_product(
     plan = plan or many_plan(rows, packed.columns, count, *room, gated)
     tokens, parts = token_tiles(count), plan.parts
     kernel, shared = _many_kernel(plan, x.dtype, _kind(packed, gated), tokens, packed.columns)
-    sums = output.new_empty(parts * count * rows, dtype=torch.float32) if parts > 1 else None
     kernel(
         (math.ceil(rows // ROWS / (plan.tiles * plan.row_warps)), parts),
         32 * plan.row_warps * plan.k_warps,
         [
-            *_matrix(packed), x, bias, residual, output, sums,
-            _counters(device) if parts > 1 else None, rows, count,
+            *_matrix(packed), x, bias, residual, output,
+            *_to_add_up(parts, count * rows, device), rows, count,
         ],
         shared,
     )  # fmt: skip
@@ -265,12 +272,12 @@ def _many_sizes(plan: ManyPlan, kind: _Kind, tokens: int, columns: int) -> dict[
 def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str, dict[str, int]]]:
     """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`."""
     kind, columns, device = _kind(packed, gated), packed.columns, packed.weights.device
-    ring, few = _ring_plan(packed, device), few_plan(columns)
     inside = norm and packed.order is None  # the norm is part of the product
+    few = _plan_of_few(packed, device, whole=inside or gated)
     least = FEW_TOKENS + 1
-    if ring is not None:
-        yield "four_bit_ring", _ring_sizes(ring, kind, inside, columns)
-    elif few.parts == 1 or not (inside or gated):
+    if isinstance(few, RingPlan):
+        yield "four_bit_ring", _ring_sizes(few, kind, inside, columns)
+    elif few is not None:
         yield "four_bit_few", _few_sizes(few, kind, inside)
     else:
         least = 1
@@ -281,8 +288,17 @@ def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str
     yield "four_bit_expand", {"groups": kind.groups}
 
 
-def _matrix(packed: Packed) -> list[Tensor | None]:
+def _matrix(packed: Packed) -> list[launch.Argument]:
     return [packed.weights, packed.scales, packed.offsets, packed.code]
+
+
+def _to_add_up(
+    parts: int, numbers: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Room for the `numbers` sums of each of `parts` of the columns, and counters; nothing for one part."""
+    if parts == 1:
+        return None, None
+    return torch.empty(parts * numbers, dtype=torch.float32, device=device), _counters(device)
 
 
 @functools.cache

@@ -2,10 +2,10 @@
 
 // The weights themselves, [rows, columns]: a warp writes one tile.
 extern "C" __global__ void four_bit_expand(const uint4* __restrict__ weights, const u32* __restrict__ scales,
-                                           const float2* __restrict__ offsets, const float* __restrict__ code,
+                                           const float2* __restrict__ offsets, const __grid_constant__ Code code,
                                            u16* __restrict__ y, int rows, int columns) {
   __shared__ float values[16];
-  if (threadIdx.x < 16) values[threadIdx.x] = code[threadIdx.x];
+  if (threadIdx.x < 16) values[threadIdx.x] = code.of[threadIdx.x];
   __syncthreads();
   wait_for_input();
   const u32 lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;

@@ -8,7 +8,7 @@
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1.
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
-             const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
+             const __grid_constant__ Code code, const u16* x, const u16* __restrict__ norm, float eps,
              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters,
              int rows, int columns, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
@@ -65,7 +65,7 @@ four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, 
 #pragma unroll
     for (int slot = 0; slot < AHEAD; slot++) fetch(slot, slot);
   let_next_start();
-  fill_table(code_of_lane(code));
+  fill_table(code);
   wait_for_input();
 
   auto tile_of = [&](int slot) { return k0 + slot * WARPS < end ? k0 + slot * WARPS : -1; };
@@ -112,19 +112,6 @@ four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, 
       add_up_warps(buffer * PAIRED, unit, reader, rows, count, bias, residual, y, of_part);
   }
 #if PARTS > 1
-  // the blocks of the other parts have had the same row tiles
-  if (last_to_arrive(counters + blockIdx.x / PARTS, PARTS)) {
-    const int mine = (units - (int)blockIdx.x / PARTS + stride - 1) / stride;
-    for (int i = threadIdx.x; i < mine * 16 * count; i += WARPS * 32) {
-      const int token = (i >> 4) % count, row = ((int)blockIdx.x / PARTS + i / (16 * count) * stride) * 16 + (i & 15);
-      const size_t at = (size_t)token * rows + row;
-      float value = 0.f;
-#pragma unroll
-      for (int p = 0; p < PARTS; p++) value += __ldcg(sums + (size_t)p * rows * count + at);
-      if (bias) value += widen(bias[row]);
-      if (residual) value += widen(residual[at]);
-      y[at] = narrow(value);
-    }
-  }
+  add_up_parts(blockIdx.x / PARTS, stride, sums, counters, rows, count, bias, residual, y);
 #endif
 }

@@ -129,3 +129,23 @@ __device__ __forceinline__ void add_up_warps(int buffer, int unit, int reader, i
   y[at] = narrow(value);
 #endif
 }
+
+#if PARTS > 1
+// The sums of all parts [PARTS][count][rows] into y, by the last of the blocks that have had the row tiles `group`,
+// `group + stride` and so on.
+__device__ __forceinline__ void add_up_parts(int group, int stride, const float* sums, u32* counters, int rows, int count,
+                                             const u16* bias, const u16* residual, u16* y) {
+  if (!last_to_arrive(counters + group, PARTS)) return;
+  const int mine = ((rows >> 4) - group + stride - 1) / stride;
+  for (int i = threadIdx.x; i < mine * 16 * count; i += WARPS * 32) {
+    const int token = (i >> 4) % count, row = (group + i / (16 * count) * stride) * 16 + (i & 15);
+    const size_t at = (size_t)token * rows + row;
+    float value = 0.f;
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) value += __ldcg(sums + (size_t)p * rows * count + at);
+    if (bias) value += widen(bias[row]);
+    if (residual) value += widen(residual[at]);
+    y[at] = narrow(value);
+  }
+}
+#endif

@@ -44,7 +44,7 @@ __device__ __forceinline__ void write_out(Total total_of, int first, int rows, i
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 four_bit_many(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
-              const float* __restrict__ code, const u16* x, const u16* __restrict__ bias,
+              const __grid_constant__ Code code, const u16* x, const u16* __restrict__ bias,
               const u16* residual, u16* y, float* sums, u32* counters, int rows, int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
   const int row_warp = warp % ROW_WARPS, k_warp = warp / ROW_WARPS;
@@ -119,7 +119,7 @@ four_bit_many(const uint4* __restrict__ weights, const u32* __restrict__ scales,
       if (slot < left) fetch(slot, r);
   advance();
   let_next_start();
-  fill_table(code_of_lane(code));
+  fill_table(code);
   wait_for_input();
   __syncthreads();
 #pragma unroll

@@ -4,11 +4,12 @@
 // each other, in registers and multiplies one row tile after the other with them. It has a ring of STAGES
 // places of its own in shared memory, each for its weights of one row tile, and fills a place again as soon
 // as it has used it: more is on its way than registers could hold. The warps of a block are side by side
-// along k.
-// NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first.
+// along k; the PARTS of k are blocks, whose sums are added up as those of `four_bit_few` are.
+// NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1, as with GATED.
 // A turn is two row tiles, with GATED a pair. COLUMNS is known, so that most k-tiles are known to be there.
 #define IN_TURN (2 / PAIRED)
 #define K_TILES (COLUMNS / 64)
+#define OF_PART ((K_TILES + PARTS - 1) / PARTS)
 #define TILE_SCALES (GROUPS * 32)
 #ifdef OFFSETS
 #define PLACE_BYTES (TILES * (512 + TILE_SCALES + GROUPS * 64))
@@ -18,16 +19,17 @@
 #define RING_AT (TABLE_AT + 256 * 256)
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
 four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales, const float2* __restrict__ offsets,
-              const float* __restrict__ code, const u16* x, const u16* __restrict__ norm, float eps,
-              const u16* __restrict__ bias, const u16* residual, u16* y, int rows, int count) {
+              const __grid_constant__ Code code, const u16* x, const u16* __restrict__ norm, float eps,
+              const u16* __restrict__ bias, const u16* residual, u16* y, float* sums, u32* counters, int rows,
+              int count) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2;
   const int units = (rows >> 4) / PAIRED;
-  const int group = blockIdx.x, stride = gridDim.x;
+  const int part = blockIdx.x % PARTS, group = blockIdx.x / PARTS, stride = gridDim.x / PARTS;
   const int mine = group < units ? (units - group + stride - 1) / stride : 0;
-  const int k0 = warp * TILES;
+  const int k0 = part * OF_PART + warp * TILES, end = min((part + 1) * OF_PART, K_TILES);
   // k-tile `slot` of this warp is there; mostly that is known when this is compiled
-  constexpr bool EXACT = K_TILES == WARPS * TILES;
-  auto has = [&](int slot) { return EXACT || k0 + slot < K_TILES; };
+  constexpr bool EXACT = K_TILES == PARTS * WARPS * TILES;
+  auto has = [&](int slot) { return EXACT || k0 + slot < end; };
   // what a slot has instead, times zero
   auto nearest = [&](int slot) { return EXACT ? slot : min(k0 + slot, K_TILES - 1) - k0; };
 
@@ -46,10 +48,10 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
   auto fetch = [&](bool second, u32 to) {
     if (left > 0) {
 #pragma unroll
-      for (int slot = 0; slot < TILES; slot++) begin_copy(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
-      if (lane < TILES * GROUPS * 2) begin_copy(to + TILES * 512 + lane * 16, s);
+      for (int slot = 0; slot < TILES; slot++) begin_stream(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
+      if (lane < TILES * GROUPS * 2) begin_stream(to + TILES * 512 + lane * 16, s);
 #ifdef OFFSETS
-      if (lane < TILES * GROUPS * 4) begin_copy(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
+      if (lane < TILES * GROUPS * 4) begin_stream(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
 #endif
     }
     end_group();
@@ -68,7 +70,7 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
   if (threadIdx.x * 8 < COLUMNS) look_at((const uint4*)norm + threadIdx.x);
 #endif
   let_next_start();
-  fill_table(code_of_lane(code));
+  fill_table(code);
   wait_for_input();
 
   auto tile_of = [&](int slot) { return has(slot) ? k0 + slot : -1; };
@@ -113,9 +115,13 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
 #pragma unroll
     for (int i = 0; i < IN_TURN; i++) {
       const int reader = threadIdx.x - (turn * IN_TURN + i) % (WARPS / 4) * 128;
+      float* const of_part = PARTS > 1 ? sums + (size_t)part * rows * count : nullptr;
       if (reader >= 0 && reader < 128 && turn * IN_TURN + i < mine)
-        add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y, nullptr);
+        add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y, of_part);
     }
   }
   wait_for_groups<0>();
+#if PARTS > 1
+  add_up_parts(group, stride, sums, counters, rows, count, bias, residual, y);
+#endif
 }

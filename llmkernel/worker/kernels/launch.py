@@ -31,6 +31,10 @@ _MOST_PLAIN_SHARED = 48 * 1024
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
+Argument = Tensor | int | float | tuple[float, ...] | None
+"""Of a kernel. A tuple is a struct of floats."""
+
+
 class _Attribute(ctypes.Structure):
     """CUlaunchAttribute of cuda.h: an id and a union of 64 bytes."""
 
@@ -51,7 +55,7 @@ class _Config(ctypes.Structure):
 
 
 class Kernel:
-    """A compiled kernel; called with tensors (their addresses), None (null), ints and floats.
+    """A compiled kernel; called with tensors (their addresses), None (null), numbers and tuples of floats.
 
     A launch costs as much as many kernels take, so what the driver is given is made at the first
     one and filled in again at each: the kinds of the arguments stay the same, and one thread
@@ -75,7 +79,7 @@ class Kernel:
         self,
         grid: tuple[int, int],
         threads: int,
-        arguments: Sequence[Tensor | int | float | None],
+        arguments: Sequence[Argument],
         shared: int = 0,
     ) -> None:
         """Enqueue it on the current stream. Raises RuntimeError where the driver refuses."""
@@ -132,17 +136,22 @@ def source(file: str) -> str:
     return _INCLUDE.sub(lambda found: source(found[1]), (_FOLDER / file).read_text())
 
 
-def slot_of(argument: Tensor | float | None) -> Any:
+def slot_of(argument: Argument) -> Any:
     """Where an argument of this kind is put for the driver."""
     if argument is None or isinstance(argument, Tensor):
         return ctypes.c_void_p()
+    if isinstance(argument, tuple):
+        return (ctypes.c_float * len(argument))()
     return ctypes.c_float() if isinstance(argument, float) else ctypes.c_int()
 
 
-def fill(slots: Sequence[Any], arguments: Sequence[Tensor | int | float | None]) -> None:
+def fill(slots: Sequence[Any], arguments: Sequence[Argument]) -> None:
     """Put arguments where the driver reads them."""
     for slot, argument in zip(slots, arguments, strict=True):
-        slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        if isinstance(argument, tuple):
+            slot[:] = argument
+        else:
+            slot.value = argument.data_ptr() if isinstance(argument, Tensor) else argument
 
 
 def _current_stream(device: int) -> int:

@@ -48,13 +48,14 @@ class FewPlan(NamedTuple):
 class RingPlan(NamedTuple):
     """How `four_bit_ring` is launched.
 
-    A block has `warps` of `tiles` k-tiles each, all columns together; the weights of `stages` row
-    tiles are on their way.
+    A block has `warps` of `tiles` k-tiles each; the weights of `stages` row tiles are on their way.
+    The columns are in `parts`.
     """
 
     warps: int
     tiles: int
     stages: int
+    parts: int = 1
 
     def shared(self, group: int, offsets: bool) -> int:
         """Bytes of shared memory: the table, and the weights on their way."""
@@ -138,9 +139,10 @@ def ring_plan(
 ) -> RingPlan | None:
     """Where each block has many row tiles, and a multiprocessor the memory for what is on its way."""
     across = columns // COLUMNS
-    plan = RingPlan(max(4, math.ceil(across / 4)), 4, 2)
-    wide = rows // ROWS >= _MANY_TURNS * processors
-    return plan if across <= 64 and wide and plan.shared(group, offsets) <= shared else None
+    parts = math.ceil(across / 64)
+    plan = RingPlan(max(4, math.ceil(across / parts / 4)), 4, 2, parts)
+    wide = rows // ROWS * parts >= _MANY_TURNS * processors
+    return plan if wide and plan.shared(group, offsets) <= shared else None
 
 
 @functools.cache

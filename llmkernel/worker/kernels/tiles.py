@@ -6,6 +6,7 @@ row's weights: bitsandbytes' NF4 and FP4, GPTQ and AWQ.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ class Packed(NamedTuple):
 
     `weights` uint8 [rows / 16 * columns / 64 * 512]. `scales` float32, for the kernels float16,
     [rows / 16, columns / group, 8, 2] belong to `group` columns each, 32 or 64; the last two
-    dimensions are rows g and g + 8 of the tile. `code` float32 [16]: the value of each nibble.
+    dimensions are rows g and g + 8 of the tile. `code` [16]: the value of each nibble, a float32.
     `offsets` float32 like `scales`.
     `order` int64 [columns]: the activation that each column is multiplied by, where that is
     not its own.
@@ -33,7 +34,7 @@ class Packed(NamedTuple):
 
     weights: Tensor
     scales: Tensor
-    code: Tensor
+    code: tuple[float, ...]
     rows: int
     columns: int
     offsets: Tensor | None = None
@@ -60,7 +61,8 @@ def pack(nibbles: Tensor, scales: Tensor, code: Tensor, offsets: Tensor | None =
     tiles = nibbles.view(down, 2, 8, across, 2, 4, 2, 2).permute(0, 3, 2, 5, 4, 6, 7, 1)
     weights = tiles.contiguous().view(-1)
     shifts = None if offsets is None else _ordered(offsets, columns)
-    return Packed(weights, _ordered(scales, columns), code.float(), rows, columns, shifts)
+    values = tuple(code.float().tolist())
+    return Packed(weights, _ordered(scales, columns), values, rows, columns, shifts)
 
 
 def _ordered(scales: Tensor, columns: int) -> Tensor:
@@ -90,7 +92,8 @@ def narrow(packed: Packed) -> Packed:
     if offsets is not None:  # they are multiples of the scales
         kept = scales.float() / (packed.scales * _FACTOR)
         offsets = offsets * kept.nan_to_num(1.0)
-    return packed._replace(scales=scales, code=packed.code / _FACTOR, offsets=offsets)
+    code = tuple(value / _FACTOR for value in packed.code)
+    return packed._replace(scales=scales, code=code, offsets=offsets)
 
 
 def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -99,9 +102,7 @@ def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     Its columns are in the order of the packed ones, see `Packed.order`.
     """
     rows, columns = packed.rows, packed.columns
-    numbers = torch.arange(256, device=packed.code.device)
-    pairs = packed.code[torch.stack((numbers >> 4, numbers & 15), -1)]
-    tiles = functional.embedding(packed.weights.int(), pairs)
+    tiles = functional.embedding(packed.weights.int(), _pairs(packed.code, packed.weights.device))
     tiles = tiles.view(rows // ROWS, columns // COLUMNS, 8, 4, 2, 2, 2, 2, 2)
     # [down, across, g, c, half, step, pair, high row, first or second] to
     # [down, high row, g, across, half, c, step, pair, first or second]
@@ -110,6 +111,14 @@ def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     if packed.offsets is not None:
         values -= _by_row(packed.offsets, rows)
     return values.view(rows, columns).to(dtype)
+
+
+@functools.cache
+def _pairs(code: tuple[float, ...], device: torch.device) -> Tensor:
+    """The two values of each byte [256, 2]; kept, since nothing may be copied into a captured graph."""
+    numbers = torch.arange(256)
+    values = torch.tensor(code, dtype=torch.float32)
+    return values[torch.stack((numbers >> 4, numbers & 15), -1)].to(device)
 
 
 def _by_row(scales: Tensor, rows: int) -> Tensor:
@@ -122,7 +131,7 @@ def gated(gate: Packed, up: Packed) -> Packed:
 
     Raises ValueError where the two are not of one kind.
     """
-    same = gate[3:5] == up[3:5] and gate.group == up.group and torch.equal(gate.code, up.code)
+    same = gate[3:5] == up[3:5] and gate.group == up.group and gate.code == up.code
     if not same or (gate.offsets is None) != (up.offsets is None):
         raise ValueError("Gate and up differ in size or format.")
 

@@ -34,7 +34,6 @@ class PackedLinear(nn.Module):
 
     weights: Tensor
     scales: Tensor
-    code: Tensor
     offsets: Tensor | None
     order: Tensor | None
     bias: Tensor | None
@@ -50,18 +49,18 @@ class PackedLinear(nn.Module):
         """Have the matrix in this form."""
         self.register_buffer("weights", packed.weights)
         self.register_buffer("scales", packed.scales)
-        self.register_buffer("code", packed.code)
         self.register_buffer("offsets", packed.offsets)
         self.register_buffer("order", packed.order)
+        self.code = packed.code
         self._matrix: Packed | None = None
 
     @property
     def packed(self) -> Packed:
-        """Its matrix. Looking five buffers up costs more than launching a kernel, so it is kept."""
+        """Its matrix. Looking four buffers up costs more than launching a kernel, so it is kept."""
         if self._matrix is None:
             sizes = (self.out_features, self.in_features)
-            tensors = (self.weights, self.scales, self.code)
-            self._matrix = Packed(*tensors, *sizes, self.offsets, self.order)
+            tensors = (self.weights, self.scales)
+            self._matrix = Packed(*tensors, self.code, *sizes, self.offsets, self.order)
         return self._matrix
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -293,7 +292,7 @@ def _alike(one: Packed, other: Packed) -> bool:
     same_order = orders[0] is orders[1] or (
         orders[0] is not None and orders[1] is not None and torch.equal(orders[0], orders[1])
     )
-    return same_order and torch.equal(one.code, other.code)
+    return same_order and one.code == other.code
 
 
 def _probe(layer: Any) -> Tensor:

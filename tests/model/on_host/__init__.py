@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from llmkernel.worker.kernels import launch
 from tests.needs import skip_or_fail
@@ -46,7 +45,7 @@ class Kernel:
         self,
         grid: tuple[int, int],
         threads: int,
-        arguments: Sequence[Tensor | int | float | None],
+        arguments: Sequence[launch.Argument],
         shared: int = 0,
     ) -> None:
         if shared > _MOST_SHARED:

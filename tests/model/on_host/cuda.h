@@ -10,6 +10,7 @@
 
 #define __device__
 #define __global__
+#define __grid_constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __cluster_dims__(...)
@@ -161,6 +162,7 @@ inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
 
 inline float2 load_shared_pair(u32 at) { return *(float2*)on_host::shared(at); }
 inline void begin_copy(u32 to, const void* from) { on_host::begin_copy(on_host::shared(to), from, 16); }
+inline void begin_stream(u32 to, const void* from) { begin_copy(to, from); }
 using on_host::end_group;
 template <int MOST> void wait_for_groups() { on_host::wait_for_groups(MOST); }
 using on_host::arrive;
