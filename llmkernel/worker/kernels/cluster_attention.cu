@@ -316,6 +316,7 @@ cluster_attention(const u16* merged, const u16* cosines, const u16* sines, const
   };
 
   begin();
+  let_next_start();  // no sooner: it would take what the first loads need
   Seen seen;
 #pragma unroll 1
   while (row.has(tile)) {
@@ -332,7 +333,6 @@ cluster_attention(const u16* merged, const u16* cosines, const u16* sines, const
     }
     seen.add(score, across, counts, scale, softcap);
   }
-  let_next_start();  // no sooner: it would take what the loads need
   seen.send(memory, number, g, c);
   wait_for_stores(shared_address(memory));
   join(memory, blockIdx.x, sinks, output + (size_t)blockIdx.y * WIDTH);
