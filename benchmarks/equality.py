@@ -186,7 +186,7 @@ def serve(
     from llmkernel.worker.engine import Engine
     from llmkernel.worker.runner import ModelRunner
 
-    sizes: dict[str, int] = {
+    sizes: dict[str, Any] = {
         "num_blocks": _blocks(condition, wanted),
         "block_size": BLOCK,
         "max_concurrent": condition.width,

@@ -169,7 +169,7 @@ def compare(client: Client, gateway: Gateway, width: int, rounds: int) -> dict[s
 
 
 def _median(rates: list[streams.Rates], name: str, digits: int = 1) -> float:
-    return round(statistics.median(getattr(each, name) for each in rates), digits)
+    return round(float(statistics.median(getattr(each, name) for each in rates)), digits)
 
 
 def main(arguments: list[str] | None = None) -> None:

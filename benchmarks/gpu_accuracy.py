@@ -90,8 +90,11 @@ def cases(families: Sequence[str], layers: int | None) -> Iterator[Case]:
         yield Case(name, tiny_models.VOCABULARY, tiny_models.context_of(name), build)
     if layers is not None:
         shape = SHAPES[LARGE].with_layers(layers)
-        build = partial(apart.call, random_model.build)
-        yield Case(shape.name, shape.vocabulary, 1024, lambda folder: build(folder, shape))
+
+        def build_large(folder: Path) -> None:
+            apart.call(random_model.build, folder, shape)
+
+        yield Case(shape.name, shape.vocabulary, 1024, build_large)
 
 
 def measure(
@@ -134,8 +137,8 @@ class _Watched(ModelRunner):
     def _compute(self, batch: StepBatch) -> Any:
         computed = super()._compute(batch)
         sampled = [row for row in batch.rows if row.samples]
-        if sampled:
-            for row, line in zip(sampled, computed[1].float(), strict=True):
+        if computed.logits is not None:
+            for row, line in zip(sampled, computed.logits.float(), strict=True):
                 self.logits[row.sequence.request.key, row.start + row.count] = line.clone()
         return computed
 
@@ -156,7 +159,11 @@ def _loaded(
 
 def answers(loaded: loader.LoadedModel, prompts: list[list[int]], new_tokens: int) -> Answers:
     """What the engine answers, one step behind, as a worker on a GPU is."""
-    sizes = {"num_blocks": 64 * len(prompts), "block_size": _BLOCK, "max_concurrent": len(prompts)}
+    sizes: dict[str, Any] = {
+        "num_blocks": 64 * len(prompts),
+        "block_size": _BLOCK,
+        "max_concurrent": len(prompts),
+    }
     sizes["max_batch_tokens"] = _BATCH_TOKENS
     runner = _Watched(loaded, copies=2, **sizes)
     tokens: list[list[int]] = [[] for _ in prompts]
@@ -293,7 +300,8 @@ def table(found: Sequence[Accuracy]) -> list[str]:
         "until they part",
         "choices",
     )
-    return tables.markdown(heads, [tuple(one)[: len(heads)] for one in found])  # fmt: skip
+    rows: list[Any] = [one[: len(heads)] for one in found]
+    return tables.markdown(heads, rows)
 
 
 def figures(found: Sequence[Accuracy], dtype: torch.dtype) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -40,6 +40,7 @@ from benchmarks import apart, gpu, random_model, results, streams
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.client import Client
+from llmkernel.protocol import Progress
 
 SHAPE = SHAPES["llama-3.1-8b"]
 PROMPT_TOKENS = 128
@@ -145,10 +146,14 @@ def check_large(layers: int | None) -> dict[str, Any]:
         report["build_s"] = round(time.monotonic() - began, 1)
         before = gpu.used_bytes()
         stages: dict[str, float] = {}
+
+        def stage_begins(progress: Progress) -> None:
+            stages.setdefault(progress.stage, time.monotonic() - began)
+
         began = time.monotonic()
         llm = llmkernel.start(
             str(folder), name="gpu-checks", quantization="nf4", context_length=16384,
-            kv_cache="8GiB", on_progress=lambda p: stages.setdefault(p.stage, time.monotonic() - began),
+            kv_cache="8GiB", on_progress=stage_begins,
         )  # fmt: skip
         report["ready_s"] = round(time.monotonic() - began, 1)
         report["stages_begin_s"] = {stage: round(at, 1) for stage, at in stages.items()}
@@ -229,7 +234,7 @@ def main(given: list[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     gpu.needed()
     os.environ.setdefault("LLMKERNEL_KERNELS", "1")
-    checks = {
+    checks: dict[str, Callable[[], dict[str, Any]]] = {
         "tests": check_tests,
         "accuracy": check_accuracy,
         "demo": check_demo,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +119,7 @@ def random_matrix(rows: int, columns: int, device: torch.device) -> Packed:
         Packed(
             torch.randint(0, 256, (rows * columns // 2,), dtype=torch.uint8, device=device),
             torch.rand(rows // 16, columns // GROUP, 8, 2, device=device) * 0.01,
-            torch.linspace(-1, 1, 16, device=device),
+            tuple(torch.linspace(-1, 1, 16).tolist()),
             rows,
             columns,
         )
@@ -133,7 +134,7 @@ def products(bench: Bench, tokens: int) -> Iterator[Row]:
         x = bench.random(tokens, columns)
         count = bench.copies(rows * columns // 2)
         matrices = [random_matrix(rows, columns, bench.device) for _ in range(count)]
-        us = bench.each(lambda one, x=x: four_bit.product(x, one), matrices)
+        us = bench.each(partial(four_bit.product, x), matrices)
         moved = matrices[0].weights.nbytes + matrices[0].scales.nbytes
         del matrices
         weight = bench.random(rows, columns)
@@ -143,10 +144,17 @@ def products(bench: Bench, tokens: int) -> Iterator[Row]:
         ]
         other = bench.other(
             f"bitsandbytes {name}",
-            lambda one, x=x: bitsandbytes.matmul_4bit(x, one[0].t(), quant_state=one[1]),
+            partial(_theirs, x),
             theirs,
         )
         yield Row(name, _tokens(tokens), us, moved, other, "bitsandbytes")
+
+
+def _theirs(x: Tensor, quantized: tuple[Tensor, Any]) -> Any:
+    import bitsandbytes
+
+    product: Any = bitsandbytes.matmul_4bit  # type: ignore[attr-defined]
+    return product(x, quantized[0].t(), quant_state=quantized[1])
 
 
 def decode_attention(bench: Bench, rows: int, context: int) -> Iterator[Row]:
@@ -164,7 +172,9 @@ def decode_attention(bench: Bench, rows: int, context: int) -> Iterator[Row]:
     flat = [_in_a_row(pool, rows, context) for pool in pools]
     other = bench.other(
         "torch's attention of decode rows",
-        lambda kv: functional.scaled_dot_product_attention(query[:, :, None], *kv, enable_gqa=True),
+        lambda kv: functional.scaled_dot_product_attention(
+            query[:, :, None], kv[0], kv[1], enable_gqa=True
+        ),
         flat,
     )
     yield Row("decode attention", f"{rows} of {context:,}", us, moved, other, "torch")
@@ -221,7 +231,7 @@ def prefill_attention(bench: Bench, tokens: int, before: int) -> Iterator[Row]:
         other = bench.other(
             "torch's attention of a chunk",
             lambda kv: functional.scaled_dot_product_attention(
-                queries, *kv, is_causal=True, enable_gqa=True
+                queries, kv[0], kv[1], is_causal=True, enable_gqa=True
             ),
             [_in_a_row(pool, 1, context)],
         )

@@ -19,6 +19,7 @@ import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def best_plan(
         list(threads.map(lambda plan: _compiled(x, matrices[0], plan, product), plans))
     for plan in plans:
         try:
-            taken = timed(lambda plan=plan: [product(x, one, None, plan) for one in matrices])
+            taken = timed(partial(_each, product, x, matrices, plan))
         except RuntimeError as error:  # more registers or shared memory than there are
             print(f"  {plan}: {error}"[:150])
             continue
@@ -104,6 +105,11 @@ def best_plan(
     found.sort()
     print("  ", *(f"{us:.2f} {tuple(plan)}" for us, plan in found[:6]))
     return found[0]
+
+
+def _each(product: Callable[..., Tensor], x: Tensor, matrices: list[Packed], *plan: Any) -> None:
+    for one in matrices:
+        product(x, one, None, *plan)
 
 
 def _compiled(x: Tensor, matrix: Packed, plan: Any, product: Callable[..., Tensor]) -> None:
@@ -145,7 +151,7 @@ def main() -> None:
                 taken, plan = min(
                     (taken, plan), best_plan(matrices, x, rings, four_bit.ring_product)
                 )
-            chosen = timed(lambda m=matrices, x=x: [four_bit.product(x, one) for one in m]) / count
+            chosen = timed(partial(_each, four_bit.product, x, matrices)) / count
             size = matrices[0].weights.nbytes + matrices[0].scales.nbytes
             row = {
                 "tokens": tokens,

@@ -71,7 +71,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         assert spec is not None, "the runner is where its package is"
         assert spec.loader is not None, "it is no namespace"
-        spec.loader.exec_module = _then_wrap(spec.loader.exec_module)  # type: ignore[method-assign]
+        spec.loader.exec_module = _then_wrap(spec.loader.exec_module)  # type: ignore[method-assign, assignment]
         return spec
 
 
