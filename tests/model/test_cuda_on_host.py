@@ -28,6 +28,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(launch, "kernel", on_host.kernel)
     monkeypatch.setattr(four_bit, "processors", lambda device: PROCESSORS)
     monkeypatch.setattr(four_bit, "shared_memory", lambda device: 227 * 1024)
+    monkeypatch.setattr(four_bit, "copies_in_bulk", lambda device: True)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -93,6 +94,16 @@ def test_products_of_few_tokens_are_near_the_reference(
         expected = four_bit.product(x.float(), packed, bias.float(), residual=residual.float())
         mine = product(x, packed, bias, plan, residual=residual)
         assert error(mine, expected) < 1e-2, count
+
+
+@pytest.mark.parametrize(("rows", "columns", "plan", "group", "offsets", "dtype"), RING)
+def test_lanes_bring_what_no_engine_copies(
+    rows, columns, plan, group, offsets, dtype, order, monkeypatch
+):
+    packed, x = matrix(rows, columns, group, offsets), random(3, columns, dtype=dtype)
+    in_bulk = four_bit.ring_product(x, packed, None, plan)
+    monkeypatch.setattr(four_bit, "copies_in_bulk", lambda device: False)
+    assert torch.equal(four_bit.ring_product(x, packed, None, plan), in_bulk)
 
 
 @pytest.mark.parametrize("count", [1, 8])

@@ -20,6 +20,7 @@ from llmkernel.worker.kernels.plans import (
     FewPlan,
     ManyPlan,
     RingPlan,
+    copies_in_bulk,
     few_plan,
     many_plan,
     most_tokens,
@@ -151,7 +152,8 @@ def ring_product(
     """As `few_product`, by the kernel that keeps more weights on their way."""
     count, device, rows = x.shape[0], x.device, packed.rows
     kind, shared = _kind(packed, gated), plan.shared(packed.group, packed.offsets is not None)
-    kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, packed.columns, shared)
+    sizes = (packed.columns, copies_in_bulk(device))
+    kernel = _ring_kernel(plan, x.dtype, kind, norm is not None, *sizes, shared)
     output = torch.empty(count, rows // (1 + gated), dtype=x.dtype, device=device)
     units, places = rows // ROWS // (1 + gated), max(1, processors(device) // plan.parts)
     weight, eps = norm or (None, 0.0)
@@ -240,9 +242,16 @@ def _few_kernel(plan: FewPlan, dtype: torch.dtype, kind: _Kind, norm: bool) -> l
 
 @functools.cache
 def _ring_kernel(
-    plan: RingPlan, dtype: torch.dtype, kind: _Kind, norm: bool, columns: int, shared: int
+    plan: RingPlan,
+    dtype: torch.dtype,
+    kind: _Kind,
+    norm: bool,
+    columns: int,
+    bulk: bool,
+    shared: int,
 ) -> launch.Kernel:
-    return launch.kernel("four_bit_ring", dtype, shared, **_ring_sizes(plan, kind, norm, columns))
+    sizes = _ring_sizes(plan, kind, norm, columns, bulk)
+    return launch.kernel("four_bit_ring", dtype, shared, **sizes)
 
 
 @functools.cache
@@ -259,8 +268,11 @@ def _few_sizes(plan: FewPlan, kind: _Kind, norm: bool) -> dict[str, int]:
     return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {})
 
 
-def _ring_sizes(plan: RingPlan, kind: _Kind, norm: bool, columns: int) -> dict[str, int]:
-    return plan._asdict() | kind.defines() | ({"norm": 1} if norm else {}) | {"columns": columns}
+def _ring_sizes(
+    plan: RingPlan, kind: _Kind, norm: bool, columns: int, bulk: bool
+) -> dict[str, int]:
+    flags = {name: 1 for name, value in (("norm", norm), ("bulk", bulk)) if value}
+    return plan._asdict() | kind.defines() | flags | {"columns": columns}
 
 
 def _many_sizes(plan: ManyPlan, kind: _Kind, tokens: int, columns: int) -> dict[str, int]:
@@ -276,7 +288,7 @@ def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str
     few = _plan_of_few(packed, device, whole=inside or gated)
     least = FEW_TOKENS + 1
     if isinstance(few, RingPlan):
-        yield "four_bit_ring", _ring_sizes(few, kind, inside, columns)
+        yield "four_bit_ring", _ring_sizes(few, kind, inside, columns, copies_in_bulk(device))
     elif few is not None:
         yield "four_bit_few", _few_sizes(few, kind, inside)
     else:

@@ -3,8 +3,8 @@
 // Up to 8 rows of activations, on tensor cores. A warp keeps the activations of its TILES k-tiles, next to
 // each other, in registers and multiplies one row tile after the other with them. It has a ring of STAGES
 // places of its own in shared memory, each for its weights of one row tile, and fills a place again as soon
-// as it has used it: more is on its way than registers could hold. The warps of a block are side by side
-// along k; the PARTS of k are blocks, whose sums are added up as those of `four_bit_few` are.
+// as it has used it: more is on its way than registers could hold. With BULK the copy engine brings them, else each
+// lane its part. The warps of a block are side by side along k; the PARTS of k are blocks, whose sums are added up as those of `four_bit_few` are.
 // NORM: x becomes x * rsqrt(mean(x^2) + eps) * norm first; then PARTS is 1, as with GATED.
 // A turn is two row tiles, with GATED a pair. COLUMNS is known, so that most k-tiles are known to be there.
 #define IN_TURN (2 / PAIRED)
@@ -35,17 +35,51 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
 
   // where the warp fetches from: row tiles `group`, `group + stride` and so on (gated: pairs), `left` of them
   const size_t tile0 = (size_t)(group * PAIRED) * K_TILES + k0;
-  const uint4* w = weights + tile0 * WARP + lane;
-  // which 16 bytes a lane brings of the slots' scales or offsets, `each` to a slot
-  auto lane_of = [&](int each) { return EXACT ? (int)lane : nearest(lane / each) * each + (int)lane % each; };
-  const uint4* s = (const uint4*)(scales + tile0 * GROUPS * 8) + lane_of(GROUPS * 2);
+  const uint4* w = weights + tile0 * WARP;
+  const uint4* s = (const uint4*)(scales + tile0 * GROUPS * 8);
 #ifdef OFFSETS
-  const uint4* o = (const uint4*)(offsets + tile0 * GROUPS * 8) + lane_of(GROUPS * 4);
+  const uint4* o = (const uint4*)(offsets + tile0 * GROUPS * 8);
 #endif
   int left = mine * PAIRED;
   const u32 ring_at = RING_AT + warp * (STAGES * PLACE_BYTES);
+#ifdef BULK
+  __shared__ unsigned long long there[WARPS][STAGES];  // barriers
+  const u32 barriers_at = shared_address(there[warp]);
+  const int present = EXACT ? TILES : max(min(end - k0, TILES), 0);
+  if (present == 0) left = 0;
+  if (lane < STAGES) make_barrier(barriers_at + 8 * lane, 1);
+  barriers_are_made();
+  // nothing comes for slots that are not there: their scales are zero, so that they add nothing
+  for (u32 i = present * TILE_SCALES / 4 + lane; i < STAGES * TILES * TILE_SCALES / 4; i += WARP)
+    if (i % (TILES * TILE_SCALES / 4) >= present * TILE_SCALES / 4)
+      store_shared_word(ring_at + i / (TILES * TILE_SCALES / 4) * PLACE_BYTES + TILES * 512 + i % (TILES * TILE_SCALES / 4) * 4, 0);
+#ifdef OFFSETS
+  for (u32 i = present * GROUPS * 16 + lane; i < STAGES * TILES * GROUPS * 16; i += WARP)
+    if (i % (TILES * GROUPS * 16) >= present * GROUPS * 16)
+      store_shared_word(ring_at + i / (TILES * GROUPS * 16) * PLACE_BYTES + TILES * (512 + TILE_SCALES) + i % (TILES * GROUPS * 16) * 4, 0);
+#endif
+  __syncwarp();
+#else
+  const u32 barriers_at = 0;  // there are none
+  // which 16 bytes a lane brings of the slots' scales or offsets, `each` to a slot
+  auto lane_of = [&](int each) { return EXACT ? (int)lane : nearest(lane / each) * each + (int)lane % each; };
+  w += lane, s += lane_of(GROUPS * 2);
+#ifdef OFFSETS
+  o += lane_of(GROUPS * 4);
+#endif
+#endif
   // `second`: of a pair
-  auto fetch = [&](bool second, u32 to) {
+  auto fetch = [&](bool second, u32 to, u32 barrier) {
+#ifdef BULK
+    if (left > 0 && lane == 0) {
+      expect_bytes(barrier, present * (PLACE_BYTES / TILES));
+      begin_bulk(to, w, present * 512, barrier);
+      begin_bulk(to + TILES * 512, s, present * TILE_SCALES, barrier);
+#ifdef OFFSETS
+      begin_bulk(to + TILES * (512 + TILE_SCALES), o, present * GROUPS * 64, barrier);
+#endif
+    }
+#else
     if (left > 0) {
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) begin_stream(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
@@ -55,6 +89,7 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
 #endif
     }
     end_group();
+#endif
     const int hop = (PAIRED == 1 ? stride : second ? 2 * stride - 1 : 1) * K_TILES;
     w += (size_t)hop * WARP;
     s += (size_t)hop * (GROUPS * 2);
@@ -64,7 +99,7 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
     left--;
   };
 #pragma unroll
-  for (int stage = 0; stage < STAGES; stage++) fetch(stage % 2 == 1, ring_at + stage * PLACE_BYTES);
+  for (int stage = 0; stage < STAGES; stage++) fetch(stage % 2 == 1, ring_at + stage * PLACE_BYTES, barriers_at + stage * 8);
 #ifdef NORM
   // brings the norm's weights near, before the input is there
   if (threadIdx.x * 8 < COLUMNS) look_at((const uint4*)norm + threadIdx.x);
@@ -79,15 +114,19 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
   __syncthreads();
   const u32 lane_at = lane_address();
 
-  u32 place = ring_at;
+  u32 place = ring_at, barrier = barriers_at, parity = 0;
   for (int turn = 0; turn * IN_TURN < mine; turn++) {
     const int buffer = turn % 2 * 2, unit = group + turn * IN_TURN * stride;
 #pragma unroll
     for (int deep = 0; deep < 2; deep++) {
       if (PAIRED == 1 && turn * IN_TURN + deep >= mine) break;
       float total[4] = {0.f, 0.f, 0.f, 0.f};
+#ifdef BULK
+      if (EXACT || present > 0) wait_at(barrier, parity);
+#else
       wait_for_groups<STAGES - 1>();
       __syncwarp();
+#endif
 #pragma unroll
       for (int slot = 0; slot < TILES; slot++) {
         u32 words[4];
@@ -105,8 +144,11 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
         multiply_tile(total, words, input[slot], by, shift, lane_at);
       }
       __syncwarp();  // the place is free
-      fetch((deep + STAGES) % 2 == 1, place);
-      place = place == ring_at + (STAGES - 1) * PLACE_BYTES ? ring_at : place + PLACE_BYTES;
+      fetch((deep + STAGES) % 2 == 1, place, barrier);
+      const bool around = place == ring_at + (STAGES - 1) * PLACE_BYTES;
+      place = around ? ring_at : place + PLACE_BYTES;
+      barrier = around ? barriers_at : barrier + 8;
+      parity ^= around;
       store_shared(partial_at(buffer + deep, warp, lane * 4), total);
     }
     // one barrier a turn: a buffer is written again only after the next one, which the warps that
@@ -120,7 +162,9 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
         add_up_warps(buffer + i, unit + i * stride, reader, rows, count, bias, residual, y, of_part);
     }
   }
+#ifndef BULK
   wait_for_groups<0>();
+#endif
 #if PARTS > 1
   add_up_parts(group, stride, sums, counters, rows, count, bias, residual, y);
 #endif

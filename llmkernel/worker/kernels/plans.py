@@ -214,6 +214,12 @@ def second_cache(device: torch.device) -> int:
 
 
 @functools.cache
+def copies_in_bulk(device: torch.device) -> bool:
+    """Whether a GPU has an engine that copies to the memory of blocks (9.0 and up)."""
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+@functools.cache
 def shared_memory(device: torch.device) -> int:
     """Bytes that a block may have on a GPU."""
     properties: Any = torch.cuda.get_device_properties(device)

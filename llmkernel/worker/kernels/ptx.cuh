@@ -143,6 +143,10 @@ __device__ __forceinline__ void store_shared(u32 at, const float* v) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" :: "r"(at), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
 }
 
+__device__ __forceinline__ void store_shared_word(u32 at, u32 value) {
+  asm volatile("st.shared.u32 [%0], %1;" :: "r"(at), "r"(value) : "memory");
+}
+
 __device__ __forceinline__ u32 load_shared_word(u32 at) {
   u32 value;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(at) : "memory");
@@ -209,6 +213,20 @@ __device__ __forceinline__ void make_barrier(u32 barrier, u32 arrivals) {
 __device__ __forceinline__ void arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(barrier) : "memory");
 }
+
+// One thread has the copy engine bring `bytes`, a multiple of 16 as the addresses are, and the barrier count them, of
+// whose phase it is the only arrival and which must know before how many it is to wait for (9.0 and up).
+__device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void begin_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
+      :: "r"(to), "l"(from), "r"(bytes), "r"(barrier), "l"(first_to_leave()) : "memory");
+}
+
+// After make_barrier, before the copy engine is told of it.
+__device__ __forceinline__ void barriers_are_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
 // This thread arrives as soon as its copies are there.
 __device__ __forceinline__ void arrive_with_copies(u32 barrier) {

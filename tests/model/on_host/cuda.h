@@ -153,6 +153,7 @@ inline void bring_near(const void* at) { *(const volatile char*)at; }
 inline float* dynamic_shared() { return (float*)(on_host::memory + on_host::STATIC); }
 inline u32 shared_address(const void* at) { return on_host::address(at); }
 inline void store_shared(u32 at, uint4 v) { memcpy(on_host::shared(at), &v, 16); }
+inline void store_shared_word(u32 at, u32 value) { *(u32*)on_host::shared(at) = value; }
 inline void store_shared(u32 at, const float* v) { memcpy(on_host::shared(at), v, 16); }
 inline void load_shared(u32* to, u32 at) { memcpy(to, on_host::shared(at), 16); }
 inline u32 load_shared_word(u32 at) { return *(u32*)on_host::shared(at); }
@@ -168,6 +169,11 @@ template <int MOST> void wait_for_groups() { on_host::wait_for_groups(MOST); }
 using on_host::arrive;
 using on_host::arrive_with_copies;
 using on_host::make_barrier;
+using on_host::expect_bytes;
+inline void begin_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
+  on_host::begin_bulk(on_host::shared(to), from, bytes, barrier);
+}
+inline void barriers_are_made() {}
 using on_host::wait_at;
 using on_host::arrive_in_cluster;
 using on_host::wait_in_cluster;

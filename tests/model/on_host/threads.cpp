@@ -30,15 +30,19 @@ struct Copy {
   u32 bytes;
 };
 
+// Its arrival is one of those that a barrier counts, or of `bytes` that it waits for.
 struct Late {
   std::vector<Copy> copies;
-  u32 barrier;
+  u32 barrier, bytes = 0;
 };
 
 // The 8 bytes of a barrier in shared memory.
 struct Barrier {
-  u16 expected, pending;
-  u32 phase;
+  u16 expected, pending, bytes, phase;
+
+  void settle() {
+    if (!pending && !bytes) pending = expected, phase++;
+  }
 };
 
 // Threads that do something together once all of them have come.
@@ -130,7 +134,11 @@ void deliver(Block& block) {
   std::shuffle(block.late.begin(), block.late.end(), block.chance);
   for (size_t many = 1 + block.chance() % block.late.size(); many; many--) {
     perform(block.late.back().copies);
-    arrive(block.late.back().barrier);
+    const Late& last = block.late.back();
+    if (last.bytes)
+      barrier(last.barrier).bytes -= last.bytes, barrier(last.barrier).settle();
+    else
+      arrive(last.barrier);
     block.late.pop_back();
   }
 }
@@ -257,11 +265,20 @@ void wait_for_groups(u32 most) {
   for (; groups.size() > most + 1; groups.erase(groups.begin())) perform(groups.front());
 }
 
-void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0}; }
+void make_barrier(u32 at, u32 arrivals) { barrier(at) = {(u16)arrivals, (u16)arrivals, 0, 0}; }
 
 void arrive(u32 at) {
-  Barrier& it = barrier(at);
-  if (--it.pending == 0) it.pending = it.expected, it.phase++;
+  barrier(at).pending--;
+  barrier(at).settle();
+}
+
+void expect_bytes(u32 at, u32 bytes) {
+  barrier(at).bytes += bytes;
+  arrive(at);
+}
+
+void begin_bulk(void* to, const void* from, u32 bytes, u32 barrier) {
+  here->late.push_back({{{to, from, bytes}}, barrier, bytes});
 }
 
 void arrive_with_copies(u32 at) {

@@ -31,6 +31,8 @@ void end_group();
 void wait_for_groups(u32 most);
 void make_barrier(u32 at, u32 arrivals);
 void arrive(u32 at);
+void expect_bytes(u32 at, u32 bytes);
+void begin_bulk(void* to, const void* from, u32 bytes, u32 barrier);
 void arrive_with_copies(u32 at);
 void wait_at(u32 at, u32 parity);
 
