@@ -57,6 +57,10 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     )
 
 
+def codes(model: Any) -> dict[str, tuple[float, ...]]:
+    return {name: m.code for name, m in model.named_modules() if isinstance(m, PackedLinear)}
+
+
 def assert_same(one: Any, other: Any) -> None:
     """Two models with the same modules and the same tensors."""
     assert [(n, type(m)) for n, m in one.named_modules()] == [
@@ -69,6 +73,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(tensor, second[name]), name
         assert type(tensor) is type(second[name]), name
     assert one.state_dict().keys() == other.state_dict().keys()
+    assert codes(one) == codes(other)
     assert not any(module.training for module in other.modules())
     assert one.config._attn_implementation == other.config._attn_implementation == ATTENTION
     assert one.dtype == other.dtype
@@ -303,7 +308,13 @@ def test_tensors_that_do_not_fit_the_model_are_made_again(tmp_path: Path, cache:
     first = load_quietly(folder)[0].model
     (entry,) = entries(cache)
     layers = read_manifest(entry).layers
-    for changes in ({"layers": layers[1:]}, {"sums": {}}, {"facts": {"layout": "0"}}):
+    short = msgspec.structs.replace(layers[0], code=layers[0].code[:15])
+    for changes in (
+        {"layers": layers[1:]},
+        {"layers": [short, *layers[1:]]},
+        {"sums": {}},
+        {"facts": {"layout": "0"}},
+    ):
         reseal(entry, **changes)
         second, steps = load_quietly(folder)
         assert "keep" in {step.stage for step in steps}, changes

@@ -69,6 +69,7 @@ RING = [
     (224, 896, RingPlan(4, 4, 2), 64, True, F16),
     (144, 1024, RingPlan(4, 2, 2, 2), 64, False, BF16),
     (80, 1984, RingPlan(4, 2, 3, 4), 32, True, F16),
+    (48, 4160, RingPlan(9, 4, 2, 2), 64, False, BF16),
     (80, 832, RingPlan(8, 2, 3), 32, True, BF16),
     (16, 512, RingPlan(4, 2, 4), 32, False, F16),
 ]

@@ -94,6 +94,11 @@ def test_sizes_that_are_no_whole_tiles_are_refused():
         tiles.pack(torch.zeros(24, 32, dtype=torch.uint8), torch.ones(24, 1), torch.zeros(16))
 
 
+def test_a_table_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"16 values, not \(15,\)"):
+        tiles.pack(torch.zeros(16, 32, dtype=torch.uint8), torch.ones(16, 1), torch.zeros(15))
+
+
 @pytest.mark.parametrize("rows", [1024, 4096, 6144, 14336, 28672, 151936])
 @pytest.mark.parametrize("columns", [64, 896, 2560, 4096, 9728, 14336])
 def test_every_shape_has_a_plan_within_a_gpus_limits(rows, columns):
@@ -280,11 +285,27 @@ def test_every_few_plan_is_right(plan, count):
 @GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "plan", [RingPlan(16, 4, 2), RingPlan(16, 4, 3), RingPlan(14, 2, 4), RingPlan(14, 4, 2, 4)]
+    "plan",
+    [
+        RingPlan(16, 4, 2),
+        RingPlan(16, 4, 3),
+        RingPlan(14, 2, 4),
+        RingPlan(14, 4, 2, 4),
+        RingPlan(9, 4, 2, 2),
+        RingPlan(15, 4, 2, 5),
+    ],
 )
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_every_ring_plan_is_right(plan, count):
-    for rows, columns in [(28672, 4096), (4096, 14336), (4096, 4096), (1024, 896), (2560, 1728)]:
+    for rows, columns in [
+        (28672, 4096),
+        (4096, 14336),
+        (4544, 18176),
+        (4096, 4160),
+        (4096, 4096),
+        (1024, 896),
+        (2560, 1728),
+    ]:
         if plan.warps * plan.tiles * plan.parts * 64 < columns:
             continue
         packed, weight = random_matrix(rows, columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -30,7 +31,7 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     sizes: dict[str, int]
-    code: tuple[float, ...]
+    code: Annotated[tuple[float, ...], msgspec.Meta(min_length=16, max_length=16)]
     tensors: list[str]
     bias: bool
     kernels: bool

@@ -30,12 +30,12 @@ four_bit_few(const uint4* __restrict__ weights, const u32* __restrict__ scales, 
 #endif
   auto fetch = [&](int ring, int slot) {
     if (k0 + slot * WARPS < end) {
-      next[ring] = stream_in(w + slot * WARPS * WARP);
+      next[ring] = stream_once(w + slot * WARPS * WARP);
 #pragma unroll
       for (int i = 0; i < GROUPS; i++) {
-        scale[ring][i] = stream_in(s + (slot * WARPS * GROUPS + i) * 8);
+        scale[ring][i] = stream_once(s + (slot * WARPS * GROUPS + i) * 8);
 #ifdef OFFSETS
-        offset[ring][i] = stream_in(o + (slot * WARPS * GROUPS + i) * 8);
+        offset[ring][i] = stream_once(o + (slot * WARPS * GROUPS + i) * 8);
 #endif
       }
     }

@@ -31,7 +31,7 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
   constexpr bool EXACT = K_TILES == PARTS * WARPS * TILES;
   auto has = [&](int slot) { return EXACT || k0 + slot < end; };
   // what a slot has instead, times zero
-  auto nearest = [&](int slot) { return EXACT ? slot : min(k0 + slot, K_TILES - 1) - k0; };
+  auto nearest = [&](int slot) { return EXACT ? slot : min(k0 + slot, end - 1) - k0; };
 
   // where the warp fetches from: row tiles `group`, `group + stride` and so on (gated: pairs), `left` of them
   const size_t tile0 = (size_t)(group * PAIRED) * K_TILES + k0;
@@ -48,10 +48,10 @@ four_bit_ring(const uint4* __restrict__ weights, const u32* __restrict__ scales,
   auto fetch = [&](bool second, u32 to) {
     if (left > 0) {
 #pragma unroll
-      for (int slot = 0; slot < TILES; slot++) begin_stream(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
-      if (lane < TILES * GROUPS * 2) begin_stream(to + TILES * 512 + lane * 16, s);
+      for (int slot = 0; slot < TILES; slot++) begin_copy_once(to + slot * 512 + lane * 16, w + nearest(slot) * (int)WARP);
+      if (lane < TILES * GROUPS * 2) begin_copy_once(to + TILES * 512 + lane * 16, s);
 #ifdef OFFSETS
-      if (lane < TILES * GROUPS * 4) begin_stream(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
+      if (lane < TILES * GROUPS * 4) begin_copy_once(to + TILES * (512 + TILE_SCALES) + lane * 16, o);
 #endif
     }
     end_group();

@@ -74,6 +74,26 @@ __device__ __forceinline__ u32 transposed(u32 pair) {
   return result;
 }
 
+// Volatile keeps loads of weights ahead of what uses them.
+__device__ __forceinline__ uint4 stream_in(const uint4* at) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ u32 stream_in(const u32* at) {
+  u32 v;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ float2 stream_in(const float2* at) {
+  float2 v;
+  asm volatile("ld.global.nc.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at));
+  return v;
+}
+
 // Of what is read once a step: it leaves the L2 before what the next layers read again.
 __device__ __forceinline__ unsigned long long first_to_leave() {
   unsigned long long policy;
@@ -81,21 +101,21 @@ __device__ __forceinline__ unsigned long long first_to_leave() {
   return policy;
 }
 
-// Volatile keeps loads of weights ahead of what uses them.
-__device__ __forceinline__ uint4 stream_in(const uint4* at) {
+// As stream_in, of what is read once a step.
+__device__ __forceinline__ uint4 stream_once(const uint4* at) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0,%1,%2,%3}, [%4], %5;"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at), "l"(first_to_leave()));
   return v;
 }
 
-__device__ __forceinline__ u32 stream_in(const u32* at) {
+__device__ __forceinline__ u32 stream_once(const u32* at) {
   u32 v;
   asm volatile("ld.global.nc.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(v) : "l"(at), "l"(first_to_leave()));
   return v;
 }
 
-__device__ __forceinline__ float2 stream_in(const float2* at) {
+__device__ __forceinline__ float2 stream_once(const float2* at) {
   float2 v;
   asm volatile("ld.global.nc.L2::cache_hint.v2.f32 {%0,%1}, [%2], %3;"
       : "=f"(v.x), "=f"(v.y) : "l"(at), "l"(first_to_leave()));
@@ -187,8 +207,8 @@ __device__ __forceinline__ void begin_copy(u32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
 }
 
-// The same for what `stream_in` is for.
-__device__ __forceinline__ void begin_stream(u32 to, const void* from) {
+// The same of what is read once a step.
+__device__ __forceinline__ void begin_copy_once(u32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;"
       :: "r"(to), "l"(from), "l"(first_to_leave()) : "memory");
 }

@@ -50,8 +50,11 @@ def pack(nibbles: Tensor, scales: Tensor, code: Tensor, offsets: Tensor | None =
     """Tiles of `nibbles` uint8 [rows, columns / 2], the first of each pair in the high half.
 
     `scales` and `offsets` [rows, columns / group] belong to `group` columns each: 32 or a
-    multiple of 64. Raises ValueError for sizes that are no whole number of tiles or groups.
+    multiple of 64. Raises ValueError for sizes that are no whole number of tiles or groups, and a
+    table of other than 16 values.
     """
+    if code.shape != (16,):
+        raise ValueError(f"A table of 4 bits has 16 values, not {tuple(code.shape)}.")
     rows, columns = nibbles.shape[0], 2 * nibbles.shape[1]
     if rows % ROWS or columns % COLUMNS:
         raise ValueError(f"{rows} x {columns} is no whole number of {ROWS} x {COLUMNS} tiles.")
@@ -116,8 +119,8 @@ def expand(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
 @functools.cache
 def _pairs(code: tuple[float, ...], device: torch.device) -> Tensor:
     """The two values of each byte [256, 2]; kept, since nothing may be copied into a captured graph."""
-    numbers = torch.arange(256)
-    values = torch.tensor(code, dtype=torch.float32)
+    numbers = torch.arange(256, device="cpu")
+    values = torch.tensor(code, dtype=torch.float32, device="cpu")
     return values[torch.stack((numbers >> 4, numbers & 15), -1)].to(device)
 
 

@@ -146,6 +146,7 @@ inline u32 transposed(u32 pair) {
 }
 
 template <typename T> T stream_in(const T* at) { return *at; }
+template <typename T> T stream_once(const T* at) { return *at; }
 template <typename T> T read_early(const T* at) { return *at; }
 inline void look_at(const uint4*) {}
 inline void bring_near(const void* at) { *(const volatile char*)at; }
@@ -162,7 +163,7 @@ inline u32 lane_address() { return (threadIdx.x & 31) * 4; }
 
 inline float2 load_shared_pair(u32 at) { return *(float2*)on_host::shared(at); }
 inline void begin_copy(u32 to, const void* from) { on_host::begin_copy(on_host::shared(to), from, 16); }
-inline void begin_stream(u32 to, const void* from) { begin_copy(to, from); }
+inline void begin_copy_once(u32 to, const void* from) { begin_copy(to, from); }
 using on_host::end_group;
 template <int MOST> void wait_for_groups() { on_host::wait_for_groups(MOST); }
 using on_host::arrive;
