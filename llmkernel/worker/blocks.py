@@ -20,6 +20,9 @@ from typing import NamedTuple
 
 _ROOT_TAG = b"llmkernel-root\0"
 _BLOCK_TAG = b"llmkernel-block\0"
+_ITEM = array("q").itemsize
+_AT_ONCE = 64
+"""Blocks whose hashes are made before the first of them is looked up: one by one takes several times as long."""
 
 
 class BlockStats(NamedTuple):
@@ -37,7 +40,7 @@ class _Cached(NamedTuple):
     """What a block that is in the prefix cache holds."""
 
     digest: bytes
-    tokens: tuple[int, ...]
+    tokens: bytes
 
 
 @dataclass(slots=True)
@@ -123,26 +126,29 @@ class BlockPool:
         self, digests: list[bytes], salt: bytes, tokens: AbstractSequence[int], count: int
     ) -> None:
         """Lengthen `digests`, the hashes of the first blocks of `tokens`, to `count` of them."""
-        for index in range(len(digests), count):
-            parent = digests[-1] if digests else hashlib.sha256(_ROOT_TAG + salt).digest()
-            held = array("q", self._part(tokens, index)).tobytes()
-            digests.append(hashlib.sha256(_BLOCK_TAG + parent + held).digest())
+        parent = digests[-1] if digests else hashlib.sha256(_ROOT_TAG + salt).digest()
+        for held in self._parts(tokens, len(digests), count):
+            parent = hashlib.sha256(_BLOCK_TAG + parent + held).digest()
+            digests.append(parent)
 
     def lookup(
         self, digests: list[bytes], salt: bytes, tokens: AbstractSequence[int], limit: int
     ) -> list[int]:
         """Blocks that hold the longest cached prefix of `tokens`, at most `limit` blocks.
 
-        `digests` is lengthened as far as was needed. The blocks are not owned yet:
-        `share` them before anything else is allocated.
+        `digests` is lengthened as far as was needed, or a little further. The blocks are not owned
+        yet: `share` them before anything else is allocated.
         """
         found: list[int] = []
-        for index in range(limit if self.prefix_cache else 0):
-            self.chain(digests, salt, tokens, index + 1)
-            block = self._by_digest.get(digests[index])
-            if block is None or self._cached[block].tokens != tuple(self._part(tokens, index)):
-                break
-            found.append(block)
+        while self.prefix_cache and (first := len(found)) < limit:
+            end = min(limit, first + _AT_ONCE)
+            self.chain(digests, salt, tokens, end)
+            parts = self._parts(tokens, first, end)
+            for digest, held in zip(digests[first:end], parts, strict=True):
+                block = self._by_digest.get(digest)
+                if block is None or self._cached[block].tokens != held:
+                    return found
+                found.append(block)
         return found
 
     def register(self, block: int, digest: bytes, tokens: AbstractSequence[int]) -> None:
@@ -150,7 +156,7 @@ class BlockPool:
         assert self._references[block] > 0, "only an owned block can be registered"
         if self.prefix_cache and digest not in self._by_digest and block not in self._cached:
             self._by_digest[digest] = block
-            self._cached[block] = _Cached(digest, tuple(tokens))
+            self._cached[block] = _Cached(digest, array("q", tokens).tobytes())
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Take blocks out of the cache: their contents are not to be trusted."""
@@ -175,12 +181,16 @@ class BlockPool:
         assert counted == self._references, "references differ from owners"
         assert set(self._free) == {b for b in range(1, self.num_blocks) if not counted[b]}
         assert {entry.digest: b for b, entry in self._cached.items()} == self._by_digest
-        assert all(len(entry.tokens) == self.block_size for entry in self._cached.values())
+        size = self.block_size * _ITEM
+        assert all(len(entry.tokens) == size for entry in self._cached.values())
         stats = self.stats()
         assert stats.used + stats.cached + stats.empty == stats.total
 
-    def _part(self, tokens: AbstractSequence[int], index: int) -> AbstractSequence[int]:
-        return tokens[index * self.block_size : (index + 1) * self.block_size]
+    def _parts(self, tokens: AbstractSequence[int], first: int, end: int) -> list[bytes]:
+        """The tokens of blocks `first` to `end`, as they are compared."""
+        held = array("q", tokens[first * self.block_size : end * self.block_size]).tobytes()
+        size = self.block_size * _ITEM
+        return [held[at : at + size] for at in range(0, len(held), size)]
 
     def _forget(self, block: int) -> None:
         entry = self._cached.pop(block, None)
