@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks import apart, random_model, results, tables, tiny_models
+from benchmarks import apart, random_model, results, serving, tables, tiny_models
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.config import WorkerConfig
@@ -329,7 +329,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=LARGE_LAYERS, help="of the large shape")
     parser.add_argument("--skip-large", action="store_true")
     parser.add_argument(
-        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     options = parser.parse_args(given)
@@ -338,9 +338,10 @@ def main(given: list[str] | None = None) -> int:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     found = []
     layers = None if options.skip_large else options.layers
-    for case in cases(options.family or list(tiny_models.VARIANTS), layers):
-        found.append(measure(case, device, dtype))
-        print(f"{case.name}: {found[-1].error:.2e} on {found[-1].kernels}", flush=True)
+    with serving.ended_by_exit():
+        for case in cases(options.family or list(tiny_models.VARIANTS), layers):
+            found.append(measure(case, device, dtype))
+            print(f"{case.name}: {found[-1].error:.2e} on {found[-1].kernels}", flush=True)
     print(*table(found), sep="\n")
     if options.save:
         print(results.save("gpu_accuracy", figures(found, dtype), "", options.save))

@@ -36,7 +36,7 @@ from xml.etree import ElementTree
 import msgspec
 
 import llmkernel
-from benchmarks import apart, gpu, random_model, results, streams
+from benchmarks import apart, gpu, random_model, results, serving, streams
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.client import Client
@@ -228,7 +228,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, help="fewer layers of the 8B shape")
     parser.add_argument("--skip", action="append", choices=PARTS, default=[])
     parser.add_argument(
-        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     arguments = parser.parse_args(given)
@@ -241,9 +241,10 @@ def main(given: list[str] | None = None) -> int:
         "large": lambda: check_large(arguments.layers),
     }
     report: dict[str, Any] = {}
-    for name, check in checks.items():
-        if name not in arguments.skip:
-            report |= check()
+    with serving.ended_by_exit():
+        for name, check in checks.items():
+            if name not in arguments.skip:
+                report |= check()
     report["problems"] = problems(report)
     print(json.dumps(report, indent=2))
     if arguments.save:

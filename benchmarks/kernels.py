@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -343,7 +342,7 @@ def main() -> None:
         help="rows of the products (default: 1,8,32)",
     )  # fmt: skip
     parser.add_argument(
-        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     arguments = parser.parse_args()

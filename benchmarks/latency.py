@@ -154,13 +154,17 @@ def repeated(client: Client, prompts: Prompts, length: int, repeats: int) -> dic
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = serving.parser(__doc__)
     parser.add_argument("--prompt-tokens", type=serving.numbers, default=[128, 2048, 8192])
-    parser.add_argument("--streams", type=int, default=16)
-    parser.add_argument("--arriving", type=int, default=8192, help="tokens of the long prompt")
-    parser.add_argument("--longest", type=int, default=2000, help="tokens of a stream at most")
+    parser.add_argument("--streams", type=serving.positive, default=16)
+    parser.add_argument(
+        "--arriving", type=serving.positive, default=8192, help="tokens of the long prompt"
+    )
+    parser.add_argument(
+        "--longest", type=serving.positive, default=2000, help="tokens of a stream at most"
+    )
     parser.add_argument(
         "--repeated", type=int, default=4096, help="tokens of the prompt sent twice"
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=serving.positive, default=5)
     return parser.parse_args(given)
 
 

@@ -20,7 +20,6 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,7 +121,7 @@ def main() -> None:
     """Time every plan and print the best."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--save", type=Path, nargs="?", const=results.FOLDER, metavar="FOLDER",
+        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
         help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     parser.add_argument(

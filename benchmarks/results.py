@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,21 @@ def versions() -> dict[str, str]:
 def switches() -> dict[str, str]:
     """The environment variables that decide the figures, where they are set."""
     return {name: os.environ[name] for name in SWITCHES if name in os.environ}
+
+
+def folder(text: str) -> Path:
+    """A folder that figures can be written to, made where it is not there; for argparse.
+
+    Known before hours are measured. Raises ArgumentTypeError.
+    """
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"figures cannot be written to {text}: {error}") from None
+    return path
 
 
 def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | None = None) -> Path:

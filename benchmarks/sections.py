@@ -178,36 +178,25 @@ def _memory(found: Record) -> Iterator[str]:
 def step(record: Record, _images: Images) -> Iterator[str]:
     """The budget of a step: microseconds by kind of kernel."""
     widths = record["rows"]
-    apart = all("own_us" in one for one in widths)
-    took, total, whole = (
-        ("own_us", "own_us", "profiled_us") if apart else ("us", "busy_us", "step_us")
-    )
     terms = {name: [0.0] * len(widths) for name in (*(name for name, _ in KERNELS), OTHER)}
     for column, one in enumerate(widths):
         for kernel in one["kernels"]:
-            terms[_term(kernel["kernel"])][column] += kernel[took]
+            terms[_term(kernel["kernel"])][column] += kernel["own_us"]
     rows: list[tuple[tables.Cell, ...]] = [(name, *times) for name, times in terms.items()]
-    rows.append(("all kernels", *(one[total] for one in widths)))
+    rows.append(("all kernels", *(one["own_us"] for one in widths)))
     rows.append(("**one step**", *(one["step_us"] for one in widths)))
-    busy = (one[total] / one[whole] for one in widths)
-    # more than all of it is kernels that overlap, which says nothing
-    rows.append(("GPU busy", *(f"{share:.0%}" if share <= 1 else None for share in busy)))
+    busy = (one["own_us"] / one["profiled_us"] for one in widths)
+    rows.append(("GPU busy", *(f"{share:.0%}" for share in busy)))
     yield _origin(record)
     yield ""
     heads = ("µs of a step", *(f"batch {one['width']}" for one in widths))
     yield from tables.markdown(heads, rows)
     yield ""
-    if apart:
-        yield (
-            "A kernel counts from the end of all that began before it to its own end. The profiler makes steps a"
-            " little longer, so that kernels may add up to more than the step without it; busy is their share of"
-            " the steps with it, and the rest gaps between kernels and work of the host that nothing hides."
-        )
-    else:
-        yield (
-            "Kernels count from start to end, waiting for others included, and while they overlap"
-            " twice: so they may add up to more than the step."
-        )
+    yield (
+        "A kernel counts from the end of all that began before it to its own end. The profiler makes steps a"
+        " little longer, so that kernels may add up to more than the step without it; busy is their share of"
+        " the steps with it, and the rest gaps between kernels and work of the host that nothing hides."
+    )
 
 
 def _term(kernel: str) -> str:

@@ -28,12 +28,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that say what is served and what becomes of the figures."""
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     made.add_argument("--shape", choices=SHAPES, default="tiny", help="default: %(default)s")
-    made.add_argument("--layers", type=int, help="fewer layers than the shape has")
+    made.add_argument("--layers", type=positive, help="fewer layers than the shape has")
     made.add_argument("--folder", type=Path, help="build the checkpoint here, keep and reuse it")
     made.add_argument("--kv-cache", help="default: 8GiB on a GPU, 256MiB on the CPU")
     made.add_argument(
         "--save",
-        type=Path,
+        type=results.folder,
         nargs="?",
         const=results.FOLDER,
         metavar="FOLDER",
@@ -49,6 +49,13 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def positive(text: str) -> int:
+    """A number from 1 on, for argparse. Raises ArgumentTypeError for others."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def shape(arguments: argparse.Namespace) -> Shape:
     """The shape that was asked for."""
     return SHAPES[arguments.shape].with_layers(arguments.layers)
@@ -61,7 +68,7 @@ def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
     What its workers keep for their next start goes with the temporary one, also where the command
     is told to end by SIGTERM.
     """
-    with _ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
+    with ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)
         with mock.patch.dict(os.environ, LLMKERNEL_CACHE=str(Path(temporary) / "cache")):
@@ -69,7 +76,7 @@ def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _ended_by_exit() -> Iterator[None]:
+def ended_by_exit() -> Iterator[None]:
     """SIGTERM raises SystemExit in here."""
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:

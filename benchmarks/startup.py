@@ -174,7 +174,9 @@ def main(given: list[str] | None = None) -> None:
     """Measure, print and, where asked, keep the figures."""
     parser = serving.parser(__doc__)
     parser.add_argument("--warm", action="store_true", help="leave the files in the page cache")
-    parser.add_argument("--repeats", type=int, default=5, help="attachments (default: 5)")
+    parser.add_argument(
+        "--repeats", type=serving.positive, default=5, help="attachments (default: 5)"
+    )
     parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
     arguments = parser.parse_args(given)
     say_of_bytecode()

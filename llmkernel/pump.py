@@ -32,7 +32,7 @@ class Pump:
         self._loop = loop
         self._socket = socket
         self._handle = handle
-        self._due = self._held = False
+        self._due = self._held = self._over = False
         self._descriptor = int(socket.getsockopt(zmq.FD))
         loop.add_reader(self._descriptor, self._receive)
         self._soon()
@@ -54,8 +54,9 @@ class Pump:
             pass
 
     def close(self) -> None:
-        """Stop listening and close the socket; what it still has to send gets its linger time."""
-        if not self._socket.closed:
+        """Stop listening and close the socket, if its context has not; again is no error."""
+        if not self._over:
+            self._over = True
             self._loop.remove_reader(self._descriptor)
             self._socket.close()
 

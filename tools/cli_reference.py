@@ -25,7 +25,7 @@ INTRODUCTION = """\
 # Command line
 
 `llmkernel COMMAND …`, which is also `jupyter llmkernel COMMAND …` and
-`python -m llmkernel.cli COMMAND …`. Answers and tables go to standard output, everything else
+`python -m llmkernel COMMAND …`. Answers and tables go to standard output, everything else
 (progress, statistics, errors, hints) to standard error.
 
 Wherever a worker is meant and no name is given, it is the only one that runs.

@@ -29,6 +29,8 @@ CONNECT_SECONDS = 10.0
 """How long a worker that runs may take to say hello."""
 SILENCE_SECONDS = 30.0
 """How long a worker may say nothing to a client that has work there; it pings twice a second."""
+_LAST_SECONDS = 0.2
+"""In which a client that is closed may still tell the worker that it wants nothing more."""
 _RETRY_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
 _GRANT = protocol.CREDIT_WINDOW // 4
@@ -91,9 +93,13 @@ class Channel:
     def close(self) -> None:
         """Cancel what is in flight and end the connection."""
         if self._session is not None:
+            asked = any(call.sent for call in self._calls.values())
             for call in list(self._calls.values()):
                 self.cancel(call)
-            self._session.close(linger_ms=200)
+            if asked:
+                self._session.leave(_LAST_SECONDS)
+            else:
+                self._session.close()
             self._session = None
         for timer in (self._retry, self._watch):
             if timer is not None:

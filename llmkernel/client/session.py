@@ -100,14 +100,25 @@ class Session:
                     "worker, then ask again."
                 )
 
-    def close(self, linger_ms: int = 0) -> None:
-        """End the connection without calling anybody."""
-        self._socket.linger = linger_ms
+    def close(self) -> None:
+        """End the connection at once, without calling anybody; again is no error."""
         if not self._broken:
             self._broken = True
-            self._socket.disable_monitor()
+            if not self._socket.closed:
+                self._socket.disable_monitor()
         self._events.close()
         self._messages.close()
+
+    def leave(self, seconds: float) -> None:
+        """End it after `seconds`, in which what was sent may go out; nobody is called any more.
+
+        Meanwhile it is read. A closed socket that lingers is not, and should the worker go then,
+        ZeroMQ 4.3.5 ends this process: it sends a heartbeat on a connection that it has given up
+        (libzmq's issue 4364).
+        """
+        self._on_welcome = self._on_message = _ignore
+        self._on_broken = _ignore
+        self._loop.call_later(seconds, self.close)
 
     def _break(self, error: LLMKernelError | None) -> None:
         if not self._broken:
@@ -164,6 +175,10 @@ class Session:
         else:
             self.welcome = welcome
             self._on_welcome(self)
+
+
+def _ignore(*_: object) -> None:
+    """What comes for somebody who is gone."""
 
 
 def _client_socket(

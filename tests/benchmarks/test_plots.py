@@ -128,20 +128,20 @@ def test_memory_is_shown_in_gib():
 
 def test_the_budget_of_a_step_is_counted_by_kind_of_kernel():
     kernels = [
-        {"kernel": "four_bit_vector", "us": 30.0, "runs": 4},
-        {"kernel": "four_bit_join", "us": 10.0, "runs": 4},
-        {"kernel": "_attend_part", "us": 5.0, "runs": 2},
-        {"kernel": "void at::native::something", "us": 1.0, "runs": 1},
+        {"kernel": "four_bit_vector", "own_us": 30.0, "us": 45.0, "runs": 4},
+        {"kernel": "four_bit_join", "own_us": 10.0, "us": 10.0, "runs": 4},
+        {"kernel": "_attend_part", "own_us": 5.0, "us": 5.0, "runs": 2},
+        {"kernel": "void at::native::something", "own_us": 1.0, "us": 1.0, "runs": 1},
     ]
     rows = [
-        {"width": 1, "step_us": 50.0, "busy_us": 46.0, "kernels": kernels},
-        {"width": 8, "step_us": 50.0, "busy_us": 60.0, "kernels": []},
+        {"width": 1, "step_us": 45.0, "own_us": 46.0, "profiled_us": 50.0, "kernels": kernels},
+        {"width": 8, "step_us": 59.0, "own_us": 60.0, "profiled_us": 60.0, "kernels": []},
     ]
     text = shown({**BASE, "benchmark": "step_profile", "rows": rows}).text
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     for row in (["4-bit products", "40", "0"], ["rotation, KV write and attention", "5", "0"],
                 ["all other kernels", "1", "0"], ["all kernels", "46", "60"],
-                ["GPU busy", "92%", "-"]):  # fmt: skip
+                ["GPU busy", "92%", "100%"]):  # fmt: skip
         assert row in found
 
 

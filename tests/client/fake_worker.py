@@ -40,14 +40,21 @@ class Fake:
 
 @contextlib.contextmanager
 def fake_worker(
-    reply: Callable[[protocol.ClientMessage, Say], None], **welcome: Any
+    reply: Callable[[protocol.ClientMessage, Say], None],
+    *,
+    high_water_mark: int = 1000,
+    **welcome: Any,
 ) -> Iterator[Fake]:
-    """Answers hello with a Welcome, and calls `reply(message, say)` for everything else."""
+    """Answers hello with a Welcome, and calls `reply(message, say)` for everything else.
+
+    So many messages wait here while it replies, the others with whoever sent them.
+    """
     keys, instance = Keys.generate(), str(uuid.uuid4())
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.sndhwm = 0  # it drops nothing by accident
+    socket.rcvhwm = high_water_mark
     socket.curve_server = True
     socket.curve_publickey = keys.server_public.encode()
     socket.curve_secretkey = keys.server_secret.encode()

@@ -165,7 +165,7 @@ def test_tokens_are_compared_in_constant_time():
 def test_without_the_extra_its_name_is_told(runtime_dir, tmp_path):
     (tmp_path / "tornado.py").write_text("raise ImportError(name='tornado')")
     done = subprocess.run(
-        [sys.executable, "-m", "llmkernel.cli", "serve"],
+        [sys.executable, "-m", "llmkernel", "serve"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
