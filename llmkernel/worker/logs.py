@@ -40,7 +40,8 @@ class RotatingLog(logging.handlers.RotatingFileHandler):
 def configure(path: Path, *, capture: bool) -> None:
     """Log to `path`; with `capture` standard output and error go there, else the log goes to both.
 
-    SIGUSR1 writes where each thread is to standard error, whatever the interpreter is busy with.
+    SIGUSR1 writes where each thread is to standard error, whatever the interpreter is busy with. It is for a
+    worker that stands still: threads that run are read while they change, which has ended CPython 3.11.
 
     Raises InvalidRequest for a log level in the environment that there is none of.
     """
