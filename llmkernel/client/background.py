@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 import zmq
 
+LAST_SECONDS = 0.2
+"""In which a link that is closed may still tell its worker that it wants nothing more."""
+
 
 class Home(Protocol):
     """A loop that watches descriptors, and the ZeroMQ context of the sockets on it."""
@@ -45,8 +48,10 @@ class Here:
         else:
             self.loop.call_soon_threadsafe(action, *values)
 
-    def close(self) -> None:
-        """Close every socket; what was to be sent has had its time."""
+    async def close(self) -> None:
+        """Close every socket, once links that were closed have said what they still had to."""
+        await asyncio.sleep(0)  # they begin in the next turn
+        await asyncio.sleep(LAST_SECONDS)
         self.context.destroy()
 
 

@@ -14,7 +14,7 @@ import zmq
 
 from llmkernel import connection as files
 from llmkernel import protocol
-from llmkernel.client.background import Home
+from llmkernel.client.background import LAST_SECONDS, Home
 from llmkernel.client.calls import Answer, Call
 from llmkernel.client.session import Session
 from llmkernel.connection import Connection
@@ -29,8 +29,6 @@ CONNECT_SECONDS = 10.0
 """How long a worker that runs may take to say hello."""
 SILENCE_SECONDS = 30.0
 """How long a worker may say nothing to a client that has work there; it pings twice a second."""
-_LAST_SECONDS = 0.2
-"""In which a client that is closed may still tell the worker that it wants nothing more."""
 _RETRY_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
 _GRANT = protocol.CREDIT_WINDOW // 4
@@ -97,7 +95,7 @@ class Channel:
             for call in list(self._calls.values()):
                 self.cancel(call)
             if asked:
-                self._session.leave(_LAST_SECONDS)
+                self._session.leave(LAST_SECONDS)
             else:
                 self._session.close()
             self._session = None

@@ -78,8 +78,7 @@ class Models:
             replica.close()
         self.replicas.clear()
         if self._home is not None:
-            await asyncio.sleep(0)  # their sockets are closed in the next turn
-            self._home.close()
+            await self._home.close()
             self._home = None
 
     def _place(self) -> Here:

@@ -22,7 +22,7 @@ _ROOT_TAG = b"llmkernel-root\0"
 _BLOCK_TAG = b"llmkernel-block\0"
 _ITEM = array("q").itemsize
 _AT_ONCE = 64
-"""Blocks whose hashes are made before the first of them is looked up: one by one takes several times as long."""
+"""Blocks whose hashes are made before the first of them is looked up: one by one takes longer."""
 
 
 class BlockStats(NamedTuple):

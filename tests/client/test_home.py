@@ -28,8 +28,7 @@ def on_own_loop(connection, ask):
             return await ask(AsyncClient(link))
         finally:
             link.close()
-            await asyncio.sleep(0)
-            home.close()
+            await home.close()
 
     return asyncio.run(run())
 
@@ -111,6 +110,20 @@ def test_a_worker_that_dies_is_told(start_worker):
             await rest(stream)
 
     on_own_loop(connection, ask)
+
+
+def test_closed_amid_a_stream_it_listens_no_more(endless):
+    async def descriptors():
+        listened = asyncio.get_running_loop()._selector.get_map()
+        before, home = len(listened), Here()
+        link = Link(endless.connection, home=home)
+        stream = AsyncClient(link).stream("Tell me")
+        await anext(stream)
+        link.close()
+        await home.close()
+        return len(listened) - before
+
+    assert asyncio.run(descriptors()) == 0
 
 
 def test_once_it_is_closed_it_says_so(llm):
