@@ -67,6 +67,8 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     Takes as long as it takes. Raises the classes below StartFailed.
     """
     opened = _open(config, report)
+    if opened.device.type == "cuda":
+        imports.know_triton()
     with imports.lean(() if config.trust_remote_code else imports.UNUSED):
         from llmkernel.worker import construction
 

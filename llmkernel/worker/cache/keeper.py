@@ -73,7 +73,10 @@ class Keeper:
         reading, self._tensors = self._tensors, None
         found = self._entry.manifest
         try:
-            taken = structure.Taken(reading.result(), found.aliases, found.layers)
+            tensors = reading.result()
+            # by this thread: an import beside it makes so many small operations a matter of seconds
+            transfer.check(tensors, found.sums)
+            taken = structure.Taken(tensors, found.aliases, found.layers)
             model = structure.put_together(empty, taken)
             structure.spot_check(model, dtype)
         except Torn as error:
@@ -114,7 +117,7 @@ class Keeper:
         count = _counted(self._report, "read", found.bytes)
         began = time.monotonic()
         with torch.inference_mode(False):
-            tensors = transfer.read(entry.folder, found.files, found.sums, self._device, count)
+            tensors = transfer.read(entry.folder, found.files, self._device, count)
         _log.info("read %s in %.1f s", size(found.bytes), time.monotonic() - began)
         return tensors
 

@@ -89,18 +89,15 @@ def sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def read(
-    folder: Path, files: Mapping[str, int], expected: Mapping[str, int], device: torch.device,
-    count: Count,
-) -> dict[str, Tensor]:  # fmt: skip
-    """The tensors of `files` on `device`, whose checksums are the `expected` ones.
+    folder: Path, files: Mapping[str, int], device: torch.device, count: Count
+) -> dict[str, Tensor]:
+    """The tensors of `files` on `device`, as they are there; `check` tells whether they are whole.
 
-    Raises Torn where they are not, and torch.OutOfMemoryError.
+    Raises Torn where they cannot be read, and torch.OutOfMemoryError.
     """
     try:
         headers = {name: checkpoint.read_header(folder / name) for name in files}
         shapes = {name: entry for header in headers.values() for name, entry in header.items()}
-        if shapes.keys() != expected.keys():
-            raise Torn("its files hold other tensors than it says")
         filled = {
             name: torch.empty(entry.size, dtype=torch.uint8, device=device)
             for name, entry in shapes.items()
@@ -109,11 +106,19 @@ def read(
         _read_all(jobs, filled, device, count)
     except (OSError, BrokenCheckpoint) as error:
         raise Torn(str(error)) from None
-    _check(filled, expected)
     return {
         name: filled[name].view(_NAMES[entry.dtype]).view(entry.shape)
         for name, entry in shapes.items()
     }
+
+
+def check(tensors: Mapping[str, Tensor], expected: Mapping[str, int]) -> None:
+    """Raise Torn where these are other tensors than the `expected` ones, by name and checksum."""
+    if tensors.keys() != expected.keys():
+        raise Torn("its files hold other tensors than it says")
+    found = sums(tensors)
+    if wrong := sorted(name for name, value in found.items() if value != expected[name]):
+        raise Torn(f"{len(wrong)} tensors are not as they were written, {wrong[0]} first")
 
 
 def octets(tensor: Tensor) -> Tensor:
@@ -236,9 +241,3 @@ def _memory(octets: Tensor) -> memoryview:
 
 def _staging(device: torch.device) -> Tensor:
     return torch.empty(_PIECE, dtype=torch.uint8, pin_memory=device.type == "cuda")
-
-
-def _check(filled: Mapping[str, Tensor], expected: Mapping[str, int]) -> None:
-    found = sums(filled)
-    if wrong := sorted(name for name, value in found.items() if value != expected[name]):
-        raise Torn(f"{len(wrong)} tensors are not as they were written, {wrong[0]} first")
