@@ -28,7 +28,7 @@ from llmkernel.worker.assembly import BLOCK_SIZE, LEAST_BLOCKS
 from llmkernel.worker.checkpoint import Checkpoint
 from llmkernel.worker.formats import StoredLayers
 from llmkernel.worker.loader import LoadedModel, Opened, quantization_of
-from llmkernel.worker.models import families, packed
+from llmkernel.worker.models import families, packed, rehearsal
 from llmkernel.worker.models.families import block_bytes
 from llmkernel.worker.quantization import Quantized
 from llmkernel.worker.tokenizer import HubTokenizer
@@ -59,11 +59,13 @@ def build(config: WorkerConfig, opened: Opened, report: Report) -> LoadedModel:
     quantization.check_shapes(empty, quantized, device)
     layers = formats.find(found, empty, quantized.format) if quantized.format else None
     room = _room(config, opened, settings, empty)
+    rehearsed = rehearsal.begin(settings, block_size=BLOCK_SIZE, dtype=dtype, device=device)
     tokenizer = _tokenizer(found, config, settings)
     try:
         model = _kept(opened, settings, quantized, room)
         if model is None:
             model = _read(opened, settings, quantized, empty, layers, room, report)
+        rehearsed()
     except BaseException:
         tokenizer.close()
         raise

@@ -23,8 +23,9 @@ from llmkernel.worker.step import GraphRoom, StepBatch
 _SMALL = (1, 2, 4, 8, 12, 16, 24, 32)
 _STEP = 16
 """Buckets above the small ones are this far apart."""
-PROMPT_BUCKETS = (32, 64)
-"""Of steps with prompts: few, since all are captured before anybody waits for them."""
+PROMPT_BUCKETS = (8, 16, 32, 64)
+"""Of steps with prompts: few, since all are captured before anybody waits for them. The small ones are for
+prompts that are known but for the rest of a block, which is up to 16 tokens."""
 ROOM = GraphRoom(tokens=PROMPT_BUCKETS[-1], read=2**18)
 """Of steps with prompts. More tokens would read the weights twice, or have them expanded; and
 launching a step by hand, 25 ms for 32 layers, is quicker than reading more (131 KB for each of 8B at 4 TB/s)."""

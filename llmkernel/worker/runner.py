@@ -24,6 +24,7 @@ from llmkernel.worker.kernels.paged_attention import decode_attention
 from llmkernel.worker.models import (
     PagedState,
     check_supported,
+    compiling,
     fused,
     make_paged,
     split_model,
@@ -118,6 +119,9 @@ class ModelRunner:
                 device=self._device,
             )
         make_paged(loaded.model, self._state)
+        if self._device.type == "cuda":
+            counts = {1, max_concurrent, *PROMPT_BUCKETS}
+            compiling.ahead(loaded.model, loaded.dtype, self._device, counts)
         fused.fuse_layers(loaded.model, self._state)
         self._backbone, self._head = split_model(loaded.model)
         with _start_memory("for max_concurrent sequences and max_batch_tokens tokens a step"):

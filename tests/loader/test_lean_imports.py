@@ -6,13 +6,14 @@ import gc
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import small_checkpoints
 
 from llmkernel import collector
 from llmkernel.worker import imports
-from llmkernel.worker.imports import UNUSED
+from llmkernel.worker.imports import UNUSED, Installed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -81,6 +82,47 @@ def test_what_was_hidden_can_be_imported_afterwards(name):
     with pytest.raises(ModuleNotFoundError), imports.lean((name,)):
         __import__(name)
     assert name not in sys.modules
+
+
+def test_what_is_installed_is_told_package_by_package():
+    asked = []
+    whole = metadata.packages_distributions
+
+    def counted():
+        asked.append(True)
+        return whole()
+
+    installed = Installed(counted)
+    assert installed["torch"] == ["torch"]
+    assert installed.get("msgspec") == ["msgspec"]
+    assert not asked
+    assert installed["zmq"] == ["pyzmq"]
+    assert installed.get("nothing_here") is None
+    assert dict(installed) == whole()
+    assert len(installed) == len(whole())
+    assert len(asked) == 1
+
+
+def test_imports_ask_for_it_only_inside():
+    whole, turn = metadata.packages_distributions, sys.getswitchinterval()
+    with imports.lean():
+        assert isinstance(metadata.packages_distributions(), Installed)
+        assert sys.getswitchinterval() < turn
+    assert metadata.packages_distributions is whole
+    assert sys.getswitchinterval() == turn
+
+
+def test_triton_knows_itself_before_it_is_asked():
+    cache = pytest.importorskip("triton.runtime.cache", reason="'llmkernel[dev]' brings Triton")
+    thread = imports.know_triton()
+    assert thread is not None
+    thread.join(60)
+    assert cache.triton_key.cache_info().currsize == 1
+
+
+def test_without_triton_nothing_is_to_be_known(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert imports.know_triton() is None
 
 
 def test_the_collector_pauses_and_goes_on_whatever_happens():

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import tiny_models
 from llmkernel.worker.kernels import cubins, four_bit, launch, plans, tiles
-from llmkernel.worker.models import compiling
-from llmkernel.worker.models.packed import PackedLinear
+from llmkernel.worker.models import PagedState, compiling, make_paged
+from llmkernel.worker.models.fused import FusedLayer, fuse_layers
+from llmkernel.worker.models.packed import PackedLinear, pack_layers
+from tests.model.quantised import quantise
 
 Kernel = tuple[str, frozenset[tuple[str, int]]]
 BF16 = torch.bfloat16
@@ -182,6 +185,58 @@ def test_the_end_of_the_process_waits_for_one_kernel_and_not_for_all(model, monk
     end()
     assert not thread.is_alive()
     assert len(asked) == 1 < len(list(compiling.kernels_of(model)))
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_what_first_steps_launch_is_compiled_ahead(name, launched, monkeypatch):
+    asked, threads = [], set()
+
+    def keep(name: str, dtype: torch.dtype, **sizes: int) -> bool:
+        threads.add(threading.current_thread().name)
+        asked.append((name, sizes))
+        if name == "rotary":
+            raise RuntimeError("no such instruction")
+        return True
+
+    monkeypatch.setattr(launch, "keep", keep)
+    counts = {1, 8, 20}
+    model = quantise(tiny_models.build(name), torch.float32, "cpu")
+    with monkeypatch.context() as plainly:
+        plainly.setattr(four_bit, "_on_gpu", lambda x: False)
+        assert pack_layers(model) > 0
+    state = PagedState(
+        model.config,
+        num_blocks=4,
+        block_size=16,
+        context_length=64,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    make_paged(model, state)
+    compiling.ahead(model, BF16, torch.device("cpu"), counts)
+    assert all(thread.startswith("llmkernel-compile") for thread in threads)
+    found = {(name, frozenset(sizes.items())) for name, sizes in asked}
+    assert len(found) == len(asked)
+    assert {"rms_norm", "rotary", "likeliest", "rope_write"} < {name for name, _ in asked}
+    with monkeypatch.context() as plainly:
+        plainly.setattr(four_bit, "_on_gpu", lambda x: False)
+        assert fuse_layers(model, state) == model.config.num_hidden_layers
+    launched.clear()
+    for layer in (part for part in model.modules() if isinstance(part, FusedLayer)):
+        for linear, norm, gated in layer.products():
+            normed = four_bit.Norm(torch.ones(linear.in_features), 1e-5) if norm else None
+            for count in counts:
+                x = torch.zeros(count, linear.in_features, dtype=BF16)
+                four_bit.product(x, linear.packed, norm=normed, gated=gated)
+    assert len(launched) > 4
+    assert launched <= found
+
+
+def test_a_model_whose_layers_stay_as_they_are_has_nothing_compiled_ahead(model, monkeypatch):
+    monkeypatch.setattr(launch, "keep", pytest.fail)
+    model.base_model = model
+    compiling.ahead(model, BF16, torch.device("cpu"), {1})
 
 
 def test_what_is_kept_is_what_is_loaded(monkeypatch):

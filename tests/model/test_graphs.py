@@ -176,8 +176,10 @@ def test_without_memory_for_their_graphs_prompts_are_not_cut_to_them():
     graphs = Full(runner._step_of_rows, runner._inputs.padded, 8)
     assert graphs.room == ROOM
     with torch.inference_mode():
-        runner._inputs.fill(steps(runner, chunk=15)[1], 32)
-        graphs.run(Bucket(32, apart=False))
+        runner._inputs.fill(steps(runner, chunk=15)[1], 16)
+        graphs.run(Bucket(16, apart=False))
+        assert graphs.room == ROOM._replace(tokens=8)
+        graphs.run(Bucket(8, apart=False))
     assert graphs.room is None
 
 

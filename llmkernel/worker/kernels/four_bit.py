@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,10 @@ from llmkernel.worker.kernels.tiles import Packed, expand
 
 _MOST_UNITS = 2**16
 """Row tiles of a matrix whose columns are in parts: a million rows."""
+
+
+ANY_COUNT = range(1, MANY_TOKENS + 1)
+"""Of activations that have kernels of their own."""
 
 
 class Norm(NamedTuple):
@@ -269,20 +273,31 @@ def _many_sizes(plan: ManyPlan, kind: _Kind, tokens: int, columns: int) -> dict[
     return sizes
 
 
-def kernels_of(packed: Packed, *, norm: bool, gated: bool) -> Iterator[tuple[str, dict[str, int]]]:
-    """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`."""
+def kernels_of(
+    packed: Packed,
+    *,
+    norm: bool,
+    gated: bool,
+    counts: Collection[int] = ANY_COUNT,
+) -> Iterator[tuple[str, dict[str, int]]]:
+    """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`.
+
+    `counts` of tokens that need none are passed over.
+    """
     kind, columns, device = _kind(packed, gated), packed.columns, packed.weights.device
     inside = norm and packed.order is None  # the norm is part of the product
     few = _plan_of_few(packed, device, whole=inside or gated)
     least = FEW_TOKENS + 1
-    if isinstance(few, RingPlan):
-        yield "four_bit_ring", _ring_sizes(few, kind, inside, columns)
-    elif few is not None:
-        yield "four_bit_few", _few_sizes(few, kind, inside)
-    else:
+    if few is None:
         least = 1
+    elif min(counts) <= FEW_TOKENS:
+        if isinstance(few, RingPlan):
+            yield "four_bit_ring", _ring_sizes(few, kind, inside, columns)
+        else:
+            yield "four_bit_few", _few_sizes(few, kind, inside)
     room = (processors(device), shared_memory(device))
-    for tokens in sorted({token_tiles(count) for count in range(least, MANY_TOKENS + 1)}):
+    many = [count for count in counts if least <= count <= MANY_TOKENS]
+    for tokens in sorted({token_tiles(count) for count in many}):
         plan = many_plan(packed.rows, columns, 8 * tokens, *room, gated)
         yield "four_bit_many", _many_sizes(plan, kind, tokens, columns)
     yield "four_bit_expand", {"groups": kind.groups}

@@ -104,9 +104,12 @@ def _parts(programs: int) -> int:
     return min(parts, _MOST_PARTS)
 
 
-# Nothing is compiled anew for where a step's numbers lie in their buffer, nor for a number of parts: that
-# takes a second, with everybody waiting.
-@triton.jit(do_not_specialize=["parts"], do_not_specialize_on_alignment=["slots", "lengths"])
+# Nothing is compiled anew for where a step's numbers lie in their buffer, nor for a number of parts or
+# for how long a context may be: that takes a second, with everybody waiting.
+@triton.jit(
+    do_not_specialize=["parts", "table_stride"],
+    do_not_specialize_on_alignment=["slots", "lengths"],
+)
 def _attend_part(
     query,
     keys,

@@ -150,7 +150,7 @@ def _parts(programs: int, furthest: int) -> int:
 
 
 @triton.jit(
-    do_not_specialize=["parts"],
+    do_not_specialize=["parts", "table_stride"],
     do_not_specialize_on_alignment=["tables", "slots", "lengths", "begins"],
 )
 def _attend_tile(

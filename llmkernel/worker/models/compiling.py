@@ -1,30 +1,57 @@
-"""Kernels for other numbers of rows, compiled while the first requests are served.
+"""Kernels compiled before a step needs them: some at once for the first steps, the rest while requests are served.
 
 A product has a kernel for each size of steps, and attention for some; compiling one takes up to half
-a second. Those of one stream and of short prompts are compiled before a worker is ready. Without
-this the others would be compiled in the step that needs them first, with everybody waiting.
+a second, and a processor. Those of one stream and of short prompts are compiled before a worker is
+ready, several at a time. The others would else be compiled in the step that needs them first, with
+everybody waiting.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import itertools
 import logging
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import nn
 
 from llmkernel.worker.kernels import four_bit, launch
-from llmkernel.worker.models.fused import FusedLayer
+from llmkernel.worker.kernels.four_bit import ANY_COUNT
+from llmkernel.worker.models.fused import PROBES, FusedLayer, candidates
 from llmkernel.worker.models.packed import PackedLinear
 
+_AT_ONCE = 8
+"""Kernels that are compiled beside each other, where there are as many processors."""
 _PATIENCE = 10.0
 """Seconds that the end of the process waits for the kernel that is being compiled."""
 _log = logging.getLogger(__name__)
 
 Kernel = tuple[str, dict[str, int]]
 """Name and sizes."""
+
+
+def ahead(model: Any, dtype: torch.dtype, device: torch.device, counts: Collection[int]) -> None:
+    """Compile what a packed model launches while its layers are fused, and then for `counts` of tokens.
+
+    What cannot be compiled is passed over: the step that needs it says so.
+    """
+
+    def compiled(kernel: Kernel) -> None:
+        if device.index is not None:
+            torch.cuda.set_device(device)
+        name, sizes = kernel
+        with contextlib.suppress(RuntimeError):
+            launch.keep(name, dtype, **sizes)
+
+    wanted = _once(_of_first_steps(model, counts))
+    with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "llmkernel-compile") as pool:
+        list(pool.map(compiled, wanted))
 
 
 def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threading.Thread:
@@ -58,23 +85,34 @@ def begin(model: nn.Module, dtype: torch.dtype, device: torch.device) -> threadi
 
 def kernels_of(model: nn.Module) -> Iterator[Kernel]:
     """Every kernel that attention and products of a model may launch, each once."""
+    fused = [module for module in model.modules() if isinstance(module, FusedLayer)]
+    inside = {id(linear) for layer in fused for linear, _, _ in layer.products()}
+    others = (
+        four_bit.kernels_of(module.packed, norm=False, gated=False)
+        for module in model.modules()
+        if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside
+    )
+    return _once(itertools.chain(*map(_of_layer, fused), *others))
+
+
+def _of_first_steps(model: Any, counts: Collection[int]) -> Iterator[Kernel]:
+    for layer in candidates(model):
+        yield from _of_layer(layer, counts)
+        for linear, _, _ in layer.products():  # as transformers' own code launches them
+            yield from four_bit.kernels_of(linear.packed, norm=False, gated=False, counts=PROBES)
+        yield "rope_write", {"dim": layer.pool.keys.shape[3]}
+        yield from (("rms_norm", {}), ("rotary", {}), ("likeliest", {}))
+
+
+def _of_layer(layer: FusedLayer, counts: Collection[int] = ANY_COUNT) -> Iterator[Kernel]:
+    yield from layer.attention_kernels()
+    for linear, norm, gated in layer.products():
+        yield from four_bit.kernels_of(linear.packed, norm=norm, gated=gated, counts=counts)
+
+
+def _once(kernels: Iterator[Kernel]) -> Iterator[Kernel]:
     seen: list[Kernel] = []
-    for kernel in _wanted(model):
+    for kernel in kernels:
         if kernel not in seen:
             seen.append(kernel)
             yield kernel
-
-
-def _wanted(model: nn.Module) -> Iterator[Kernel]:
-    fused = [module for module in model.modules() if isinstance(module, FusedLayer)]
-    for layer in fused:
-        yield from layer.attention_kernels()
-    products = [product for layer in fused for product in layer.products()]
-    inside = {id(linear) for linear, _, _ in products}
-    products += [
-        (module, False, False)
-        for module in model.modules()
-        if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside
-    ]
-    for linear, norm, gated in products:
-        yield from four_bit.kernels_of(linear.packed, norm=norm, gated=gated)

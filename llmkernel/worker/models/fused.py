@@ -29,7 +29,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative error against transformers' code, which rounds after each operation."""
 _CHANGING = ("dynamic", "longrope")
 """Kinds of rotary embeddings whose frequencies depend on the text, if nobody has fixed them."""
-_PROBES = (9, 1)
+PROBES = (9, 1)
 """Tokens of the steps that are compared: a chunk of a prompt, and a decode row after it."""
 _LOAD_ERRORS = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
 """What code that was taken for another may raise."""
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Projections(NamedTuple):
-    """The products of a layer: `gate_up` is of `tiles.gated`."""
+    """The matrices of a layer: `gate_up` is of `tiles.gated`, once it is fused."""
 
     qkv: PackedLinear
     output: PackedLinear
@@ -162,6 +162,14 @@ def fuse_layers(model: Any, state: PagedState) -> int:
     return replaced
 
 
+def candidates(model: Any) -> Iterator[FusedLayer]:
+    """The layers that `fuse_layers` will try, not to be called: gates and ups are not in turns yet."""
+    layers = getattr(model.base_model, "layers", None)
+    for original in layers if isinstance(layers, nn.ModuleList) else ():
+        if _recognised(original):
+            yield FusedLayer(original, _projections(original))
+
+
 def tells_apart(model: nn.Module) -> bool:
     """Whether some layer computes decode rows that stand apart in another way."""
     fused = (module for module in model.modules() if isinstance(module, FusedLayer))
@@ -196,16 +204,16 @@ def _norm_of(module: Any) -> Norm:
     return Norm(module.weight.data, module.variance_epsilon)
 
 
+def _projections(original: Any) -> Projections:
+    attention, network = original.self_attn, original.mlp
+    gate_up = network.gate_proj.linear
+    return Projections(attention.q_proj.linear, attention.o_proj, gate_up, network.down_proj)
+
+
 def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | None:
     """The layer fused; None where it is not equal to the original, whatever the reason."""
-    attention, network = original.self_attn, original.mlp
-    projections = Projections(
-        attention.q_proj.linear,
-        attention.o_proj,
-        _gated(network.gate_proj.linear),
-        network.down_proj,
-    )
-    fused = FusedLayer(original, projections)
+    plain = _projections(original)
+    fused = FusedLayer(original, plain._replace(gate_up=_gated(plain.gate_up)))
     if _equal(fused, original, rotary, state):
         return fused
     roped, state.roped = state.roped, None
@@ -218,7 +226,7 @@ def _fused(original: Any, rotary: nn.Module, state: PagedState) -> FusedLayer | 
 
 def _equal(fused: FusedLayer, original: Any, rotary: nn.Module, state: PagedState) -> bool:
     try:
-        return all(_agree(fused, original, rotary, state, count) for count in _PROBES)
+        return all(_agree(fused, original, rotary, state, count) for count in PROBES)
     except _LOAD_ERRORS:
         _log.exception("a layer keeps transformers' code")
         return False
@@ -269,7 +277,7 @@ def _agree(fused: FusedLayer, original: Any, rotary: Any, state: PagedState, cou
     )
     hidden *= 1e-2
     pool = fused.pool
-    first = 0 if count > 1 else min(_PROBES[0], pool.block_size - 1)
+    first = 0 if count > 1 else min(PROBES[0], pool.block_size - 1)
     positions = torch.arange(first, first + count, device=weight.device)
     table = torch.zeros(1, dtype=torch.int64, device=weight.device)
     state.step = PagedStep(positions, None, [PrefillRow(0, count, 0, table)])
