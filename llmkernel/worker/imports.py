@@ -56,7 +56,8 @@ class Installed(Mapping[str, list[str]]):
     def __getitem__(self, package: str) -> list[str]:
         if self._all is None:
             try:
-                return [metadata.metadata(package)["Name"]]
+                metadata.distribution(package)
+                return [package]
             except metadata.PackageNotFoundError:
                 pass
         return self._every()[package]
