@@ -57,10 +57,10 @@ class Installed(Mapping[str, list[str]]):
         if self._all is None:
             try:
                 metadata.distribution(package)
-                return [package]
             except metadata.PackageNotFoundError:
-                pass
-        return self._every()[package]
+                return self._every()[package]
+            return [package]
+        return self._all[package]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._every())
