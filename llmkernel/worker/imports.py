@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -14,6 +15,7 @@ from llmkernel import collector
 UNUSED = ("librosa", "scipy", "sklearn", "soundfile", "torchao", "torchaudio", "torchvision")
 """What transformers imports for pictures, sound, losses of training and the like, wherever it is
 installed: seconds, where much is."""
+_log = logging.getLogger(__name__)
 _TURN_SECONDS = 5e-4
 """How long an import keeps the interpreter from threads that want it; Python's own is ten times that."""
 
@@ -75,7 +77,7 @@ class Installed(Mapping[str, list[str]]):
 
 
 def know_triton() -> threading.Thread | None:
-    """Import Triton and have a thread find out which one it is; None where there is none.
+    """Import Triton and have a thread find out which one it is; None where there is none that works.
 
     Before its first kernel it reads itself, half a gigabyte, to see whether what it has compiled before
     still holds. What comes of that it keeps for the process.
@@ -83,7 +85,8 @@ def know_triton() -> threading.Thread | None:
     try:
         import triton  # noqa: F401 - whole, since a thread that imports may meet another in a circle
         from triton.runtime.cache import triton_key
-    except ImportError:
+    except Exception as error:  # noqa: BLE001 - of a broken installation; whoever needs it says more
+        _log.info("Triton is not there: %s", error)
         return None
     thread = threading.Thread(target=triton_key, name="llmkernel-triton", daemon=True)
     thread.start()

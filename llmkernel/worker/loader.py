@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from llmkernel import environment
 from llmkernel.config import DEMO_MODEL, WorkerConfig
 from llmkernel.protocol import ModelInfo, Progress
 from llmkernel.worker import budget, checkpoint, hub, imports, placement
@@ -67,7 +68,7 @@ def load(config: WorkerConfig, report: Report) -> LoadedModel:
     Takes as long as it takes. Raises the classes below StartFailed.
     """
     opened = _open(config, report)
-    if opened.device.type == "cuda":
+    if opened.device.type == "cuda" and environment.own_kernels():
         imports.know_triton()
     with imports.lean(() if config.trust_remote_code else imports.UNUSED):
         from llmkernel.worker import construction

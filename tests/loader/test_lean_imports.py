@@ -120,6 +120,14 @@ def test_triton_knows_itself_before_it_is_asked():
     assert cache.triton_key.cache_info().currsize == 1
 
 
+def test_a_triton_that_breaks_is_none(monkeypatch, tmp_path):
+    (tmp_path / "triton.py").write_text("raise RuntimeError('no driver')\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert imports.know_triton() is None
+
+
 def test_without_triton_nothing_is_to_be_known(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     assert imports.know_triton() is None

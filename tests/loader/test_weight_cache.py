@@ -482,6 +482,37 @@ def test_the_files_are_safetensors(tmp_path: Path) -> None:
     assert all(torch.equal(load_file(tmp_path / name)[key], tensors[key]) for key in tensors)
 
 
+@pytest.mark.parametrize(("dtype", "shape"), [("BF16", [4, 2]), ("F16", [8])])
+def test_what_bytes_are_read_as_is_checked_too(
+    tmp_path: Path, dtype: str, shape: list[int]
+) -> None:
+    tensors = {"a": torch.randn(4, 2).half()}
+    files = transfer.write(tensors, tmp_path, lambda _: None)
+    (name,) = files
+    data = (tmp_path / name).read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["a"] |= {"dtype": dtype, "shape": shape}
+    text = json.dumps(header).encode()
+    (tmp_path / name).write_bytes(len(text).to_bytes(8, "little") + text + data[length:])
+    with pytest.raises(Torn, match="not as they were written"):
+        transfer.check(transfer.read(tmp_path, files, CPU, lambda _: None), transfer.sums(tensors))
+
+
+def test_a_name_in_two_files_is_torn_before_anything_is_read(tmp_path: Path) -> None:
+    files = transfer.write({"a": torch.zeros(4)}, tmp_path, lambda _: None)
+    (name,) = files
+    (tmp_path / "again").write_bytes((tmp_path / name).read_bytes())
+    with pytest.raises(Torn, match="same name"):
+        transfer.read(tmp_path, files | {"again": 1}, CPU, pytest.fail)
+
+
+def test_a_dtype_that_is_never_kept_is_torn(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(4).to(torch.float8_e4m3fn)}, tmp_path / "f")
+    with pytest.raises(Torn, match="F8_E4M3"):
+        transfer.read(tmp_path, {"f": 1}, CPU, pytest.fail)
+
+
 def test_a_file_that_ends_while_it_is_read_is_torn(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"1234")
     with pytest.raises(OSError, match="ends too early"):

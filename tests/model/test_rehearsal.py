@@ -31,8 +31,15 @@ pytestmark = pytest.mark.timeout(120)
     ],
 )
 def test_each_window_of_a_layer_is_tried(window, kinds, expected):
-    config = SimpleNamespace(sliding_window=window, layer_types=kinds)
+    kind = type("Config", (), {"sliding_window": None})
+    config = kind()
+    config.sliding_window, config.layer_types = window, kinds
     assert list(rehearsal.windows(config)) == expected
+
+
+def test_a_window_that_no_layer_reads_is_none():
+    config = SimpleNamespace(sliding_window=64, layer_types=None)
+    assert list(rehearsal.windows(config)) == [None]
 
 
 class Kernels:

@@ -14,7 +14,7 @@ from pathlib import Path
 from llmkernel._version import __version__
 from llmkernel.worker.checkpoint import Checkpoint, Tensor
 
-LAYOUT = 3
+LAYOUT = 4
 """Version of how weights are packed and kept. tests/loader/test_weight_cache.py says when to raise it."""
 _SAMPLE = 256
 """Bytes of each tensor that are looked at."""

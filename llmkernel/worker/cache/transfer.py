@@ -1,4 +1,4 @@
-"""Tensors between a device and safetensors files: large pieces, several at once, every byte checked.
+"""Tensors between a device and safetensors files: large pieces, several at once; `check` looks at every byte.
 
 A thread has a staging buffer (pinned for a GPU), reads a range of a file into it, and copies it
 to the tensors that lie in the range.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -81,11 +82,14 @@ def holds(tensor: Tensor) -> bool:
 
 
 def sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The checksum of each tensor."""
+    """The checksum of each tensor: of its bytes, and of what they are read as."""
     if not tensors:
         return {}
     found = torch.stack([checksum(octets(tensor)) for tensor in tensors.values()]).tolist()
-    return dict(zip(tensors, found, strict=True))
+    return {
+        name: value ^ zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        for (name, tensor), value in zip(tensors.items(), found, strict=True)
+    }
 
 
 def read(
@@ -98,6 +102,10 @@ def read(
     try:
         headers = {name: checkpoint.read_header(folder / name) for name in files}
         shapes = {name: entry for header in headers.values() for name, entry in header.items()}
+        if len(shapes) < sum(map(len, headers.values())):
+            raise Torn("two of its files hold a tensor of the same name")
+        if strange := {entry.dtype for entry in shapes.values()} - _NAMES.keys():
+            raise Torn(f"its files hold tensors of {min(strange)}")
         filled = {
             name: torch.empty(entry.size, dtype=torch.uint8, device=device)
             for name, entry in shapes.items()

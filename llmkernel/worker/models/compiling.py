@@ -9,7 +9,6 @@ everybody waiting.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
 import logging
 import os
@@ -46,8 +45,10 @@ def ahead(model: Any, dtype: torch.dtype, device: torch.device, counts: Collecti
         if device.index is not None:
             torch.cuda.set_device(device)
         name, sizes = kernel
-        with contextlib.suppress(RuntimeError):
+        try:
             launch.keep(name, dtype, **sizes)
+        except Exception as error:  # noqa: BLE001 - of NVRTC, or none is there
+            _log.info("%s %s cannot be compiled ahead: %s", name, sizes, error)
 
     wanted = _once(_of_first_steps(model, counts))
     with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "llmkernel-compile") as pool:

@@ -76,7 +76,8 @@ def rehearse(config: Any, *, block_size: int, dtype: torch.dtype, device: torch.
 
 def windows(config: Any) -> Iterator[int | None]:
     """The windows that layers of a model have; None is that of a layer that sees everything."""
-    window = getattr(config, "sliding_window", None)
+    # any configuration keeps what it is given; only some families declare a window and read it
+    window = config.sliding_window if hasattr(type(config), "sliding_window") else None
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         yield window
