@@ -538,7 +538,7 @@ def test_the_version_of_the_layout_is_raised_when_the_layout_changes() -> None:
                 digest.update(transfer.octets(value).numpy().tobytes())
             else:
                 digest.update(repr(value).encode())
-    assert (identity.LAYOUT, digest.hexdigest()) == (3, LAYOUT_BYTES)
+    assert (identity.LAYOUT, digest.hexdigest()) == (4, LAYOUT_BYTES)
 
 
 SECOND = """
