@@ -59,7 +59,7 @@ class Installed(Mapping[str, list[str]]):
         if self._all is None:
             try:
                 metadata.distribution(package)
-            except metadata.PackageNotFoundError:
+            except (metadata.PackageNotFoundError, ValueError):  # the latter for no name at all
                 return self._every()[package]
             return [package]
         return self._all[package]

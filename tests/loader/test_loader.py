@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from small_checkpoints import edit, load_quietly
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from llmkernel.config import WorkerConfig
 from llmkernel.errors import (
     BrokenCheckpoint,
     InvalidRequest,
@@ -24,7 +26,7 @@ from llmkernel.errors import (
     UnsafeCheckpoint,
     UnsupportedModel,
 )
-from llmkernel.worker import memory
+from llmkernel.worker import loader, memory
 from llmkernel.worker.checkpoint import SINGLE
 from llmkernel.worker.models import ATTENTION, FAMILIES
 from llmkernel.worker.placement import choose_device, longest_context
@@ -556,3 +558,33 @@ def test_layers_beyond_those_of_the_configuration_are_an_error(tmp_path: Path, k
     edit(tmp_path / "config.json", **{name: 1, "layer_types": None})
     with pytest.raises(BrokenCheckpoint, match="another model"):
         load_quietly(tmp_path)
+
+
+def test_attention_is_tried_beside_the_reading_and_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def begin(config: Any, **sizes: Any) -> Any:
+        told.append((config.model_type, sizes))
+        return lambda: told.append("waited for")
+
+    monkeypatch.setattr("llmkernel.worker.models.rehearsal.begin", begin)
+    loaded, _ = load_quietly(folder, dtype="float32")
+    sizes = {"block_size": 16, "dtype": torch.float32, "device": loaded.device}
+    assert told == [(loaded.model.config.model_type, sizes), "waited for"]
+
+
+@pytest.mark.parametrize(("kernels", "expected"), [("1", [True]), ("0", [])])
+def test_triton_is_known_early_where_its_kernels_are_used(
+    kernels: str, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[bool] = []
+    monkeypatch.setenv("LLMKERNEL_KERNELS", kernels)
+    monkeypatch.setattr("llmkernel.worker.imports.know_triton", lambda: known.append(True))
+    opened = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(loader, "_open", lambda config, report: opened)
+    monkeypatch.setattr("llmkernel.worker.construction.build", lambda *_: "built")
+    built: Any = loader.load(WorkerConfig.build(model="m"), lambda _: None)
+    assert built == "built"
+    assert known == expected

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,8 +24,8 @@ from torch import nn
 
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import NotEnoughMemory
-from llmkernel.worker import memory
-from llmkernel.worker.cache import identity, manifest, structure, transfer
+from llmkernel.worker import memory, weights
+from llmkernel.worker.cache import identity, keeper, manifest, structure, transfer
 from llmkernel.worker.cache.checksum import checksum
 from llmkernel.worker.cache.manifest import NAME, Manifest, Torn
 from llmkernel.worker.cache.shelf import Shelf
@@ -480,6 +483,40 @@ def test_the_files_are_safetensors(tmp_path: Path) -> None:
     files = transfer.write(tensors, tmp_path, lambda _: None)
     (name,) = files
     assert all(torch.equal(load_file(tmp_path / name)[key], tensors[key]) for key in tensors)
+
+
+def test_what_was_read_is_gone_before_the_model_is_read_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packers.save(tmp_path, small_checkpoints.config(), packers.GPTQ)
+    load_quietly(tmp_path / "quantised")
+    # pytest keeps what is logged, and what an exception has seen with it
+    logged: list[str] = []
+    log = SimpleNamespace(exception=logged.append, info=lambda *_: None)
+    monkeypatch.setattr(keeper, "_log", log)
+    seen: list[Any] = []
+    alive: list[int] = []
+
+    def refused(jobs: Any, filled: dict[str, torch.Tensor], *_: Any) -> None:
+        seen.extend(map(weakref.ref, filled.values()))
+        raise RuntimeError("the driver")
+
+    read = weights.read
+
+    def counted(*arguments: Any) -> Any:
+        alive.append(sum(tensor() is not None for tensor in seen))
+        return read(*arguments)
+
+    monkeypatch.setattr(transfer, "_read_all", refused)
+    monkeypatch.setattr(weights, "read", counted)
+    gc.disable()  # which might do by chance what is asked for
+    try:
+        load_quietly(tmp_path / "quantised")
+    finally:
+        gc.enable()
+    assert seen
+    assert alive == [0]
+    assert logged == ["the kept weights are not used"]
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("BF16", [4, 2]), ("F16", [8])])

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks import tiny_models
 from llmkernel.worker.kernels import cubins, four_bit, launch, plans, tiles
 from llmkernel.worker.models import PagedState, compiling, make_paged
-from llmkernel.worker.models.fused import FusedLayer, fuse_layers
+from llmkernel.worker.models.fused import PROBES, FusedLayer, fuse_layers
 from llmkernel.worker.models.packed import PackedLinear, pack_layers
 from tests.model.quantised import quantise
 
@@ -190,17 +190,18 @@ def test_the_end_of_the_process_waits_for_one_kernel_and_not_for_all(model, monk
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_what_first_steps_launch_is_compiled_ahead(name, launched, monkeypatch):
-    asked, threads = [], set()
+    asked, threads, dtypes = [], set(), set()
 
     def keep(name: str, dtype: torch.dtype, **sizes: int) -> bool:
         threads.add(threading.current_thread().name)
+        dtypes.add(dtype)
         asked.append((name, sizes))
         if name == "rotary":
-            raise RuntimeError("no such instruction")
+            raise OSError("no compiler")
         return True
 
     monkeypatch.setattr(launch, "keep", keep)
-    counts = {1, 8, 20}
+    counts = {1, 8, 20, 100}
     model = quantise(tiny_models.build(name), torch.float32, "cpu")
     with monkeypatch.context() as plainly:
         plainly.setattr(four_bit, "_on_gpu", lambda x: False)
@@ -216,6 +217,14 @@ def test_what_first_steps_launch_is_compiled_ahead(name, launched, monkeypatch):
     make_paged(model, state)
     compiling.ahead(model, BF16, torch.device("cpu"), counts)
     assert all(thread.startswith("llmkernel-compile") for thread in threads)
+    assert dtypes == {BF16}
+    for linear in (part for part in model.modules() if isinstance(part, PackedLinear)):
+        plain = four_bit.kernels_of(linear.packed, norm=False, gated=False, counts=PROBES)
+        assert all(kernel in asked for kernel in plain)
+    tiles_of_tokens = {sizes["tokens"] for _, sizes in asked if "tokens" in sizes}
+    assert tiles_of_tokens == {plans.token_tiles(count) for count in (9, 20, 64, 36)}
+    head_dim = model.config.head_dim
+    assert ("rope_write", {"dim": head_dim}) in asked
     found = {(name, frozenset(sizes.items())) for name, sizes in asked}
     assert len(found) == len(asked)
     assert {"rms_norm", "rotary", "likeliest", "rope_write"} < {name for name, _ in asked}

@@ -98,6 +98,21 @@ def test_nothing_is_tried_where_attention_is_torchs():
     wait()
 
 
+def test_who_waits_waits_for_its_end(monkeypatch):
+    done = threading.Event()
+
+    def rehearse(config, **sizes):
+        threading.Event().wait(0.3)
+        done.set()
+
+    monkeypatch.setattr(rehearsal, "prefill_attention_for", lambda device: print)
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    wait = rehearsal.begin(None, block_size=16, dtype=torch.float32, device=torch.device("cpu"))
+    assert not done.is_set()
+    wait()
+    assert done.is_set()
+
+
 def test_what_goes_wrong_is_left_to_the_first_step(monkeypatch, caplog):
     monkeypatch.setattr(rehearsal, "prefill_attention_for", lambda device: print)
     with caplog.at_level("INFO", rehearsal.__name__):

@@ -81,16 +81,16 @@ class Keeper:
             structure.spot_check(model, dtype)
         except Torn as error:
             self._shelf.discard(self._key, str(error))
-            del reading
-            gc.collect()  # what was read hangs in the traceback's cycle
-            return None
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # of the driver or the compiler: the layers tell without them
             _log.exception("the kept weights are not used")
-            return None
-        _log.info("the weights are kept ones: %s", self._entry.folder)
-        return model
+        else:
+            _log.info("the weights are kept ones: %s", self._entry.folder)
+            return model
+        del reading
+        gc.collect()  # what was read hangs in the traceback's cycle, and is read again now
+        return None
 
     def keep(self, model: nn.Module, empty: nn.Module) -> None:
         """Keep a loaded model for the next start; where that fails, the log says why.

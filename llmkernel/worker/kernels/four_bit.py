@@ -37,7 +37,7 @@ _MOST_UNITS = 2**16
 
 
 ANY_COUNT = range(1, MANY_TOKENS + 1)
-"""Of activations that have kernels of their own."""
+"""Of tokens: more have the same kernels."""
 
 
 class Norm(NamedTuple):
@@ -282,22 +282,22 @@ def kernels_of(
 ) -> Iterator[tuple[str, dict[str, int]]]:
     """Name and sizes of each kernel that `product` may launch for a matrix, for `launch.keep`.
 
-    `counts` of tokens that need none are passed over.
+    `counts` are the numbers of tokens of its steps.
     """
     kind, columns, device = _kind(packed, gated), packed.columns, packed.weights.device
     inside = norm and packed.order is None  # the norm is part of the product
     few = _plan_of_few(packed, device, whole=inside or gated)
+    launched = {some.stop - some.start for count in counts for some in pieces(count)}
     least = FEW_TOKENS + 1
     if few is None:
         least = 1
-    elif min(counts) <= FEW_TOKENS:
+    elif min(launched) <= FEW_TOKENS:
         if isinstance(few, RingPlan):
             yield "four_bit_ring", _ring_sizes(few, kind, inside, columns)
         else:
             yield "four_bit_few", _few_sizes(few, kind, inside)
     room = (processors(device), shared_memory(device))
-    many = [count for count in counts if least <= count <= MANY_TOKENS]
-    for tokens in sorted({token_tiles(count) for count in many}):
+    for tokens in sorted({token_tiles(count) for count in launched if count >= least}):
         plan = many_plan(packed.rows, columns, 8 * tokens, *room, gated)
         yield "four_bit_many", _many_sizes(plan, kind, tokens, columns)
     yield "four_bit_expand", {"groups": kind.groups}

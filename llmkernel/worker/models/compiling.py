@@ -51,7 +51,7 @@ def ahead(model: Any, dtype: torch.dtype, device: torch.device, counts: Collecti
             _log.info("%s %s cannot be compiled ahead: %s", name, sizes, error)
 
     wanted = _once(_of_first_steps(model, counts))
-    with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "llmkernel-compile") as pool:
+    with ThreadPoolExecutor(min(_AT_ONCE, _processors()), "llmkernel-compile") as pool:
         list(pool.map(compiled, wanted))
 
 
@@ -94,6 +94,12 @@ def kernels_of(model: nn.Module) -> Iterator[Kernel]:
         if isinstance(module, PackedLinear) and module.kernels and id(module) not in inside
     )
     return _once(itertools.chain(*map(_of_layer, fused), *others))
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system tells."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _of_first_steps(model: Any, counts: Collection[int]) -> Iterator[Kernel]:
