@@ -27,6 +27,18 @@ def test_tests_are_counted_and_failures_named(tmp_path):
     assert [name.rpartition("::")[2] for name in found["failed"]] == ["test_bad", "test_worse"]
 
 
+def test_who_counts_the_whole_gpu_has_it_alone(tmp_path, monkeypatch):
+    (tmp_path / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_beside(): assert 'PYTEST_XDIST_WORKER' in os.environ\n"
+        "@pytest.mark.alone\ndef test_alone(): assert 'PYTEST_XDIST_WORKER' not in os.environ\n"
+    )
+    monkeypatch.setattr(gpu_checks, "_side_by_side", lambda: ["-n", "2"])
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this one's own
+    found = gpu_checks.check_tests([str(tmp_path / "test_some.py")])
+    assert found == {"tests": {"run": 2, "skipped": 0, "failed": []}}
+
+
 def test_nothing_is_wrong_with_what_is_fine_or_was_not_asked_for():
     assert gpu_checks.problems(FINE) == []
     assert gpu_checks.problems({}) == []

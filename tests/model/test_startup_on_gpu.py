@@ -120,6 +120,7 @@ def test_the_cache_takes_what_the_bound_leaves(tmp_path: Path, no_bound: None) -
         parts.tokenizer.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.alone
 def test_a_worker_never_takes_more_than_its_bound(
     tmp_path: Path, start_worker: Callable[..., Connection]
 ) -> None:
