@@ -48,9 +48,12 @@ NEW_TOKENS = 256
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 TESTS = (
     "tests/model/test_cluster_attention.py",
+    "tests/model/test_cubins.py",
     "tests/model/test_cuda.py",
     "tests/model/test_four_bit.py",
     "tests/model/test_fused.py",
+    "tests/model/test_rehearsal.py",
+    "tests/model/test_startup_on_gpu.py",
     "tests/model/test_step_ends.py",
     "tests/model/test_split_attention.py",
     "tests/model/test_tiled_attention.py",

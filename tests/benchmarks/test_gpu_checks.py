@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import gpu_checks
@@ -56,6 +58,15 @@ def test_everything_that_is_wrong_is_told():
 
 def test_every_test_that_it_runs_is_there():
     assert all((gpu_checks._ROOT / path).exists() for path in gpu_checks.TESTS)
+
+
+def test_every_test_that_needs_a_gpu_is_run():
+    tests = gpu_checks._ROOT / "tests"
+    ran = [gpu_checks._ROOT / path for path in gpu_checks.TESTS]
+    needing = [path for path in tests.rglob("test_*.py") if "mark.gpu" in path.read_text()]
+    needing.remove(Path(__file__))
+    assert len(needing) > 8
+    assert [path for path in needing if not any(path.is_relative_to(one) for one in ran)] == []
 
 
 @pytest.mark.parametrize(
