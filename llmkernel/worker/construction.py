@@ -184,7 +184,9 @@ def _needed(
 ) -> int:
     if layers is not None:
         return layers.peak_bytes(empty, dtype)
-    return found.stored_bytes if quantized.stored else memory.peak_bytes(empty, quantized, dtype)
+    if quantized.stored:
+        return quantization.stored_peak_bytes(found.tensors, dtype)
+    return memory.peak_bytes(empty, quantized, dtype)
 
 
 def _settings(found: Checkpoint, config: WorkerConfig) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +18,21 @@ from torch import nn
 
 from llmkernel.errors import BrokenCheckpoint, UnsupportedModel, missing
 from llmkernel.worker import formats
-from llmkernel.worker.checkpoint import Checkpoint
+from llmkernel.worker.checkpoint import Checkpoint, Tensor
 from llmkernel.worker.formats import Format
 
 BLOCK = 64
 """Weights that share a scale in the 4-bit formats."""
 _MARKS = {"nf4": ".bitsandbytes__nf4", "fp4": ".bitsandbytes__fp4", "int8": ".SCB"}
 """How the tensors are called that bitsandbytes stores beside a quantised weight."""
-_PLAIN = ("F16", "BF16", "F32", "F64")
+_SCALES = ("absmax", "quant_map", ".SCB")
+"""How the names of those end that are floating-point numbers."""
+_PLAIN = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 """What weights that are not quantised are stored in, as safetensors names it."""
 
 
@@ -159,6 +167,38 @@ def compute_in(config: Any, dtype: torch.dtype) -> None:
     stored = getattr(config, "quantization_config", None)
     if isinstance(stored, dict) and stored.get("load_in_4bit"):
         stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+
+
+def stored_peak_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
+    """Bytes that a checkpoint of bitsandbytes' takes while it is read, the rest of it in `dtype`.
+
+    The largest tensor that is stored in another one is there twice.
+    """
+    total, largest = 0, 0
+    for name, tensor in tensors.items():
+        size = tensor.size
+        if (
+            tensor.dtype in _PLAIN
+            and not name.endswith(_SCALES)
+            and f"{name}.absmax" not in tensors
+        ):
+            size = math.prod(tensor.shape) * dtype.itemsize
+            if _PLAIN[tensor.dtype] != dtype:
+                largest = max(largest, size)
+        total += size
+    return total + largest
+
+
+def hold_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Have the parameters that bitsandbytes has not quantised in the worker's dtype.
+
+    transformers leaves those of a checkpoint that is quantised already as they are stored.
+    Buffers stay too: it makes them itself, the frequencies of rotations in float32.
+    """
+    for parameter in model.parameters():
+        # quantised ones are of classes of their own, and may be stored as floating-point numbers
+        if type(parameter) is nn.Parameter and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 @contextlib.contextmanager

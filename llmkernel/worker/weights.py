@@ -110,6 +110,8 @@ def read(folder: Path, settings: Any, plan: Plan, report: Report) -> nn.Module:
         with _surroundings(settings, plan, report):
             model, outcome = _from_files(folder, settings, plan)
         _check_complete(outcome)
+        if plan.quantized.bits is not None and plan.quantized.stored:
+            quantization.hold_in(model, plan.dtype)
         if plan.layers is not None:
             plan.layers.read_into(model, plan.device, plan.dtype, report)
     except (torch.OutOfMemoryError, MemoryError):

@@ -9,7 +9,13 @@ from typing import Any
 import small_tokenizers
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from llmkernel.config import WorkerConfig
 from llmkernel.protocol import Progress
@@ -72,6 +78,31 @@ def save(folder: Path, *, tokenizer: bool = True, **changes: Any) -> LlamaForCau
     if tokenizer:
         small_tokenizers.fast().save_pretrained(folder)
     return model
+
+
+def save_quantised(
+    folder: Path,
+    target: Path,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    double: bool = False,
+) -> None:
+    """Quantise with bitsandbytes through transformers alone, and save, the rest in `dtype`."""
+    if name == "int8":
+        settings = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=name,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_use_double_quant=double,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=settings, device_map={"": "cpu"}, dtype=dtype
+    )
+    model.save_pretrained(target)
+    small_tokenizers.fast().save_pretrained(target)
+    assert "quantization_config" in json.loads((target / "config.json").read_text())
 
 
 def shard(folder: Path, parts: int = 3) -> list[str]:

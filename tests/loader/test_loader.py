@@ -15,7 +15,7 @@ import small_tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from small_checkpoints import edit, load_quietly
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from llmkernel.config import WorkerConfig
 from llmkernel.errors import (
@@ -26,7 +26,7 @@ from llmkernel.errors import (
     UnsafeCheckpoint,
     UnsupportedModel,
 )
-from llmkernel.worker import loader, memory
+from llmkernel.worker import checkpoint, loader, memory, quantization
 from llmkernel.worker.checkpoint import SINGLE
 from llmkernel.worker.models import ATTENTION, FAMILIES
 from llmkernel.worker.placement import choose_device, longest_context
@@ -142,7 +142,7 @@ def test_quantised_weights_still_mean_the_same(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["nf4", "fp4", "int8"])
 def test_checkpoints_that_are_quantised_load_as_they_are(folder: Path, name: str) -> None:
     stored = folder.parent / "stored"
-    save_quantised(folder, stored, name)
+    small_checkpoints.save_quantised(folder, stored, name)
     loaded, steps = load_quietly(stored)
     assert loaded.info.quantization == name
     assert steps[-1].stage == "read"
@@ -155,8 +155,37 @@ def test_checkpoints_that_are_quantised_load_as_they_are(folder: Path, name: str
 
 
 @QUANTISED
+@pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("int8", False)])
+@pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_checkpoints_that_are_quantised_compute_in_any_dtype(
+    tmp_path: Path, kind: str, double: bool, stored: str, dtype: str
+) -> None:
+    small_checkpoints.save(tmp_path / "m", tie_word_embeddings=double)
+    small_checkpoints.save_quantised(
+        tmp_path / "m", tmp_path / "stored", kind, getattr(torch, stored), double
+    )
+    loaded, _ = load_quietly(tmp_path / "stored", dtype=dtype, device="cpu")
+    needed = quantization.stored_peak_bytes(
+        checkpoint.inspect(tmp_path / "stored", "m").tensors, loaded.dtype
+    )
+    embedding = loaded.model.get_input_embeddings().weight.nbytes
+    twice = 0 if stored == dtype else embedding
+    # small weights have comparatively large tables of values beside them
+    assert 0.99 < needed / (loaded.info.weights_bytes + twice) < 1.25
+    kept = [p for p in loaded.model.parameters() if type(p) is torch.nn.Parameter]
+    assert {p.dtype for p in kept} == {getattr(torch, dtype)}
+    assert loaded.info.dtype == dtype
+    loaded.model.set_attn_implementation("sdpa")
+    logits = loaded.model(torch.arange(20)[None]).logits.float()
+    exact = plain(tmp_path / "m")(torch.arange(20)[None]).logits
+    assert logits.dtype == torch.float32
+    assert (logits - exact).norm() / exact.norm() < (0.05 if kind == "int8" else 0.3)
+
+
+@QUANTISED
 def test_a_setting_against_the_checkpoint_is_refused(folder: Path) -> None:
-    save_quantised(folder, folder.parent / "stored", "nf4")
+    small_checkpoints.save_quantised(folder, folder.parent / "stored", "nf4")
     for other in ("int8", "none", "fp4"):
         with pytest.raises(UnsupportedModel, match=f"quantised to nf4 .*{other}"):
             load_quietly(folder.parent / "stored", quantization=other)
@@ -518,22 +547,6 @@ def save_family(folder: Path, kind: str) -> Any:
 
 def plain(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def save_quantised(folder: Path, target: Path, name: str) -> None:
-    """Quantise with bitsandbytes through transformers alone, and save."""
-    if name == "int8":
-        settings = BitsAndBytesConfig(load_in_8bit=True)
-    else:
-        settings = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type=name, bnb_4bit_compute_dtype=torch.bfloat16
-        )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=settings, device_map={"": "cpu"}, dtype=torch.float32
-    )
-    model.save_pretrained(target)
-    small_tokenizers.fast().save_pretrained(target)
-    assert "quantization_config" in json.loads((target / "config.json").read_text())
 
 
 def plant_code(folder: Path) -> Path:

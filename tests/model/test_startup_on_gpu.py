@@ -55,13 +55,20 @@ def state(model: Any) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-@pytest.mark.parametrize("kind", ["nf4", "nf4 tied", "nf4 qwen3", "fp4", "gptq", "awq"])
+@pytest.mark.parametrize(
+    "kind", ["nf4", "nf4 tied", "nf4 qwen3", "fp4", "gptq", "awq", "stored", "stored double"]
+)
 def test_kept_weights_are_those_of_a_fresh_load(tmp_path: Path, kind: str) -> None:
     settings: dict[str, Any] = {}
     folder = tmp_path / "quantised"
     if kind in ("gptq", "awq"):
         stored = packers.GPTQ if kind == "gptq" else packers.AWQ
         packers.save(tmp_path, small_checkpoints.config(), stored)
+    elif kind.startswith("stored"):
+        small_checkpoints.save(tmp_path / "plain", tie_word_embeddings=True)
+        # the rest is stored in another dtype than the worker's
+        double = kind.endswith("double")
+        small_checkpoints.save_quantised(tmp_path / "plain", folder, "nf4", torch.float16, double)
     elif kind == "nf4 qwen3":
         packers.save(tmp_path, small_checkpoints.families()["qwen3"], packers.GPTQ)
     else:
