@@ -14,7 +14,6 @@ Then what a token costs in the worker beside the forward pass: benchmarks/overhe
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import overhead, random_model, results, serving, streams
+from benchmarks import command, overhead, random_model, results, serving, streams
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 
@@ -101,8 +100,7 @@ def report(found: dict[int, list[Round]]) -> list[dict[str, float]]:
 
 def main() -> None:
     """Measure, print and, where asked, keep the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
+    parser = command.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
@@ -124,8 +122,8 @@ def main() -> None:
             "tokens_per_second": rows,
             "overhead": beside,
         }
-        print(results.save("batching", figures))
+        print(results.save("batching", figures, "", arguments.save))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

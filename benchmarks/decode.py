@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import apart, gpu, results, serving, streams, tables
+from benchmarks import apart, command, gpu, results, serving, streams, tables
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import Shape
 from benchmarks.streams import Rates
@@ -150,18 +150,18 @@ def _line(one: Rates) -> str:
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = serving.parser(__doc__)
-    numbers = serving.numbers
+    numbers = command.numbers
     parser.add_argument("--batch", type=numbers, default=[1, 2, 4, 8, 16, 32, 64, 128])
-    parser.add_argument("--prompt-tokens", type=serving.positive, default=128)
-    parser.add_argument("--new-tokens", type=serving.positive, default=256)
+    parser.add_argument("--prompt-tokens", type=command.positive, default=128)
+    parser.add_argument("--new-tokens", type=command.positive, default=256)
     parser.add_argument(
-        "--repeats", type=serving.positive, default=1, help="rounds of each width (default: 1)"
+        "--repeats", type=command.positive, default=1, help="rounds of each width (default: 1)"
     )
     parser.add_argument("--skip-baseline", action="store_true")
     parser.add_argument(
         "--baseline-batch", type=numbers, help="default: those of 1, 8 and 32 that are in --batch"
     )
-    parser.add_argument("--baseline-new-tokens", type=serving.positive, default=64)
+    parser.add_argument("--baseline-new-tokens", type=command.positive, default=64)
     arguments = parser.parse_args(given)
     if arguments.new_tokens < 2:
         parser.error("--new-tokens: a rate needs 2 at least")
@@ -204,4 +204,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

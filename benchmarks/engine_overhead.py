@@ -8,13 +8,12 @@ thread that steps, less what the runner took, divided by the tokens made.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import statistics
 import time
 from typing import Any
 
-from benchmarks import results
+from benchmarks import command, results
 from llmkernel.params import SamplingParams
 from llmkernel.worker.engine import Engine
 from llmkernel.worker.scripted import ByteTokenizer, Script, ScriptedRunner
@@ -113,14 +112,15 @@ def run(repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and, where asked, keep the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each (default: 5)")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "--repeats", type=command.positive, default=5, help="runs of each (default: 5)"
+    )
     arguments = parser.parse_args()
     figures = run(arguments.repeats)
     if arguments.save:
-        print(results.save("engine_overhead", figures))
+        print(results.save("engine_overhead", figures, "", arguments.save))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -12,17 +12,16 @@ is 1 where there was any, or where a condition did not come about.
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import results, tiny_models
+from benchmarks import command, results, tiny_models
 
 BLOCK = 16
 NEAR = 5e-5
@@ -298,11 +297,10 @@ def not_come_about(tallies: Iterable[Tally]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Try what was asked for and print it; 0 only if every pair is equal."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer prompts and conditions")
     parser.add_argument("--family", action="append", choices=list(tiny_models.VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="keep the figures in results/")
     options = parser.parse_args(arguments)
     conditions = QUICK if options.quick else CONDITIONS
     tallies: dict[str, Tally] = {}
@@ -318,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
     return _report(tallies, time.monotonic() - began, save=options.save)
 
 
-def _report(tallies: dict[str, Tally], seconds: float, *, save: bool) -> int:
+def _report(tallies: dict[str, Tally], seconds: float, *, save: Path | None) -> int:
     pairs = sum(tally.pairs for tally in tallies.values())
     differences = [line for tally in tallies.values() for line in tally.differences]
     events: Counter[str] = Counter()
@@ -334,9 +332,9 @@ def _report(tallies: dict[str, Tally], seconds: float, *, save: bool) -> int:
         figures = {"pairs": pairs, "differences": differences, "seconds": round(seconds, 1),
                    "families": {n: [t.pairs, len(t.differences)] for n, t in tallies.items()},
                    "came_about": dict(events)}  # fmt: skip
-        print(results.save("equality", figures))
+        print(results.save("equality", figures, "", save))
     return 1 if differences or missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -12,7 +12,6 @@ up at most, and how much processor time it used of that: the rest is other proce
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -28,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import results, streams
+from benchmarks import command, results, streams
 from benchmarks.streams import Row
 from llmkernel import launcher
 from llmkernel.client import Client
@@ -174,11 +173,10 @@ def _median(rates: list[streams.Rates], name: str, digits: int = 1) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway")
-    parser.add_argument("--streams", default="1,8,32,128")
+    parser = command.parser(__doc__)
+    parser.add_argument("--streams", type=command.numbers, default=[1, 8, 32, 128])
     parser.add_argument("--step-ms", type=float, default=20.0, help="time of a decode step")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", action="store_true")
+    parser.add_argument("--rounds", type=command.positive, default=3)
     asked = parser.parse_args(arguments)
     model = f"scripted:step_ms={asked.step_ms:g},eos_after=100000,blocks=20000"
     rows = []
@@ -186,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         "streams   zeromq tok/s   http tok/s   share   first: zeromq, http ms   longest block, busy ms"
     )
     with served(model) as (client, gateway):
-        for width in map(int, asked.streams.split(",")):
+        for width in asked.streams:
             row = compare(client, gateway, width, asked.rounds)
             rows.append(row)
             print(
@@ -197,8 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
     if asked.save:
         figures = {"step_ms": asked.step_ms, "new_tokens": NEW_TOKENS, "widths": rows}
-        print(f"Kept in {results.save('gateway', figures)}")
+        print(f"Kept in {results.save('gateway', figures, '', asked.save)}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

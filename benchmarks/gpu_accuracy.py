@@ -18,9 +18,7 @@ Rounding decides between tokens of nearly equal logits, so neither rate has to b
 
 from __future__ import annotations
 
-import argparse
 import gc
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks import apart, random_model, results, serving, tables, tiny_models
+from benchmarks import apart, command, random_model, results, serving, tables, tiny_models
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.config import WorkerConfig
@@ -324,20 +322,19 @@ def inexact(found: Sequence[Accuracy]) -> list[str]:
 
 def main(given: list[str] | None = None) -> int:
     """Measure and print; 0 only if every error is small."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--family", action="append", choices=list(tiny_models.VARIANTS))
-    parser.add_argument("--layers", type=int, default=LARGE_LAYERS, help="of the large shape")
-    parser.add_argument("--skip-large", action="store_true")
     parser.add_argument(
-        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
-        help="write a JSON file, into benchmarks/results/ where no folder is named",
+        "--layers", type=command.positive,
+        help=f"of the large shape (default: {LARGE_LAYERS} on a GPU, elsewhere the shape is skipped)",
     )  # fmt: skip
+    parser.add_argument("--skip-large", action="store_true")
     options = parser.parse_args(given)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda:0" if on_gpu else "cpu")
     dtype = torch.bfloat16 if on_gpu else torch.float32
     found = []
-    layers = None if options.skip_large else options.layers
+    layers = None if options.skip_large else options.layers or (LARGE_LAYERS if on_gpu else None)
     with serving.ended_by_exit():
         for case in cases(options.family or list(tiny_models.VARIANTS), layers):
             found.append(measure(case, device, dtype))
@@ -349,4 +346,4 @@ def main(given: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

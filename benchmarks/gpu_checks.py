@@ -19,7 +19,6 @@ was another.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -36,7 +35,7 @@ from xml.etree import ElementTree
 import msgspec
 
 import llmkernel
-from benchmarks import apart, gpu, random_model, results, serving, streams
+from benchmarks import apart, command, gpu, random_model, results, serving, streams
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.client import Client
@@ -232,13 +231,9 @@ def problems(report: dict[str, Any]) -> list[str]:
 
 def main(given: list[str] | None = None) -> int:
     """Run the checks, print one JSON object and what is wrong; 0 where nothing is."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--layers", type=int, help="fewer layers of the 8B shape")
+    parser = command.parser(__doc__)
+    parser.add_argument("--layers", type=command.positive, help="fewer layers of the 8B shape")
     parser.add_argument("--skip", action="append", choices=PARTS, default=[])
-    parser.add_argument(
-        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
-        help="write a JSON file, into benchmarks/results/ where no folder is named",
-    )  # fmt: skip
     arguments = parser.parse_args(given)
     gpu.needed()
     os.environ.setdefault("LLMKERNEL_KERNELS", "1")
@@ -253,7 +248,7 @@ def main(given: list[str] | None = None) -> int:
         for name, check in checks.items():
             if name not in arguments.skip:
                 report |= check()
-    report["problems"] = problems(report)
+    report |= {"skipped_parts": arguments.skip, "problems": problems(report)}
     print(json.dumps(report, indent=2))
     if arguments.save:
         print(results.save("gpu_checks", report, "", arguments.save))
@@ -261,4 +256,4 @@ def main(given: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

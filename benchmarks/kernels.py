@@ -11,7 +11,6 @@ is best is the question of `benchmarks.launch_plans`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks import gpu, results, serving, tables
+from benchmarks import command, gpu, results, tables
 from llmkernel.worker.kernels import four_bit, layer, tiles
 from llmkernel.worker.kernels.paged_attention import Chunks, DecodeRows, Options, Pool
 from llmkernel.worker.kernels.tiles import Packed
@@ -336,14 +335,10 @@ def _in_a_row(pool: Pool, rows: int, context: int) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     """Time everything, print the table and, where asked, keep it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument(
-        "--tokens", type=serving.numbers, default=[1, 8, 32],
+        "--tokens", type=command.numbers, default=[1, 8, 32],
         help="rows of the products (default: 1,8,32)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
-        help="write a JSON file, into benchmarks/results/ where no folder is named",
     )  # fmt: skip
     arguments = parser.parse_args()
     gpu.needed()
@@ -372,4 +367,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

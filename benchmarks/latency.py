@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from benchmarks import results, serving, streams
+from benchmarks import command, results, serving, streams
 from benchmarks.prompts import Prompts
 from benchmarks.streams import Row, quantile
 from llmkernel.client import Client
@@ -117,7 +117,7 @@ async def _further(rows: list[Row], tasks: Sequence[asyncio.Task[Row]]) -> None:
         for task in tasks:
             if task.done():
                 task.result()
-                raise RuntimeError("The streams ended too early: a larger --longest, or fewer.")
+                raise command.Refused("The streams ended too early: a larger --longest, or fewer.")
         await asyncio.sleep(_LOOK)
 
 
@@ -153,18 +153,18 @@ def repeated(client: Client, prompts: Prompts, length: int, repeats: int) -> dic
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = serving.parser(__doc__)
-    parser.add_argument("--prompt-tokens", type=serving.numbers, default=[128, 2048, 8192])
-    parser.add_argument("--streams", type=serving.positive, default=16)
+    parser.add_argument("--prompt-tokens", type=command.numbers, default=[128, 2048, 8192])
+    parser.add_argument("--streams", type=command.positive, default=16)
     parser.add_argument(
-        "--arriving", type=serving.positive, default=8192, help="tokens of the long prompt"
+        "--arriving", type=command.positive, default=8192, help="tokens of the long prompt"
     )
     parser.add_argument(
-        "--longest", type=serving.positive, default=2000, help="tokens of a stream at most"
+        "--longest", type=command.positive, default=2000, help="tokens of a stream at most"
     )
     parser.add_argument(
-        "--repeated", type=int, default=4096, help="tokens of the prompt sent twice"
+        "--repeated", type=command.positive, default=4096, help="tokens of the prompt sent twice"
     )
-    parser.add_argument("--repeats", type=serving.positive, default=5)
+    parser.add_argument("--repeats", type=command.positive, default=5)
     return parser.parse_args(given)
 
 
@@ -195,4 +195,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -13,7 +13,6 @@ reaches in the same run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import math
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import gpu, results, serving
+from benchmarks import command, gpu, results
 from benchmarks.gpu import read_bandwidth, timed
 from benchmarks.kernels import LLAMA_8B, PAST_CACHE, random_matrix
 from llmkernel.worker.kernels import four_bit, plans
@@ -119,13 +118,9 @@ def _compiled(x: Tensor, matrix: Packed, plan: Any, product: Callable[..., Tenso
 
 def main() -> None:
     """Time every plan and print the best."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument(
-        "--save", type=results.folder, nargs="?", const=results.FOLDER, metavar="FOLDER",
-        help="write a JSON file, into benchmarks/results/ where no folder is named",
-    )  # fmt: skip
-    parser.add_argument(
-        "--tokens", type=serving.numbers, default=[1, 8, 32], help="default: 1,8,32"
+        "--tokens", type=command.numbers, default=[1, 8, 32], help="default: 1,8,32"
     )
     arguments = parser.parse_args()
     gpu.needed()
@@ -174,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

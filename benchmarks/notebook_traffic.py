@@ -17,6 +17,8 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
+from benchmarks import command
+
 MOST_BYTES = 200_000
 """For 2,000 tokens."""
 
@@ -118,8 +120,8 @@ def display(front: Front, tokens: int) -> Traffic:
 def main() -> None:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--tokens-per-second", type=int, default=200)
+    parser.add_argument("--tokens", type=command.positive, default=2000)
+    parser.add_argument("--tokens-per-second", type=command.positive, default=200)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lk-") as folder:
         os.environ |= {"JUPYTER_RUNTIME_DIR": folder, "XDG_RUNTIME_DIR": folder}
@@ -142,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

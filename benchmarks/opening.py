@@ -40,5 +40,11 @@ def _now() -> float:
     return time.perf_counter() - BEGAN
 
 
-if __name__ == "__main__":
+def _main() -> None:
     sys.stdout.write(json.dumps(opened(**json.loads(sys.argv[1]))) + "\n")
+
+
+if __name__ == "__main__":
+    from benchmarks import command
+
+    command.run(_main)

@@ -14,7 +14,6 @@ shows the part that is not tensors.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import mmap
 import os
@@ -27,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import results
+from benchmarks import command, results
 from llmkernel import launcher
 from llmkernel.client import Client
 from llmkernel.config import WorkerConfig
@@ -180,14 +179,15 @@ def _median(
 
 def main() -> None:
     """Measure, print and, where asked, keep the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs at each width (default: 5)")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "--repeats", type=command.positive, default=5, help="runs at each width (default: 5)"
+    )
     arguments = parser.parse_args()
     figures = run(arguments.repeats)
     if arguments.save:
-        print(results.save("overhead", figures))
+        print(results.save("overhead", figures, "", arguments.save))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from benchmarks.command import Refused
 from benchmarks.word_tokenizer import SPECIAL
 
 
@@ -17,7 +18,8 @@ class Prompts:
     def take(self, length: int) -> list[int]:
         """A prompt of `length` ids that nobody has seen."""
         number = next(self._numbers)
-        assert number < self._span, "prompts begin to repeat"
+        if number >= self._span:
+            raise Refused(f"A vocabulary of {self._span} has no more prompts that share nothing.")
         return [SPECIAL + (number * 7919 + place * 31) % self._span for place in range(length)]
 
     def several(self, count: int, length: int) -> list[list[int]]:

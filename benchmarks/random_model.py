@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import word_tokenizer
+from benchmarks.command import Refused
 from benchmarks.shapes import Shape
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def build(folder: Path, shape: Shape, dtype: str = "bfloat16") -> int:
     """Save config, a safetensors file for each layer, and tokenizer; returns the parameters.
 
     The weights are drawn on a GPU where there is one. A folder that holds the same already is left
-    as it is. Raises ValueError for one that holds something else.
+    as it is. Raises Refused for one that holds something else.
     """
     record = {"shape": shape.name, "values": shape.values, "dtype": dtype}
     made = folder / _RECORD
-    if made.exists() and json.loads(made.read_text())["record"] == record:
-        return int(json.loads(made.read_text())["parameters"])
+    if (there := _built(made)) is not None and there["record"] == record:
+        return int(there["parameters"])
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something else. Remove it, or choose another folder.")
+        raise Refused(f"{folder} holds something else. Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     config = shape.config(dtype)
     sizes = _sizes(config)
@@ -44,6 +45,15 @@ def build(folder: Path, shape: Shape, dtype: str = "bfloat16") -> int:
     parameters = sum(map(math.prod, sizes.values()))
     made.write_text(json.dumps({"record": record, "parameters": parameters}) + "\n")
     return parameters
+
+
+def _built(record: Path) -> dict[str, Any] | None:
+    """What a folder holds; None where that cannot be known."""
+    try:
+        found = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"record", "parameters"} <= set(found) else None
 
 
 def _sizes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import subprocess
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,13 +45,32 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str | None:
+    """What was measured, as git names it, with a mark where files differ; None without git."""
+    ask = (
+        "git",
+        "-C",
+        str(FOLDER),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    )
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
 def switches() -> dict[str, str]:
     """The environment variables that decide the figures, where they are set."""
     return {name: os.environ[name] for name in SWITCHES if name in os.environ}
 
 
 def folder(text: str) -> Path:
-    """A folder that figures can be written to, made where it is not there; for argparse.
+    """A folder that can be written to, made where it is not there; for argparse.
 
     Known before hours are measured. Raises ArgumentTypeError.
     """
@@ -60,7 +80,7 @@ def folder(text: str) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"figures cannot be written to {text}: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text} cannot be written to: {error}") from None
     return path
 
 
@@ -77,6 +97,7 @@ def save(name: str, figures: dict[str, Any], variant: str = "", folder: Path | N
         "date": day,
         "machine": on,
         "versions": versions(),
+        "commit": commit(),
         "switches": switches(),
     }
     path.write_text(json.dumps(record | figures, indent=2) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import llmkernel
-from benchmarks import apart, random_model, results
+from benchmarks import apart, command, random_model, results
 from benchmarks.shapes import SHAPES, Shape
 from llmkernel import launcher
 from llmkernel.client import Client
@@ -26,34 +25,14 @@ ABANDONED_SECONDS = 900.0
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that say what is served and what becomes of the figures."""
-    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    made = command.parser(description)
     made.add_argument("--shape", choices=SHAPES, default="tiny", help="default: %(default)s")
-    made.add_argument("--layers", type=positive, help="fewer layers than the shape has")
-    made.add_argument("--folder", type=Path, help="build the checkpoint here, keep and reuse it")
-    made.add_argument("--kv-cache", help="default: 8GiB on a GPU, 256MiB on the CPU")
+    made.add_argument("--layers", type=command.positive, help="fewer layers than the shape has")
     made.add_argument(
-        "--save",
-        type=results.folder,
-        nargs="?",
-        const=results.FOLDER,
-        metavar="FOLDER",
-        help="write a JSON file, into benchmarks/results/ where no folder is named",
+        "--folder", type=results.folder, help="build the checkpoint here, keep and reuse it"
     )
+    made.add_argument("--kv-cache", help="default: 8GiB on a GPU, 256MiB on the CPU")
     return made
-
-
-def numbers(text: str) -> list[int]:
-    """Of "1,2,4", for argparse; they are 1 and more. Raises ArgumentTypeError for others."""
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,8,32")
-    return [int(part) for part in text.split(",")]
-
-
-def positive(text: str) -> int:
-    """A number from 1 on, for argparse. Raises ArgumentTypeError for others."""
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def shape(arguments: argparse.Namespace) -> Shape:

@@ -111,7 +111,7 @@ SHAPES = {
             num_hidden_layers=12,
             num_attention_heads=12,
             num_key_value_heads=12,
-            max_position_embeddings=2048,
+            max_position_embeddings=16384,
         ),
         _llama(
             "tiny",

@@ -32,7 +32,7 @@ from typing import Any
 import msgspec
 
 import llmkernel
-from benchmarks import gpu, results, serving, streams
+from benchmarks import command, gpu, results, serving, streams
 from benchmarks.prompts import Prompts
 from llmkernel import connection, launcher
 from llmkernel.client import Client
@@ -51,7 +51,7 @@ def open_in_new_process(settings: dict[str, Any], prompt: list[int]) -> dict[str
         line = process.stdout.readline()
         taken = time.perf_counter() - began
     if not line:
-        raise RuntimeError("The process has ended without an answer; it says why above.")
+        raise command.Refused("The process has ended without an answer; it says why above.")
     return {**json.loads(line), "process": taken}
 
 
@@ -148,6 +148,8 @@ def measure(
         for width in arguments.batch:
             streams.together(client, prompts.several(width, 128), 32)
         after_streams = None if before is None else memory(client, gpu.used_bytes() - before)
+    if "keep" not in first["seconds"]:
+        print("no weights are kept here: own kernels need a GPU", flush=True)
     if before is not None:
         figures["memory"] = {
             "after_start": after_start,
@@ -175,9 +177,9 @@ def main(given: list[str] | None = None) -> None:
     parser = serving.parser(__doc__)
     parser.add_argument("--warm", action="store_true", help="leave the files in the page cache")
     parser.add_argument(
-        "--repeats", type=serving.positive, default=5, help="attachments (default: 5)"
+        "--repeats", type=command.positive, default=5, help="attachments (default: 5)"
     )
-    parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
+    parser.add_argument("--batch", type=command.numbers, default=[1, 8, 32])
     arguments = parser.parse_args(given)
     say_of_bytecode()
     shape = serving.shape(arguments)
@@ -193,4 +195,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

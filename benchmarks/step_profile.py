@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import gpu, results, serving
+from benchmarks import command, gpu, results, serving
 from benchmarks.prompts import Prompts
 from llmkernel.config import WorkerConfig
 from llmkernel.params import SamplingParams
@@ -123,8 +123,10 @@ def main() -> None:
     """Time and profile each width."""
     parser = serving.parser(__doc__)
     parser.set_defaults(shape="llama-3.1-8b")
-    parser.add_argument("--batch", type=serving.numbers, default=[1, 8, 32])
-    parser.add_argument("--context", type=int, default=128, help="tokens of the prompts")
+    parser.add_argument("--batch", type=command.numbers, default=[1, 8, 32])
+    parser.add_argument(
+        "--context", type=command.positive, default=128, help="tokens of the prompts"
+    )
     parser.add_argument("--temperature", type=float, default=0.0)
     arguments = parser.parse_args()
     gpu.needed()
@@ -148,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

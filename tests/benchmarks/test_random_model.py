@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import random_model
+from benchmarks.command import Refused
 from benchmarks.shapes import SHAPES
 
 TINY = SHAPES["tiny"]
@@ -31,8 +32,16 @@ def test_a_folder_that_holds_it_is_reused(tiny_folder):
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tiny_folder):
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(Refused, match="something else"):
         random_model.build(tiny_folder, TINY.with_layers(1))
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"record": 1}'])
+def test_a_folder_whose_record_cannot_be_read_holds_something_else(tmp_path, record):
+    (tmp_path / "built.json").write_text(record)
+    with pytest.raises(Refused, match="Choose another folder"):
+        random_model.build(tmp_path, TINY)
+    assert (tmp_path / "built.json").read_text() == record
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import startup
+from benchmarks import command, startup
 from tests.benchmarks.shown import shown
 
 
@@ -43,7 +43,7 @@ def test_a_stage_lasts_until_the_next_one_begins():
 
 
 def test_a_process_that_cannot_answer_is_no_figure(runtime_dir, capfd):
-    with pytest.raises(RuntimeError, match="without an answer"):
+    with pytest.raises(command.Refused, match="without an answer"):
         startup.open_in_new_process({"no_setting": 1}, [1])
     assert "no_setting" in capfd.readouterr().err
 
