@@ -17,6 +17,7 @@ head takes, at what a plain read reaches on this GPU in this run; keys and value
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def measure(client: Client, vocabulary: int, arguments: argparse.Namespace) -> d
         found[width] = Rates(*(statistics.median(column) for column in zip(*rounds, strict=True)))
         print(f"batch {width:3}: {_line(found[width])}", flush=True)
     return found
+
+
+def check_room(client: Client, arguments: argparse.Namespace) -> None:
+    """Raise Refused where the cache cannot hold all streams of the widest batch at once."""
+    model = client.status().model
+    assert model is not None, "it is ready"
+    width, longest = max(arguments.batch), arguments.prompt_tokens + arguments.new_tokens
+    needed = width * math.ceil(longest / model.block_size)
+    if needed > model.kv_blocks:
+        mebibytes = math.ceil(needed * model.kv_cache_bytes / model.kv_blocks / 2**20) + 1
+        raise command.Refused(
+            f"{width} streams of {longest} tokens do not fit the cache for keys and values at the "
+            f"same time. Give --kv-cache {mebibytes}MiB, or a smaller --batch."
+        )
 
 
 def baseline(folder: Path, vocabulary: int, arguments: argparse.Namespace) -> dict[int, Rates]:
@@ -185,6 +200,7 @@ def main(given: list[str] | None = None) -> None:
                 f"{arguments.new_tokens} of answer",
                 flush=True,
             )
+            check_room(client, arguments)
             ours = measure(client, shape.vocabulary, arguments)
             model = client.status().model
         theirs = {} if arguments.skip_baseline else baseline(folder, shape.vocabulary, arguments)

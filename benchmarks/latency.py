@@ -71,11 +71,13 @@ def arrivals(client: Client, prompts: Prompts, arguments: argparse.Namespace) ->
     between = [Window(a.end, b.begin) for a, b in itertools.pairwise(windows)]
     quiet, arriving = _gaps(rows, between), _gaps(rows, windows[1:])  # the first one warms up
     ratio = arriving.p99_ms / quiet.p50_ms
+    first_token = statistics.median(one.end - one.begin for one in windows[1:])
     print(f"\n{arguments.streams} streams, gaps between tokens     p50        p99")
     print(f"nothing arrives {quiet.p50_ms:20.2f} ms {quiet.p99_ms:7.2f} ms")
     print(
         f"{arguments.arriving:5} tokens arrive {arriving.p50_ms:16.2f} ms {arriving.p99_ms:7.2f} ms"
     )
+    print(f"first token of what arrives after {first_token:.3f} s")
     print(f"p99 while they arrive / p50 while nothing does: {ratio:.2f}", flush=True)
     return {
         "streams": arguments.streams,
@@ -84,7 +86,7 @@ def arrivals(client: Client, prompts: Prompts, arguments: argparse.Namespace) ->
         "arriving": arriving._asdict(),
         "p99_over_quiet_p50": ratio,
         "p99_over_own_p50": arriving.p99_ms / arriving.p50_ms,
-        "first_token_s": statistics.median(one.end - one.begin for one in windows[1:]),
+        "first_token_s": first_token,
     }
 
 

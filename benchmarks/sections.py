@@ -125,7 +125,7 @@ def latency(record: Record, _images: Images) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"The p99 of those gaps is {tables.cell(gaps['arriving']['p99_ms'] / gaps['arriving']['p50_ms'])} times their "
+        f"Those {gaps['arriving_tokens']:,} tokens have their first one after {tables.cell(gaps['first_token_s'])} s. The p99 of those gaps is {tables.cell(gaps['arriving']['p99_ms'] / gaps['arriving']['p50_ms'])} times their "
         f"p50, and {tables.cell(gaps['p99_over_quiet_p50'])} times the p50 of the undisturbed ones. A known prompt of {again['prompt_tokens']:,} tokens is answered "
         f"{tables.cell(again['times_sooner'])} times sooner than an unknown one."
     )

@@ -16,7 +16,7 @@ from unittest import mock
 import llmkernel
 from benchmarks import apart, command, random_model, results
 from benchmarks.shapes import SHAPES, Shape
-from llmkernel import launcher
+from llmkernel import launcher, paths
 from llmkernel.client import Client
 
 ABANDONED_SECONDS = 900.0
@@ -89,6 +89,7 @@ def worker(folder: Path, asked: dict[str, Any]) -> Iterator[Client]:
             yield client
     finally:
         launcher.stop(client.connection, drain=False)
+    paths.log_path(name).unlink(missing_ok=True)  # it stays where something went wrong
 
 
 def on_gpu() -> bool:

@@ -283,7 +283,7 @@ TABLE: dict[str, Outcome] = {
         Outcome(
             PromptTooLong,
             422,
-            "Shorten the prompt, lower max_tokens or start with a larger context_length.",
+            "Shorten the prompt, lower max_tokens or start with a larger context_length or kv_cache.",
         ),
         Outcome(RequestEnded, 500, _LOGS),
         Outcome(RequestCancelled, 499, "The text so far is kept."),

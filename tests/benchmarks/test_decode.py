@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from benchmarks import decode
+from benchmarks import command, decode
 from tests.benchmarks.shown import shown
 
 SHORT = ("--prompt-tokens", "24", "--new-tokens", "12", "--baseline-new-tokens", "6")
 
 
 @pytest.mark.slow
-def test_each_width_is_measured_beside_transformers(measured):
+def test_each_width_is_measured_beside_transformers(measured, runtime_dir):
     found, printed = measured("decode", *SHORT, "--batch", "1,4", "--baseline-batch", "4")
     assert found["benchmark"] == "decode"
     assert found["shape"] == "tiny"
@@ -21,9 +25,20 @@ def test_each_width_is_measured_beside_transformers(measured):
     assert four["ratio"] == pytest.approx(
         four["tokens_per_second"] / four["transformers_per_second"]
     )
+    assert list(runtime_dir.glob("llmkernel-*.log")) == []
     assert "6 new tokens instead of 12" in printed
     assert printed.splitlines()[-2].startswith("| 4 ")
     assert "| 4 " in shown(found).text
+
+
+def test_streams_that_cannot_run_at_the_same_time_are_refused():
+    model = SimpleNamespace(block_size=16, kv_blocks=100, kv_cache_bytes=100 * 2**20)
+    client: Any = SimpleNamespace(status=lambda: SimpleNamespace(model=model))
+    asked = argparse.Namespace(batch=[1, 4], prompt_tokens=128, new_tokens=257)
+    decode.check_room(client, asked)  # 4 streams of 25 blocks
+    asked.new_tokens = 273
+    with pytest.raises(command.Refused, match=r"4 streams of 401 tokens .* --kv-cache 105MiB"):
+        decode.check_room(client, asked)
 
 
 def test_a_share_of_the_floor_needs_a_bandwidth():

@@ -296,6 +296,22 @@ def test_what_cannot_be_trusted_is_made_again(
     assert_same(first, third.model)
 
 
+def test_a_link_in_place_of_kept_weights_goes_and_what_it_leads_to_stays(
+    tmp_path: Path, cache: Path
+) -> None:
+    folder = quantised(tmp_path)
+    load_quietly(folder)
+    (entry,) = entries(cache)
+    entry.rename(tmp_path / "elsewhere")
+    entry.symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").iterdir())
+    _, steps = load_quietly(folder)
+    assert "keep" in {step.stage for step in steps}
+    assert list(entry.parent.iterdir()) == [entry]
+    assert not entry.is_symlink()
+    assert sorted((tmp_path / "elsewhere").iterdir()) == before
+
+
 def read_manifest(entry: Path) -> Manifest:
     return msgspec.json.decode(
         json.dumps(json.loads((entry / NAME).read_text())["body"]), type=Manifest
@@ -532,7 +548,7 @@ def test_what_bytes_are_read_as_is_checked_too(
     header["a"] |= {"dtype": dtype, "shape": shape}
     text = json.dumps(header).encode()
     (tmp_path / name).write_bytes(len(text).to_bytes(8, "little") + text + data[length:])
-    with pytest.raises(Torn, match="not as they were written"):
+    with pytest.raises(Torn, match="a is not as it was written"):
         transfer.check(transfer.read(tmp_path, files, CPU, lambda _: None), transfer.sums(tensors))
 
 

@@ -79,7 +79,7 @@ def read(folder: Path, facts: dict[str, str]) -> Manifest:
         found = msgspec.json.decode(body, type=Manifest)
         sizes = {name: (folder / Path(name).name).stat().st_size for name in found.files}
     except (msgspec.DecodeError, OSError) as error:
-        raise Torn(str(error)) from None
+        raise Torn(f"its manifest cannot be read: {error}") from None
     if _digest(body) != sealed.digest:
         raise Torn("its manifest was changed")
     if found.facts != facts:

@@ -110,15 +110,23 @@ class Shelf:
         """Remove what processes have left that ended while they wrote; `now` is the disk's time."""
         for folder in self._root.glob(".*"):
             with contextlib.suppress(OSError):
-                if now - folder.stat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if now - folder.lstat().st_mtime > _STALE_SECONDS:
+                    _delete(folder)
 
     def _remove(self, folder: Path) -> None:
         """Remove a folder as one: under another name before its files go."""
         aside = self._root / f".{folder.name}.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
             folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            _delete(aside)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, or a link in place of one and not what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_owner(root: Path, folder: Path) -> None:

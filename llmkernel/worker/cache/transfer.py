@@ -113,7 +113,7 @@ def read(
         jobs = [job for name, header in headers.items() for job in _jobs(folder / name, header)]
         _read_all(jobs, filled, device, count)
     except (OSError, BrokenCheckpoint) as error:
-        raise Torn(str(error)) from None
+        raise Torn(f"its files cannot be read: {error}") from None
     return {
         name: filled[name].view(_NAMES[entry.dtype]).view(entry.shape)
         for name, entry in shapes.items()
@@ -126,7 +126,7 @@ def check(tensors: Mapping[str, Tensor], expected: Mapping[str, int]) -> None:
         raise Torn("its files hold other tensors than it says")
     found = sums(tensors)
     if wrong := sorted(name for name, value in found.items() if value != expected[name]):
-        raise Torn(f"{len(wrong)} tensors are not as they were written, {wrong[0]} first")
+        raise Torn(f"{wrong[0]} is not as it was written; of such there are {len(wrong)}")
 
 
 def octets(tensor: Tensor) -> Tensor:
