@@ -75,7 +75,7 @@ def decide(requested: str, found: Checkpoint, device: torch.device) -> Quantized
     if have and not any(name.endswith(_MARKS[have]) for name in found.tensors):
         raise BrokenCheckpoint(
             f"config.json says that the weights are quantised to {have}, and the files hold none "
-            "that are."
+            "that are. Without its quantization_config they load as they are."
         )
     _check_readable(found)
     if have:

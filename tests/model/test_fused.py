@@ -53,7 +53,7 @@ def test_fused_layers_answer_as_transformers_own(name):
         assert list(sequence.output_ids) == tokens
 
 
-def test_status_says_whose_code_computes():
+def test_status_says_whose_code_computes(monkeypatch):
     model = packed_model("llama")
     model.model.layers[1].self_attn.odd = nn.Linear(8, 8)  # of no known structure
     assert make_runner("llama", loaded={"model": model}).kernels == (
@@ -66,6 +66,9 @@ def test_status_says_whose_code_computes():
     assert describe(quantised, split_attention=True, graphs=True) == (
         "bitsandbytes' products (13), llmkernel's 4-bit products (1), split attention, CUDA graphs"
     )
+    monkeypatch.setattr("llmkernel.worker.models.serving.tells_apart", lambda model: True)
+    assert describe(quantised, split_attention=True, graphs=False).endswith(", cluster attention")
+    assert describe(quantised, split_attention=False, graphs=False).endswith("products (1)")
 
 
 @pytest.mark.parametrize("name", OTHERS)

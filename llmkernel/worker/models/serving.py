@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkernel.worker.models.fused import FusedLayer
+from llmkernel.worker.models.fused import FusedLayer, tells_apart
 from llmkernel.worker.models.packed import PackedLinear
 
 _BITSANDBYTES = ("Linear4bit", "Linear8bitLt")
@@ -24,7 +24,7 @@ def describe(model: Any, *, split_attention: bool, graphs: bool) -> str:
     if fused:
         parts.append(f"{fused} of {len(model.base_model.layers)} layers fused")
     if split_attention:
-        parts.append("split attention")
+        parts.append("cluster attention" if tells_apart(model) else "split attention")
     if graphs:
         parts.append("CUDA graphs")
     return ", ".join(parts)
