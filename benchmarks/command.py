@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from benchmarks import results
@@ -21,13 +23,24 @@ class Refused(Exception):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """End the process as `main` says; with one line for what it or a worker refuses."""
     try:
-        code = main() or 0
+        with ended_by_exit():
+            code = main() or 0
     except (Refused, LLMKernelError) as error:
         sys.stderr.write(f"Error: {error}\n")
         code = _WRONG
     except KeyboardInterrupt:
         code = _INTERRUPTED
     sys.exit(code)
+
+
+@contextmanager
+def ended_by_exit() -> Iterator[None]:
+    """SIGTERM raises SystemExit in here."""
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def numbers(text: str) -> list[int]:

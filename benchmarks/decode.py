@@ -75,7 +75,8 @@ def check_room(client: Client, arguments: argparse.Namespace) -> None:
     model = client.status().model
     assert model is not None, "it is ready"
     width, longest = max(arguments.batch), arguments.prompt_tokens + arguments.new_tokens
-    needed = width * math.ceil(longest / model.block_size)
+    # keys and values of a last token are never read; a block is nobody's
+    needed = width * math.ceil((longest - 1) / model.block_size) + 1
     if needed > model.kv_blocks:
         mebibytes = math.ceil(needed * model.kv_cache_bytes / model.kv_blocks / 2**20) + 1
         raise command.Refused(

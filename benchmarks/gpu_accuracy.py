@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks import apart, command, random_model, results, serving, tables, tiny_models
+from benchmarks import apart, command, random_model, results, tables, tiny_models
 from benchmarks.prompts import Prompts
 from benchmarks.shapes import SHAPES
 from llmkernel.config import WorkerConfig
@@ -335,10 +335,9 @@ def main(given: list[str] | None = None) -> int:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     found = []
     layers = None if options.skip_large else options.layers or (LARGE_LAYERS if on_gpu else None)
-    with serving.ended_by_exit():
-        for case in cases(options.family or list(tiny_models.VARIANTS), layers):
-            found.append(measure(case, device, dtype))
-            print(f"{case.name}: {found[-1].error:.2e} on {found[-1].kernels}", flush=True)
+    for case in cases(options.family or list(tiny_models.VARIANTS), layers):
+        found.append(measure(case, device, dtype))
+        print(f"{case.name}: {found[-1].error:.2e} on {found[-1].kernels}", flush=True)
     print(*table(found), sep="\n")
     if options.save:
         print(results.save("gpu_accuracy", figures(found, dtype), "", options.save))

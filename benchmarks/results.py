@@ -59,7 +59,7 @@ def commit() -> str | None:
     )
     try:
         done = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
-    except OSError:
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,23 +45,13 @@ def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
     What its workers keep for their next start, Triton included, goes with the temporary one, also
     where the command is told to end by SIGTERM.
     """
-    with ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
+    with command.ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)
         kept = {"LLMKERNEL_CACHE": "cache", "TRITON_CACHE_DIR": "triton"}
         folders = {name: str(Path(temporary) / part) for name, part in kept.items()}
         with mock.patch.dict(os.environ, folders):
             yield path
-
-
-@contextmanager
-def ended_by_exit() -> Iterator[None]:
-    """SIGTERM raises SystemExit in here."""
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def settings(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
@@ -84,12 +72,17 @@ def worker(folder: Path, asked: dict[str, Any]) -> Iterator[Client]:
     name = f"bench-{os.getpid()}"
     asked = {"idle_timeout": ABANDONED_SECONDS, **asked}
     client = llmkernel.start(folder, name=name, progress=False, **asked)
+    failed = False
     try:
         with client:
             yield client
+    except Exception:
+        failed = True
+        raise
     finally:
         launcher.stop(client.connection, drain=False)
-    paths.log_path(name).unlink(missing_ok=True)  # it stays where something went wrong
+        if not failed:
+            paths.log_path(name).unlink(missing_ok=True)
 
 
 def on_gpu() -> bool:

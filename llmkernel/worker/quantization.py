@@ -170,23 +170,21 @@ def compute_in(config: Any, dtype: torch.dtype) -> None:
 
 
 def stored_peak_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
-    """Bytes that a checkpoint of bitsandbytes' takes while it is read, the rest of it in `dtype`.
+    """Bytes that a checkpoint of bitsandbytes' takes at most until `hold_in` has been through it.
 
-    The largest tensor that is stored in another one is there twice.
+    First all is there as it is stored. The largest tensor that is stored in another dtype is there twice.
     """
-    total, largest = 0, 0
+    stored, held, largest = 0, 0, 0
     for name, tensor in tensors.items():
         size = tensor.size
-        if (
-            tensor.dtype in _PLAIN
-            and not name.endswith(_SCALES)
-            and f"{name}.absmax" not in tensors
-        ):
+        plain = tensor.dtype in _PLAIN and not name.endswith(_SCALES)
+        if plain and f"{name}.absmax" not in tensors:
             size = math.prod(tensor.shape) * dtype.itemsize
             if _PLAIN[tensor.dtype] != dtype:
                 largest = max(largest, size)
-        total += size
-    return total + largest
+        stored += tensor.size
+        held += size
+    return max(stored, held) + largest
 
 
 def hold_in(model: nn.Module, dtype: torch.dtype) -> None:

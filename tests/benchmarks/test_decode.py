@@ -35,9 +35,9 @@ def test_streams_that_cannot_run_at_the_same_time_are_refused():
     model = SimpleNamespace(block_size=16, kv_blocks=100, kv_cache_bytes=100 * 2**20)
     client: Any = SimpleNamespace(status=lambda: SimpleNamespace(model=model))
     asked = argparse.Namespace(batch=[1, 4], prompt_tokens=128, new_tokens=257)
-    decode.check_room(client, asked)  # 4 streams of 25 blocks
-    asked.new_tokens = 273
-    with pytest.raises(command.Refused, match=r"4 streams of 401 tokens .* --kv-cache 105MiB"):
+    decode.check_room(client, asked)  # 4 streams of 24 blocks
+    asked.new_tokens = 258
+    with pytest.raises(command.Refused, match=r"4 streams of 386 tokens .* --kv-cache 102MiB"):
         decode.check_room(client, asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.benchmarks.conftest import ROOT
@@ -76,3 +78,39 @@ def test_told_to_end_while_it_builds_it_does_not_wait(tmp_path: Path) -> None:
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 128 + signal.SIGTERM
     assert list(tmp_path.glob("lk-bench-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gateway", "overhead"])
+def test_told_to_end_it_takes_all_that_it_started_along(name: str, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", f"benchmarks.{name}"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "LLMKERNEL_TEST": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        try:
+            deadline = time.monotonic() + 60
+            while len(started_in(tmp_path)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert len(started_in(tmp_path)) > 1
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 128 + signal.SIGTERM
+            assert started_in(tmp_path) == []
+        finally:
+            for process in started_in(tmp_path):
+                process.kill()
+    assert list(tmp_path.glob("lk-*")) == []
+
+
+def started_in(folder: Path) -> list[psutil.Process]:
+    """Processes whose mark in the environment is `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("LLMKERNEL_TEST") == str(folder):
+                found.append(process)
+    return found

@@ -64,7 +64,10 @@ def test_a_mistake_of_the_command_keeps_its_traceback():
     [
         (["benchmarks.decode", "--kv-cache", "lots"], "'lots' is no size"),
         (["benchmarks.decode", "--folder", "/proc/none"], "/proc/none cannot be written to"),
-        (["benchmarks.decode", "--batch", "9000", "--skip-baseline"], "has no more prompts"),
+        (
+            ["benchmarks.decode", "--batch", "9000", "--skip-baseline"],
+            "do not fit the cache for keys and values",
+        ),
         (["benchmarks.startup", "--kv-cache", "1KiB"], "it says why above"),
         (["benchmarks.gateway", "--streams", "a"], "no list of numbers"),
         (["benchmarks.overhead", "--repeats", "0"], "no number from 1 on"),
@@ -82,3 +85,11 @@ def test_wrong_options_are_told_without_a_traceback(given, told):
 def test_records_name_what_was_measured(tmp_path):
     written = results.save("nothing", {}, "", tmp_path)
     assert json.loads(written.read_text())["commit"] == results.commit()
+
+
+def test_a_git_that_hangs_takes_no_figures_along(tmp_path, monkeypatch):
+    def hangs(*_, **__):
+        raise subprocess.TimeoutExpired("git", 30)
+
+    monkeypatch.setattr(results.subprocess, "run", hangs)
+    assert results.commit() is None

@@ -452,12 +452,20 @@ def test_what_belongs_to_another_user_is_not_used(
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 1000)
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
     for name, age in ((".old.1", 7200), (".new.2", 10)):
         (tmp_path / name).mkdir()
         moment = (tmp_path / name).stat().st_mtime - age
         os.utime(tmp_path / name, (moment, moment))
+    (tmp_path / ".link.3").symlink_to(elsewhere)
+    (tmp_path / ".nowhere.4").symlink_to(tmp_path / "nothing")
+    (tmp_path / ".file.5").write_text("")
+    for name in (".link.3", ".nowhere.4", ".file.5"):
+        os.utime(tmp_path / name, (moment - 7200, moment - 7200), follow_symlinks=False)
     shelf.add("a", 1, filled(1))
     assert {path.name for path in tmp_path.iterdir()} == {".new.2", "a"}
+    assert elsewhere.is_dir()
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 4096 * 8, 4096 * 8 * 3 + 5])

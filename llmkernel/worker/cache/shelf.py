@@ -100,8 +100,9 @@ class Shelf:
         for folder in self._root.iterdir():
             with contextlib.suppress(OSError):  # another process removes it
                 if folder.is_dir() and not folder.name.startswith("."):
-                    amount = sum(path.stat().st_size for path in folder.iterdir())
-                    yield folder, folder.stat().st_mtime, amount
+                    real = () if folder.is_symlink() else folder.iterdir()
+                    amount = sum(path.stat().st_size for path in real)
+                    yield folder, folder.lstat().st_mtime, amount
 
     def _free(self) -> int:
         return shutil.disk_usage(self._root).free
@@ -122,9 +123,9 @@ class Shelf:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a folder, or a link in place of one and not what it leads to."""
-    if folder.is_symlink():
-        folder.unlink()
+    """Delete a folder, or a file or link in place of one; never what a link leads to."""
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
