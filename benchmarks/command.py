@@ -23,7 +23,7 @@ class Refused(Exception):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """End the process as `main` says; with one line for what it or a worker refuses."""
     try:
-        with ended_by_exit():
+        with _ended_by_exit():
             code = main() or 0
     except (Refused, LLMKernelError) as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -34,7 +34,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 @contextmanager
-def ended_by_exit() -> Iterator[None]:
+def _ended_by_exit() -> Iterator[None]:
     """SIGTERM raises SystemExit in here."""
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:

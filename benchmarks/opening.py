@@ -40,11 +40,12 @@ def _now() -> float:
     return time.perf_counter() - BEGAN
 
 
-def _main() -> None:
-    sys.stdout.write(json.dumps(opened(**json.loads(sys.argv[1]))) + "\n")
-
-
 if __name__ == "__main__":
-    from benchmarks import command
+    try:
+        sys.stdout.write(json.dumps(opened(**json.loads(sys.argv[1]))) + "\n")
+    except Exception as error:
+        from llmkernel.errors import LLMKernelError  # here, as imports are on the clock
 
-    command.run(_main)
+        if not isinstance(error, LLMKernelError):
+            raise
+        sys.exit(f"Error: {error}")

@@ -19,7 +19,9 @@ class Prompts:
         """A prompt of `length` ids that nobody has seen."""
         number = next(self._numbers)
         if number >= self._span:
-            raise Refused(f"A vocabulary of {self._span} has no more prompts that share nothing.")
+            raise Refused(
+                f"A vocabulary of {self._span} has no more prompts that share nothing: ask for fewer."
+            )
         return [SPECIAL + (number * 7919 + place * 31) % self._span for place in range(length)]
 
     def several(self, count: int, length: int) -> list[list[int]]:

@@ -42,10 +42,9 @@ def shape(arguments: argparse.Namespace) -> Shape:
 def checkpoint(of: Shape, folder: Path | None) -> Iterator[Path]:
     """A random checkpoint of a shape: in `folder`, which stays, or in a temporary one.
 
-    What its workers keep for their next start, Triton included, goes with the temporary one, also
-    where the command is told to end by SIGTERM.
+    What its workers keep for their next start, Triton included, goes with the temporary one.
     """
-    with command.ended_by_exit(), tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="lk-bench-") as temporary:
         path = folder or Path(temporary) / of.name
         apart.call(random_model.build, path, of)
         kept = {"LLMKERNEL_CACHE": "cache", "TRITON_CACHE_DIR": "triton"}

@@ -44,11 +44,12 @@ def test_told_to_end_it_takes_its_checkpoint_and_its_worker_along(
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 128 + signal.SIGTERM
     assert list(tmp_path.glob("lk-bench-*")) == []
+    assert list(runtime_dir.glob("llmkernel-*.log")) == []
 
 
 SLOW = """
 import time
-from benchmarks import apart, serving
+from benchmarks import apart, command, serving
 from benchmarks.shapes import SHAPES
 
 def build(_function, path, _shape):
@@ -56,10 +57,13 @@ def build(_function, path, _shape):
     print("builds", flush=True)
     call(time.sleep, 60)
 
-if __name__ == "__main__":
-    call, apart.call = apart.call, build
+def main():
     with serving.checkpoint(SHAPES["tiny"], None):
         pass
+
+if __name__ == "__main__":
+    call, apart.call = apart.call, build
+    command.run(main)
 """
 
 

@@ -196,6 +196,39 @@ def test_checkpoints_that_are_quantised_compute_in_any_dtype(
     assert (logits - exact).norm() / exact.norm() < (0.05 if kind == "int8" else 0.3)
 
 
+def test_the_room_of_a_quantised_checkpoint_counts_what_changes_its_dtype() -> None:
+    def stored(dtype: str, numbers: int, size: int) -> checkpoint.Tensor:
+        return checkpoint.Tensor(dtype, (numbers,), 0, numbers * size)
+
+    tensors = {
+        "a.weight": stored("BF16", 100, 2),  # packed, in floating-point numbers
+        "a.weight.absmax": stored("F32", 10, 4),
+        "a.weight.quant_map": stored("F32", 16, 4),
+        "b.SCB": stored("F32", 8, 4),
+        "norm": stored("F32", 30, 4),
+        "table": stored("F64", 50, 8),
+    }
+    beside = 200 + 40 + 64 + 32
+    assert quantization.stored_peak_bytes(tensors, torch.float16) == beside + 120 + 400 + 100
+    assert quantization.stored_peak_bytes(tensors, torch.float32) == beside + 120 + 400 + 200
+    assert quantization.stored_peak_bytes(tensors, torch.float64) == beside + 240 + 400 + 240
+
+
+def test_only_plain_parameters_of_floating_point_change_their_dtype() -> None:
+    class Packed(torch.nn.Parameter):
+        pass
+
+    module = torch.nn.Module()
+    module.plain = torch.nn.Parameter(torch.zeros(2))
+    module.packed = Packed(torch.zeros(2))
+    module.whole = torch.nn.Parameter(torch.zeros(2, dtype=torch.int8), requires_grad=False)
+    module.register_buffer("frequencies", torch.zeros(2))
+    quantization.hold_in(module, torch.bfloat16)
+    found = (module.plain, module.packed, module.whole, module.frequencies)
+    expected = (torch.bfloat16, torch.float32, torch.int8, torch.float32)
+    assert tuple(tensor.dtype for tensor in found) == expected
+
+
 @QUANTISED
 def test_a_setting_against_the_checkpoint_is_refused(folder: Path) -> None:
     small_checkpoints.save_quantised(folder, folder.parent / "stored", "nf4")
